@@ -1,0 +1,1 @@
+"""One script a figure or table; each reads ``outputs/`` and neither trains nor evaluates."""

@@ -1,0 +1,83 @@
+"""Draw every curve run in ``outputs/`` in one picture, and print a table of them.
+
+python -m mining experiment=quickstart && python -m analysis.gallery
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis.records import find_runs, parser, point_name
+from mining.curves import load_curves
+from mining.plotting import draw_curves, save_figure, table
+
+
+def rows(runs: pd.DataFrame) -> list[dict[str, Any]]:
+    """List every curve of ``runs`` with its name."""
+    return [
+        {
+            "model": f"{run.model}-{run.data}",
+            "checkpoint": point_name(run.config),
+            "direction": direction,
+            "shape": label,
+            "stationary points": points,
+            "loss at α=0": run.metrics["loss_at_theta"],
+            "seconds": run.seconds,
+        }
+        for run in runs.itertuples()
+        for direction, label, points in zip(
+            run.metrics["directions"],
+            run.metrics["labels"],
+            run.metrics["stationary_points"],
+            strict=True,
+        )
+    ]
+
+
+def draw(runs: pd.DataFrame, columns: int) -> Figure:
+    """Draw one panel per run."""
+    lines = math.ceil(len(runs) / columns)
+    picture = Figure(figsize=(3.4 * columns, 3.0 * lines), layout="constrained")
+    for position, run in enumerate(runs.itertuples(), start=1):
+        axes = picture.add_subplot(lines, columns, position)
+        curves = load_curves(run.directory / "curves.npz")
+        draw_curves(axes, curves, legend=False, **run.config["picture"])
+        source = curves[0].name if len(curves) == 1 else f"{curves[0].name} to {len(curves)}"
+        normalization = (run.config.get("normalization") or {}).get("name")
+        about = [f"{run.model}-{run.data}", point_name(run.config), source]
+        if normalization:
+            about.append(f"norm: {normalization}")
+        if run.config["batchnorm"]["mode"] != "recalibrate":
+            about.append(f"BN: {run.config['batchnorm']['mode']}")
+        axes.set_title(f"{', '.join(about)}\n{axes.get_title()}", fontsize=8)
+    picture.supxlabel(
+        "dotted: loss of guessing (horizontal), θ (black), other checkpoint (red); "
+        "[stationary points, mean over the curves of a panel]",
+        fontsize=8,
+    )
+    return picture
+
+
+def main() -> None:
+    """Print the table and write the picture."""
+    arguments = parser(__doc__.split("\n")[0], "outputs/gallery.png")
+    arguments.add_argument("--columns", type=int, default=4, help="panels in a row")
+    arguments.add_argument("--model", help="only runs of this model, as in the directory's name")
+    arguments.add_argument("--data", help="only runs on this data set")
+    options = arguments.parse_args()
+    runs = find_runs(options.outputs, "python -m mining experiment=quickstart", pipeline="curve")
+    for column in ("model", "data"):
+        if getattr(options, column):
+            runs = runs[runs[column] == getattr(options, column)]
+    runs = runs.assign(direction=[run.metrics["directions"][0] for run in runs.itertuples()])
+    runs = runs.sort_values(["model", "data", "direction"])
+    print(table(rows(runs)))
+    save_figure(draw(runs, options.columns), Path(options.picture))
+    print(options.picture)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""The command line: ``python -m mining`` or ``mining``."""
+
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NoReturn, cast
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
+
+from mining.pipelines import PIPELINE_KEYS
+from mining.runs import Run, run_directory
+
+#: What wrong input raises; anything else is a mistake of ours and shows its traceback.
+_EXPECTED = (HydraException, OmegaConfBaseException, ValueError, OSError, ArithmeticError)
+_HYDRA = {"version_base": "1.3", "config_path": "pkg://mining.conf", "config_name": "config"}
+log = logging.getLogger("mining")
+
+
+def main() -> None:
+    """Run the command line; exit code 1 and one line on stderr where the input is wrong."""
+    sys.path.insert(0, str(Path.cwd()))  # a user's own classes, also for the console script
+    logging.raiseExceptions = False  # a full disk is reported once, not by every log line
+    OmegaConf.register_new_resolver("mining.run_directory", _run_directory, replace=True)
+    OmegaConf.register_new_resolver("mining.help", _help, replace=True)
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        hydra.main(**_HYDRA)(_execute)()
+        return
+    # Hydra's own report takes several lines, and tells a user who mistyped a key to append it.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        hydra.main(**_HYDRA)(_execute_or_report)()
+    except KeyboardInterrupt:
+        print("Interrupted. The same command goes on from here.", file=sys.stderr)
+        sys.exit(130)
+    except _EXPECTED as error:
+        _report(error)
+    finally:
+        del os.environ["HYDRA_FULL_ERROR"]
+
+
+def _execute_or_report(cfg: DictConfig) -> None:
+    try:
+        _execute(cfg)
+    except _EXPECTED as error:  # before Hydra adds a line of its own
+        _report(error)
+
+
+def _report(error: BaseException) -> NoReturn:
+    print(f"error: {_describe(error)}", file=sys.stderr)
+    sys.exit(1)
+
+
+def _execute(cfg: DictConfig) -> None:
+    """Run one job, unless it is finished, and print its directory."""
+    config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
+    run = Run(Path(HydraConfig.get().runtime.output_dir), config)
+    if run.finished:
+        _redraw(run)
+        log.info("Finished before, skipped: %s", run.directory)
+    else:
+        # Imported here: a finished run is skipped without waiting for torch.
+        pipeline = import_module(f"mining.pipelines.{config['pipeline']}")
+        try:
+            import_module("mining.pipelines.schema").check_top_level(config)
+            pipeline.run(config, run)
+        finally:
+            _remove_if_empty(run)
+    print(run.directory, flush=True)
+
+
+def _redraw(run: Run) -> None:
+    """Draw a finished run again where other picture settings are asked for."""
+    if run.recorded_config()["picture"] == run.config["picture"]:
+        return
+    pipeline = import_module(f"mining.pipelines.{run.config['pipeline']}")
+    pipeline.draw(run.directory, run.config)
+    run.record_picture()
+
+
+def _remove_if_empty(run: Run) -> None:
+    """Leave no directory behind that holds nothing but a log."""
+    if {path.name for path in run.directory.iterdir()} <= {"mining.log"}:
+        shutil.rmtree(run.directory)
+
+
+def _run_directory(*, _root_: DictConfig) -> str:
+    """Name the run's directory, for ``hydra.run.dir`` and ``hydra.sweep.subdir``."""
+    config = OmegaConf.to_container(
+        OmegaConf.masked_copy(_root_, [str(key) for key in _root_ if key != "hydra"]), resolve=True
+    )
+    assert isinstance(config, dict)
+    return str(run_directory(cast(Mapping[str, Any], config), PIPELINE_KEYS[config["pipeline"]]))
+
+
+def _describe(error: BaseException) -> str:
+    """Say in one line what is wrong and what would be right."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if (
+            isinstance(cause, ConfigAttributeError | ConfigKeyError)
+            and cause.parent_node is not None
+        ):
+            keys = sorted(map(str, cast(DictConfig, cause.parent_node)))
+            allowed = [key for key in keys if key not in ("hydra", "_target_")]
+            return f"no key {cause.full_key!r}; there are {', '.join(allowed) or 'none'}"
+        if isinstance(cause, MissingMandatoryValue):
+            return f"{cause.full_key} must be given: {cause.full_key}=VALUE"
+        cause = cause.__cause__ or cause.__context__
+    return " ".join(str(error).partition("Config search path:")[0].split())
+
+
+def _help() -> str:
+    """List every group with its options, each with the first line of its file."""
+    lines = [
+        "See, mine and explain the loss landscape of deep networks.",
+        "",
+        "  python -m mining                                 one Gaussian curve of an MLP on digits",
+        "  python -m mining pipeline=train model=cnn        train, keep checkpoints",
+        "  python -m mining -m direction=gaussian,gradient  a sweep",
+        "  python -m mining experiment=quickstart           every kind of curve, in a few minutes",
+        "",
+        "A run leaves record, arrays and picture in outputs/<pipeline>/<model>-<data>/<digest>,",
+        "and prints that path last. A finished run is skipped, an interrupted one goes on.",
+        "",
+        "Groups (GROUP=OPTION) and their options:",
+    ]
+    root = files("mining.conf")
+    for group in sorted(entry.name for entry in root.iterdir() if entry.is_dir()):
+        if group.startswith("_"):
+            continue
+        lines += ["", f"{group}:"]
+        lines += [f"  {name:<18} {about}" for name, about in _options(root.joinpath(group))]
+    lines += ["", "Keys (KEY=VALUE), with their defaults:", ""]
+    text = root.joinpath("config.yaml").read_text()
+    lines += text[text.index("\ncheckpoint:") + 1 : text.index("\nhydra:")].splitlines()
+    lines += ["", "-m sweeps over comma-separated values; --cfg job shows the configuration."]
+    return "\n".join(lines).replace("$", "$$")
+
+
+def _options(folder: Any, prefix: str = "") -> list[tuple[str, str]]:
+    found = []
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if entry.is_dir():
+            found += _options(entry, f"{prefix}{entry.name}/")
+        elif entry.name.endswith(".yaml"):
+            lines = entry.read_text().splitlines()
+            about = next(line for line in lines if not line.startswith("# @")).removeprefix("# ")
+            found.append((prefix + entry.name.removesuffix(".yaml"), about))
+    return found
+
+
+if __name__ == "__main__":
+    main()

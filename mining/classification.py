@@ -1,0 +1,240 @@
+"""Names for the shapes of curves."""
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.signal import find_peaks
+from torch import Tensor
+
+from mining.curves import Curve
+
+Array = NDArray[np.float64]
+
+
+class Shape(StrEnum):
+    """The shapes of Xu et al. (2024), Sec. 2, and what else a curve can be."""
+
+    V_BASIN = "v-basin"  # one valley, θ at its bottom
+    V_SIDE = "v-side"  # one valley, θ on its side
+    W_BASIN = "w-basin"  # two valleys, θ at the bottom of one
+    W_PEAK = "w-peak"  # θ on the peak between two valleys
+    VVV_BASIN = "vvv-basin"  # three valleys
+    MULTI_BASIN = "multi-basin"  # four or five valleys
+    CHAOTIC = "chaotic"  # six valleys or more
+    FLAT = "flat"  # no variation beyond rounding
+    EXPLODED = "exploded"  # the loss overflows or leaves its scale
+    OTHER = "other"  # two valleys, θ neither at a bottom nor on the peak
+
+
+@dataclass(frozen=True)
+class CurveShape:
+    """The label of a curve, and the features from which it follows.
+
+    Valleys and barriers are the prominent ones, from left to right; there is one barrier between
+    every two neighbouring valleys.
+    """
+
+    label: Shape
+    stationary_points: int  # counted as in the paper, noise included
+    valleys: tuple[tuple[float, float], ...]  # (α, loss) of each bottom
+    barriers: tuple[tuple[float, float], ...]  # (α, loss) of each peak between valleys
+    depths: tuple[float, ...]  # per valley, loss up to the lower of its two rims, nats
+    curvature: float  # d²L/dα² at α = 0 from the points next to it
+    asymmetry: float  # in [-1, 1]: mean loss on the right less that on the left, over the range
+    nonfinite: int  # points whose loss is not finite
+
+    def __str__(self) -> str:
+        return self.label.value
+
+
+@dataclass(frozen=True)
+class CurveClassifier:
+    """Names the shape of a curve.
+
+    Valleys count when they are prominent against the range of the loss below that of guessing,
+    log C: what happens above it says nothing about the model and is cut off. (Where θ itself
+    is above log C by more than the curve ever falls below, the whole range counts.) An end of
+    the window that the curve reaches falling is the bottom of a valley too. With one valley, θ is
+    at its bottom when its loss is within half that prominence of it, noise averaged out over a
+    twentieth of the window to both sides; with two, when it is in the lowest quarter between
+    bottom and peak, and on the peak when it is in the highest. So labels change neither under
+    α → -α, nor when the loss and log C are scaled or shifted together, nor under a finer grid,
+    nor under noise of 1 % of the range.
+
+    Args:
+        prominence: Least height of a barrier above a valley, as a share of the range. Two points
+            with noise of 1 % differ by 8 % less than once in 10⁷ times.
+        explosion: Loss, in units of log C, from which a curve counts as exploded.
+
+    Raises:
+        ValueError: If ``prominence`` is not between 0 and 1 or ``explosion`` not above 1.
+    """
+
+    prominence: float = 0.08
+    explosion: float = 1e4
+
+    def __post_init__(self) -> None:
+        if not 0 < self.prominence < 1:
+            raise ValueError(f"prominence must lie between 0 and 1, got {self.prominence}.")
+        if not self.explosion > 1:
+            raise ValueError(f"explosion must exceed 1, got {self.explosion}.")
+
+    def __call__(self, curve: Curve) -> CurveShape:
+        """Classify ``curve``.
+
+        Raises:
+            ValueError: If α = 0 is not among its points.
+        """
+        alphas, loss = curve.alphas.numpy(), curve.loss.numpy()
+        origin, chance = curve.origin, curve.chance_loss
+        scale = np.abs(loss[np.isfinite(loss)]).max(initial=0.0)
+        exploded = curve.nonfinite > 0 or (chance is not None and scale > self.explosion * chance)
+        visible = _visible(loss, loss[origin], chance)
+        span = visible.max() - visible.min() if np.isfinite(loss[origin]) else 0.0
+        # Losses are computed in single precision: less than its rounding is no variation.
+        flat = not span > 8 * np.finfo(np.float32).eps * scale
+        bottoms = [] if flat else _valleys(visible, self.prominence * span)
+        peaks = [
+            left + 1 + int(visible[left + 1 : right].argmax()) for left, right in pairwise(bottoms)
+        ]
+        if exploded:
+            label = Shape.EXPLODED
+        elif flat:
+            label = Shape.FLAT
+        else:
+            tolerance = self.prominence * span
+            label = self._label(alphas, visible, origin, bottoms, peaks, tolerance)
+        return CurveShape(
+            label=label,
+            stationary_points=count_stationary_points(curve.loss),
+            valleys=tuple((float(alphas[i]), float(loss[i])) for i in bottoms),
+            barriers=tuple((float(alphas[i]), float(loss[i])) for i in peaks),
+            depths=_depths(visible, bottoms, peaks),
+            curvature=_curvature(alphas, loss, origin),
+            asymmetry=0.0 if flat else _asymmetry(alphas, visible, origin, span),
+            nonfinite=curve.nonfinite,
+        )
+
+    @staticmethod
+    def _label(
+        alphas: Array,
+        loss: Array,
+        origin: int,
+        bottoms: list[int],
+        peaks: list[int],
+        tolerance: float,
+    ) -> Shape:
+        if len(bottoms) > 5:
+            return Shape.CHAOTIC
+        if len(bottoms) > 3:
+            return Shape.MULTI_BASIN
+        if len(bottoms) == 3:
+            return Shape.VVV_BASIN
+        if len(bottoms) == 1:
+            smooth = _average(alphas, loss)
+            # The plain loss decides where averaging would blunt a valley with unequal slopes.
+            height = min(values[origin] - values.min() for values in (loss, smooth))
+            at_bottom = height <= tolerance / 2
+            return Shape.V_BASIN if at_bottom else Shape.V_SIDE
+        (peak,) = peaks
+        # The valley in which θ lies is the one on its side of the peak.
+        bottom = bottoms[0] if origin <= peak else bottoms[1]
+        height, below = loss[origin] - loss[bottom], loss[peak] - loss[origin]
+        margin = max(tolerance, 0.25 * (loss[peak] - loss[bottom]))
+        if height <= min(margin, below):
+            return Shape.W_BASIN
+        if bottoms[0] < origin < bottoms[1] and below <= margin:
+            return Shape.W_PEAK
+        return Shape.OTHER
+
+
+def classify(curve: Curve) -> CurveShape:
+    """Name the shape of ``curve`` with the default classifier."""
+    return CurveClassifier()(curve)
+
+
+def count_stationary_points(loss: Tensor) -> int:
+    """Count the points that lie above both neighbours or below both.
+
+    Xu et al. (2024), Appendix A.3: (y_t - y_{t+1}) (y_t - y_{t-1}) > 0, the two ends excluded.
+
+    Args:
+        loss: Shape ``(T,)``.
+
+    Returns:
+        The count; a point next to a non-finite one counts only if the product is positive.
+    """
+    y = loss.double()
+    middle = y[1:-1]
+    return int(((middle - y[2:]) * (middle - y[:-2]) > 0).sum())
+
+
+def _visible(loss: Array, at_theta: float, chance: float | None) -> Array:
+    """Cut the loss off at that of guessing, or of θ, and at its largest finite value."""
+    finite = loss[np.isfinite(loss)]
+    cap = finite.max(initial=0.0)
+    if chance is not None and chance - finite.min(initial=np.inf) > at_theta - chance:
+        cap = min(cap, max(chance, at_theta))
+    visible: Array = np.minimum(np.where(np.isfinite(loss), loss, np.inf), cap)
+    return visible
+
+
+def _valleys(loss: Array, tolerance: float) -> list[int]:
+    """Find the bottoms of valleys at least ``tolerance`` deep, ends of the window included."""
+    rim = loss.max()
+    padded = np.concatenate([[rim], loss, [rim]])
+    found, _ = find_peaks(-padded, prominence=tolerance)
+    bottoms = [int(i) - 1 for i in found]
+    # Of two equally low neighbours find_peaks takes both for deep, however low the barrier.
+    merged = bottoms[:1]
+    for right in bottoms[1:]:
+        left = merged[-1]
+        if loss[left : right + 1].max() - max(loss[left], loss[right]) >= tolerance:
+            merged.append(right)
+        elif loss[right] < loss[left]:
+            merged[-1] = right
+    return merged
+
+
+def _average(alphas: Array, loss: Array) -> Array:
+    """Average over a twentieth of the window to both sides, less where the window ends."""
+    ends = np.minimum(alphas - alphas[0], alphas[-1] - alphas)
+    reach = np.minimum(ends, 0.05 * (alphas[-1] - alphas[0])) * (1 + 1e-9)
+    first = np.searchsorted(alphas, alphas - reach)
+    last = np.searchsorted(alphas, alphas + reach, side="right")
+    total = np.concatenate([[0.0], loss.cumsum()])
+    average: Array = (total[last] - total[first]) / (last - first)
+    return average
+
+
+def _depths(loss: Array, bottoms: list[int], peaks: list[int]) -> tuple[float, ...]:
+    edges = [0, *peaks, len(loss) - 1] if bottoms else []
+    return tuple(
+        float(min(loss[left : i + 1].max(), loss[i : right + 1].max()) - loss[i])
+        for i, left, right in zip(bottoms, edges, edges[1:], strict=False)
+    )
+
+
+def _curvature(alphas: Array, loss: Array, origin: int) -> float:
+    """Second divided difference at θ; ``nan`` where θ is an end of the window."""
+    if not 0 < origin < len(alphas) - 1:
+        return math.nan
+    left, right = -alphas[origin - 1], alphas[origin + 1]
+    with np.errstate(invalid="ignore"):
+        slopes = (loss[origin + 1] - loss[origin]) / right, (loss[origin] - loss[origin - 1]) / left
+        return float(2 * (slopes[0] - slopes[1]) / (left + right))
+
+
+def _asymmetry(alphas: Array, loss: Array, origin: int, span: float) -> float:
+    """Compare the mean loss on both sides as far as the shorter side reaches."""
+    reach = min(-alphas[0], alphas[-1])
+    if reach <= 0:
+        return math.nan
+    points = torch.linspace(0, float(reach), 101, dtype=torch.float64).numpy()
+    right, left = np.interp(points, alphas, loss), np.interp(-points, alphas, loss)
+    return float((right.mean() - left.mean()) / span)

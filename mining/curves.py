@@ -1,0 +1,201 @@
+"""Curves and surfaces of loss and accuracy, saved and loaded."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mining.files import save_arrays
+
+_CURVE_FIELDS = ("loss", "accuracy", "loss_test", "accuracy_test")
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Loss along one direction: L(θ + αε) at the points α.
+
+    Values that overflowed are kept as ``inf`` or ``nan``.
+
+    Raises:
+        ValueError: If ``alphas`` has fewer than two points or does not increase, or the shape of
+            a field differs.
+    """
+
+    alphas: Tensor  # (T,) float64, strictly increasing, in units of the direction
+    loss: Tensor  # (T,) float64, nats for cross-entropy, mean over examples
+    accuracy: Tensor | None = None  # (T,) in [0, 1]
+    loss_test: Tensor | None = None  # (T,) on the second set of examples
+    accuracy_test: Tensor | None = None  # (T,)
+    name: str = ""  # of the direction
+    chance_loss: float | None = None  # log C, nats
+    info: Mapping[str, float] = field(default_factory=dict)  # of the direction
+
+    def __post_init__(self) -> None:
+        check_increasing("alphas", self.alphas)
+        for name in _CURVE_FIELDS:
+            values = getattr(self, name)
+            if values is not None and values.shape != self.alphas.shape:
+                raise ValueError(
+                    f"{name} must have shape {tuple(self.alphas.shape)}, got {tuple(values.shape)}."
+                )
+
+    @property
+    def origin(self) -> int:
+        """The index of θ itself, α = 0.
+
+        Raises:
+            ValueError: If 0 is not among the points.
+        """
+        (found,) = torch.nonzero(self.alphas == 0, as_tuple=True)
+        if len(found) == 0:
+            raise ValueError("alphas must contain 0, the point θ itself.")
+        return int(found[0])
+
+    @property
+    def nonfinite(self) -> int:
+        """The number of points whose loss is not finite."""
+        return int((~torch.isfinite(self.loss)).sum())
+
+
+@dataclass(frozen=True, eq=False)
+class Surface:
+    """Loss over the plane of two directions: L(θ + αx + βy) at the grid α × β.
+
+    Raises:
+        ValueError: If an axis has fewer than two points or does not increase, or the shape of a
+            field differs.
+    """
+
+    alphas: Tensor  # (A,) float64, strictly increasing, in units of x
+    betas: Tensor  # (B,) float64, strictly increasing, in units of y
+    loss: Tensor  # (A, B) float64, nats for cross-entropy, mean over examples
+    accuracy: Tensor | None = None  # (A, B) in [0, 1]
+    loss_test: Tensor | None = None  # (A, B) on the second set of examples
+    accuracy_test: Tensor | None = None  # (A, B)
+    names: tuple[str, str] = ("", "")  # of the directions x and y
+    chance_loss: float | None = None  # log C, nats
+
+    def __post_init__(self) -> None:
+        check_increasing("alphas", self.alphas)
+        check_increasing("betas", self.betas)
+        shape = (len(self.alphas), len(self.betas))
+        for name in _CURVE_FIELDS:
+            values = getattr(self, name)
+            if values is not None and values.shape != shape:
+                raise ValueError(f"{name} must have shape {shape}, got {tuple(values.shape)}.")
+
+    @property
+    def nonfinite(self) -> int:
+        """The number of points whose loss is not finite."""
+        return int((~torch.isfinite(self.loss)).sum())
+
+
+def check_increasing(name: str, points: Tensor) -> None:
+    """Raise ``ValueError`` unless ``points`` are finite, at least two, and strictly increase."""
+    if points.dim() != 1 or len(points) < 2:
+        raise ValueError(f"{name} must be at least two points, got shape {tuple(points.shape)}.")
+    if not torch.isfinite(points).all() or not (points.diff() > 0).all():
+        raise ValueError(f"{name} must be finite and strictly increasing, got {points.tolist()}.")
+
+
+def grid_with_origin(points: Tensor) -> Tensor:
+    """Put 0 among increasing points, so that θ itself is always evaluated.
+
+    A point within a millionth of the range of 0 becomes 0; otherwise 0 is inserted, and the grid
+    is one point longer.
+
+    Args:
+        points: Shape ``(T,)``, strictly increasing.
+
+    Returns:
+        Shape ``(T,)`` or ``(T + 1,)``, float64, on the CPU.
+
+    Raises:
+        ValueError: If the points are fewer than two, not finite, or do not increase.
+    """
+    check_increasing("alphas", points)
+    points = points.detach().to("cpu", torch.float64)
+    nearest = int(points.abs().argmin())
+    if abs(points[nearest]) <= 1e-6 * (points[-1] - points[0]):
+        points = points.clone()
+        points[nearest] = 0.0
+        return points
+    return torch.cat([points, points.new_zeros(1)]).sort().values
+
+
+def save_curves(path: Path, curves: Sequence[Curve]) -> None:
+    """Write curves over the same points as one ``.npz`` file.
+
+    The file has ``alphas`` (T,), ``loss`` and ``accuracy`` (K, T), ``loss_test`` and
+    ``accuracy_test`` (K, T) where there are any, ``names`` (K,), ``chance_loss`` (), and one array
+    (K,) named ``info_…`` for each number known of the directions, ``nan`` where it is not.
+
+    Raises:
+        ValueError: If there are none or their points differ.
+    """
+    if not curves or any(not torch.equal(c.alphas, curves[0].alphas) for c in curves):
+        raise ValueError("curves must be at least one, and over the same alphas.")
+    arrays: dict[str, object] = {"alphas": curves[0].alphas, "names": [c.name for c in curves]}
+    for name in _CURVE_FIELDS:
+        rows = [getattr(c, name) for c in curves]
+        if all(row is not None for row in rows):
+            arrays[name] = torch.stack(rows)
+    if curves[0].chance_loss is not None:
+        arrays["chance_loss"] = curves[0].chance_loss
+    for key in sorted({key for c in curves for key in c.info}):
+        arrays[f"info_{key}"] = [c.info.get(key, np.nan) for c in curves]
+    save_arrays(path, arrays)
+
+
+def load_curves(path: Path) -> list[Curve]:
+    """Read what ``save_curves`` wrote."""
+    with np.load(path) as arrays:
+        chance = float(arrays["chance_loss"]) if "chance_loss" in arrays else None
+        infos = {key: arrays[key] for key in arrays if key.startswith("info_")}
+        return [
+            Curve(
+                alphas=torch.from_numpy(arrays["alphas"]),
+                name=str(name),
+                chance_loss=chance,
+                info={
+                    key.removeprefix("info_"): float(values[k])
+                    for key, values in infos.items()
+                    if np.isfinite(values[k])
+                },
+                **{
+                    field: torch.from_numpy(arrays[field][k])
+                    for field in _CURVE_FIELDS
+                    if field in arrays
+                },
+            )
+            for k, name in enumerate(arrays["names"])
+        ]
+
+
+def save_surface(path: Path, surface: Surface) -> None:
+    """Write a surface as an ``.npz`` file with one array a field, axes (A, B) throughout."""
+    arrays: dict[str, object] = {
+        "alphas": surface.alphas,
+        "betas": surface.betas,
+        "names": surface.names,
+    }
+    for name in (*_CURVE_FIELDS, "chance_loss"):
+        if getattr(surface, name) is not None:
+            arrays[name] = getattr(surface, name)
+    save_arrays(path, arrays)
+
+
+def load_surface(path: Path) -> Surface:
+    """Read what ``save_surface`` wrote."""
+    with np.load(path) as arrays:
+        x, y = map(str, arrays["names"])
+        return Surface(
+            alphas=torch.from_numpy(arrays["alphas"]),
+            betas=torch.from_numpy(arrays["betas"]),
+            names=(x, y),
+            chance_loss=float(arrays["chance_loss"]) if "chance_loss" in arrays else None,
+            **{name: torch.from_numpy(arrays[name]) for name in _CURVE_FIELDS if name in arrays},
+        )

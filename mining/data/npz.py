@@ -1,0 +1,83 @@
+"""A user's own images in one NumPy file."""
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib.npyio import NpzFile
+
+from mining.data.dataset import Dataset
+from mining.data.images import Channels, from_arrays
+
+_PAIRS = (("train_images", "train_labels"), ("test_images", "test_labels"))
+
+
+def arrays(
+    path: str | Path,
+    *,
+    num_examples: int | None = None,
+    mean: Channels | None = None,
+    std: Channels | None = None,
+    subset_seed: int = 0,
+) -> Dataset:
+    """Load images and labels from an ``.npz`` file; the data set takes the file's name.
+
+    The file holds ``train_images`` and ``train_labels``, ``test_images`` and ``test_labels``, or
+    one of the pairs: images uint8, ``(N, H, W)`` or ``(N, H, W, C)`` with ``C`` of 1 or 3, labels
+    ``(N,)`` integers from 0. ``class_names``, strings, may be there too. Other arrays are ignored.
+
+    Args:
+        path: The file.
+        num_examples: Examples kept of each split, class-balanced; None = all.
+        mean: Subtracted, on [0, 1], per channel; None = the mean of the training images.
+        std: Divided by, on [0, 1], per channel; None = that of the training images.
+        subset_seed: Seed of the choice of ``num_examples``.
+
+    Returns:
+        The data set; a split whose pair the file lacks is None.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no ``.npz`` file, lacks both pairs or half of one, or its arrays have
+            the wrong dtype, shape or labels; or an argument is out of range.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"No file {path.resolve()}. Name an .npz file: data.path=FILE.npz")
+    content = _read(path)
+    if not any(image in content and label in content for image, label in _PAIRS):
+        raise ValueError(
+            f"{path} must hold train_images and train_labels, or test_images and test_labels, "
+            f"got {', '.join(sorted(content)) or 'nothing'}."
+        )
+    class_names = content.get("class_names", np.array([], dtype=str))
+    if class_names.ndim != 1:
+        raise ValueError(f"{path}: class_names must be a list, got shape {class_names.shape}.")
+    return from_arrays(
+        path.stem,
+        *(content.get(key) for pair in _PAIRS for key in pair),
+        num_examples=num_examples,
+        mean=mean,
+        std=std,
+        subset_seed=subset_seed,
+        class_names=class_names.tolist(),
+    )
+
+
+def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
+    keys = {"class_names", *(key for pair in _PAIRS for key in pair)}
+    try:
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, NpzFile):
+            raise ValueError("it is a single array")
+        with file:
+            # Arrays of other names stay unread: only their names can matter, in a message.
+            return {key: file[key] if key in keys else np.empty(0) for key in file.files}
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(
+            f"cannot read {path} as an .npz file of plain arrays: {error}. "
+            "Write it with numpy.savez."
+        ) from error

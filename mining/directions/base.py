@@ -1,0 +1,93 @@
+"""What a direction is, and what gives directions."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from mining.landscape import Landscape
+from mining.normalization import Name, Normalization
+
+
+@dataclass(frozen=True, eq=False)
+class Direction:
+    """A vector in parameter space, with where it comes from.
+
+    Raises:
+        ValueError: If the vector is not flat, not finite, or zero.
+    """
+
+    vector: Tensor  # (D,)
+    source: str
+    index: int = 0
+    info: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.vector.dim() != 1:
+            raise ValueError(
+                f"A direction must have shape (D,), got {tuple(self.vector.shape)} ({self.name})."
+            )
+        if not torch.isfinite(self.vector).all():
+            raise ValueError(f"Direction {self.name} is not finite.")
+        if not self.vector.any():
+            raise ValueError(f"Direction {self.name} has norm zero: there is nowhere to go.")
+
+    @property
+    def name(self) -> str:
+        """The source and the number of the direction, counted from 1."""
+        return f"{self.source} {self.index + 1}"
+
+
+class DirectionSource(ABC):
+    """Gives directions at the θ of a landscape.
+
+    Final subclasses are frozen dataclasses whose fields are their validated settings. They leave
+    the landscape as it is and draw randomness from the given generator alone.
+    """
+
+    @abstractmethod
+    def directions(
+        self, landscape: Landscape, num: int, *, generator: torch.Generator
+    ) -> list[Direction]:
+        """Give ``num`` directions.
+
+        Args:
+            landscape: The point θ and the loss.
+            num: How many, at least 1.
+            generator: Source of randomness, on the CPU, so that the same seed gives the same
+                direction on every device.
+
+        Returns:
+            ``num`` directions of shape ``(D,)`` on the device of θ.
+
+        Raises:
+            ValueError: If the source cannot give so many.
+        """
+
+
+def standard_normal(size: int, generator: torch.Generator) -> Tensor:
+    """Draw independent standard normal entries, shape ``(size,)``, float32, on the CPU.
+
+    The generator only seeds the stream they are drawn from. Drawn from it directly, they would
+    repeat the random numbers of a network that was initialized from the same seed: the first
+    Gaussian stood at 86.8° to the way that a 395,000-parameter MLP took in training, not at 90.0°
+    ± 0.1°.
+    """
+    seed = int(torch.randint(2**63 - 1, (), generator=generator))
+    return torch.randn(size, generator=torch.Generator().manual_seed(seed))
+
+
+def as_normalization(normalization: Normalization | Name) -> Normalization:
+    """Accept a normalization or its name."""
+    if isinstance(normalization, Normalization):
+        return normalization
+    return Normalization(normalization)
+
+
+def check_num(num: int, most: int | None = None, why: str = "") -> None:
+    """Raise ``ValueError`` unless ``1 <= num <= most``."""
+    if num < 1 or (most is not None and num > most):
+        allowed = "at least 1" if most is None else f"between 1 and {most}"
+        raise ValueError(f"num_directions must be {allowed}{why}, got {num}.")

@@ -1,0 +1,62 @@
+"""The direction towards another checkpoint."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.linalg import vector_norm
+
+from mining.directions.base import Direction, DirectionSource, as_normalization, check_num
+from mining.landscape import Landscape
+from mining.models.checkpoints import load_state_dict
+from mining.normalization import Name, Normalization
+
+
+@dataclass(frozen=True, eq=False)
+class CheckpointDelta(DirectionSource):
+    """The difference θ' - θ to another checkpoint of the same architecture.
+
+    A later checkpoint of the same training tends to give a v-side, an independently trained one a
+    w-basin: Xu et al. (2024), Secs. 2.3 and 2.4. Unnormalized, α = 1 is the other checkpoint.
+
+    Args:
+        checkpoint: A file, or tensors by parameter name; buffers are ignored.
+        label: How the other checkpoint is called in legends, ``E=200`` for instance.
+        normalization: A normalization or its name.
+    """
+
+    checkpoint: str | Path | Mapping[str, Tensor]
+    label: str = "checkpoint"
+    normalization: Normalization | Name = "none"
+
+    def directions(
+        self, landscape: Landscape, num: int, *, generator: torch.Generator
+    ) -> list[Direction]:
+        """Give the one difference; see ``DirectionSource.directions``.
+
+        ``info["other_alpha"]`` is the α at which the other checkpoint lies, where normalization
+        leaves it on the line.
+
+        Raises:
+            ValueError: If more than one is asked for, the checkpoint is θ itself or belongs to
+                another architecture.
+        """
+        check_num(num, 1, " for the difference of two checkpoints")
+        tensors = (
+            self.checkpoint
+            if isinstance(self.checkpoint, Mapping)
+            else load_state_dict(Path(self.checkpoint))
+        )
+        space, theta = landscape.space, landscape.theta
+        other = space.flatten({n: tensors[n] for n in space.names if n in tensors}).to(theta)
+        delta = other - theta
+        if not delta.any():
+            raise ValueError(f"The checkpoint {self.label} is θ itself: there is no direction.")
+        normalize = as_normalization(self.normalization)
+        vector = normalize(delta, theta, space)
+        info = {"distance": float(vector_norm(delta))}
+        if normalize.name in ("none", "model"):
+            info["other_alpha"] = float(vector_norm(delta) / vector_norm(vector))
+        return [Direction(vector, f"to {self.label}", 0, info)]

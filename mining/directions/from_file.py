@@ -1,0 +1,98 @@
+"""A user's own direction."""
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mining.directions.base import Direction, DirectionSource, as_normalization, check_num
+from mining.landscape import Landscape
+from mining.normalization import Name, Normalization
+from mining.parameters import ParameterSpace
+
+
+@dataclass(frozen=True)
+class FromFile(DirectionSource):
+    """Directions stored in an ``.npz`` or ``.pt`` file.
+
+    The file holds one array per parameter name; or one flat array, (D,) or (K, D); or what a run
+    leaves as ``directions.pt``: ``vectors`` (K, D) with the ``names`` of the parameters in their
+    order.
+
+    Args:
+        path: The file.
+        normalization: A normalization or its name.
+    """
+
+    path: str | Path
+    normalization: Normalization | Name = "none"
+
+    def directions(
+        self, landscape: Landscape, num: int, *, generator: torch.Generator
+    ) -> list[Direction]:
+        """Read the first ``num`` directions; see ``DirectionSource.directions``.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it holds fewer, cannot be read, or does not fit the parameters.
+        """
+        path = Path(self.path)
+        vectors = _as_vectors(_read(path), landscape.space, path)
+        check_num(num, len(vectors), f", as many as {path} holds")
+        normalize = as_normalization(self.normalization)
+        theta = landscape.theta
+        return [
+            Direction(normalize(vector.to(theta), theta, landscape.space), path.stem, index)
+            for index, vector in enumerate(vectors[:num])
+        ]
+
+
+def _read(path: Path) -> Any:
+    if not path.is_file():
+        raise FileNotFoundError(f"direction.path: no file {path}.")
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in arrays}
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+        RuntimeError,
+        ValueError,
+        EOFError,
+    ) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"direction.path: cannot read {path} as .npz or .pt: {reason}") from error
+
+
+def _as_vectors(content: Any, space: ParameterSpace, path: Path) -> Tensor:
+    """Return directions as the rows of a matrix, (K, D)."""
+    if isinstance(content, Mapping) and "vectors" in content:
+        names = tuple(map(str, content.get("names", space.names)))
+        if names != space.names:
+            pairs = zip(names, space.names, strict=False)
+            differing = next(((a, b) for a, b in pairs if a != b), (len(names), len(space.names)))
+            raise ValueError(
+                f"{path} is for other parameters: {differing[0]} where the model has "
+                f"{differing[1]}."
+            )
+        content = content["vectors"]
+    elif isinstance(content, Mapping) and (len(content) > 1 or set(content) <= set(space.names)):
+        content = space.flatten({name: torch.as_tensor(a) for name, a in content.items()})
+    elif isinstance(content, Mapping):
+        (content,) = content.values()
+    vectors = torch.as_tensor(content)
+    vectors = vectors[None] if vectors.dim() == 1 else vectors
+    if vectors.dim() != 2 or vectors.shape[1] != space.size or not vectors.is_floating_point():
+        raise ValueError(
+            f"{path} must hold floating-point directions of {space.size} entries, got shape "
+            f"{tuple(vectors.shape)} {vectors.dtype}."
+        )
+    return vectors

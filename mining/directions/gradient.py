@@ -1,0 +1,53 @@
+"""The direction of steepest descent."""
+
+from dataclasses import dataclass
+
+import torch
+from torch.linalg import vector_norm
+
+from mining.directions.base import Direction, DirectionSource, as_normalization, check_num
+from mining.landscape import Landscape
+from mining.normalization import Name, Normalization
+
+
+@dataclass(frozen=True)
+class Gradient(DirectionSource):
+    """The negative gradient of the loss at θ, over all examples or a random batch.
+
+    Xu et al. (2024), Sec. 2.3. By default it keeps its own length, so that α is a learning rate.
+
+    Args:
+        batch_size: Examples per direction, each direction drawing its own; ``None`` takes all,
+            which gives one direction.
+        normalization: A normalization or its name.
+
+    Raises:
+        ValueError: If ``batch_size`` is below 1.
+    """
+
+    batch_size: int | None = None
+    normalization: Normalization | Name = "none"
+
+    def __post_init__(self) -> None:
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ValueError(f"direction.batch_size must be positive, got {self.batch_size}.")
+
+    def directions(
+        self, landscape: Landscape, num: int, *, generator: torch.Generator
+    ) -> list[Direction]:
+        """Compute ``num`` gradients; see ``DirectionSource.directions``.
+
+        The length of each gradient before normalization is kept as ``info["gradient_norm"]``.
+        """
+        check_num(num, 1 if self.batch_size is None else None, " for the full gradient")
+        normalize = as_normalization(self.normalization)
+        found = []
+        for index in range(num):
+            batches = (
+                None if self.batch_size is None else landscape.sample(self.batch_size, generator)
+            )
+            gradient = landscape.gradient(batches=batches)
+            vector = normalize(-gradient, landscape.theta, landscape.space)
+            info = {"gradient_norm": float(vector_norm(gradient))}
+            found.append(Direction(vector, "negative gradient", index, info))
+        return found

@@ -1,0 +1,62 @@
+"""The random direction that happens to point downhill the most."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch.linalg import vector_norm
+
+from mining.directions.base import Direction, DirectionSource, check_num, standard_normal
+from mining.landscape import Landscape
+
+
+@dataclass(frozen=True)
+class MostOverlapping(DirectionSource):
+    """Of many Gaussian directions the one closest to the negative gradient, at its length.
+
+    Xu et al. (2024), Sec. 2.3 and Fig. 6: even the best of 100 hardly descends.
+
+    Args:
+        num_samples: How many Gaussian directions to choose from.
+
+    Raises:
+        ValueError: If ``num_samples`` is below 1.
+    """
+
+    num_samples: int = 100
+
+    def __post_init__(self) -> None:
+        if self.num_samples < 1:
+            raise ValueError(f"direction.num_samples must be positive, got {self.num_samples}.")
+
+    def directions(
+        self, landscape: Landscape, num: int, *, generator: torch.Generator
+    ) -> list[Direction]:
+        """Choose the ``num`` most overlapping; see ``DirectionSource.directions``.
+
+        ``info["angle"]`` is the angle to the negative gradient in degrees.
+        """
+        check_num(num, self.num_samples, ", at most direction.num_samples")
+        gradient = landscape.gradient()
+        length = vector_norm(gradient)
+        best: list[tuple[float, torch.Tensor]] = []
+        for _ in range(self.num_samples):
+            sample = standard_normal(landscape.space.size, generator).to(gradient)
+            sample = sample * (length / vector_norm(sample))
+            best.append((cosine(sample, -gradient), sample))
+            best = sorted(best, key=lambda pair: -pair[0])[:num]
+        return [
+            Direction(
+                vector,
+                "best gaussian",
+                index,
+                {"angle": math.degrees(math.acos(overlap)), "gradient_norm": float(length)},
+            )
+            for index, (overlap, vector) in enumerate(best)
+        ]
+
+
+def cosine(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Compute the cosine of the angle between two vectors, shape ``(D,)`` each, in float64."""
+    a, b = a.double(), b.double()
+    return float((a @ b / (vector_norm(a) * vector_norm(b))).clamp(-1, 1))

@@ -1,0 +1,20 @@
+"""Architectures, and the checkpoints that go with them."""
+
+from mining.models.checkpoints import load_state_dict, load_weights
+from mining.models.cifar_resnet import CifarResNet
+from mining.models.cnn import CNN
+from mining.models.lenet import LeNet
+from mining.models.mlp import MLP
+from mining.models.torchvision_models import torchvision_model
+from mining.models.vgg import VGG
+
+__all__ = [
+    "CNN",
+    "MLP",
+    "VGG",
+    "CifarResNet",
+    "LeNet",
+    "load_state_dict",
+    "load_weights",
+    "torchvision_model",
+]

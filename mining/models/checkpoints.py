@@ -1,0 +1,126 @@
+"""Checkpoints of whatever origin: read, unwrap, compare, load."""
+
+import pickle
+import re
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# Under one of these names training scripts keep the parameters beside epoch and optimizer.
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
+# DataParallel and torch.compile put these before every name.
+_PREFIXES = ("module.", "_orig_mod.")
+# What torch.load raises for damaged or foreign files, found by giving it some hundred of them.
+_UNREADABLE = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    OSError,
+    LookupError,
+    ValueError,
+    struct.error,
+)
+
+
+def load_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """Read named parameters and buffers from a file of ``torch.save``.
+
+    The parameters may lie under ``state_dict``, ``model_state_dict``, ``model`` or ``net``. The
+    prefixes ``module.`` (DataParallel) and ``_orig_mod.`` (torch.compile) are dropped where all
+    names have them. Only tensors are unpickled, so a foreign file cannot run code.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Tensors on the CPU by name.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged, no checkpoint, or holds something else than tensors.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"No checkpoint {path.resolve()}.")
+    try:
+        content = torch.load(path, weights_only=True, map_location="cpu")
+    except _UNREADABLE as error:
+        raise ValueError(f"cannot read {path} as a checkpoint: {_reason(error)}.") from error
+    return _unwrap(content, str(path))
+
+
+def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any]) -> None:
+    """Load a checkpoint into ``model``: every name and every shape must agree.
+
+    Counts of batches, ``num_batches_tracked``, may be absent, as in checkpoints from before
+    PyTorch 0.4.1; the model keeps its own. Nothing is loaded if something disagrees.
+
+    Args:
+        model: The model, changed in place.
+        source: A file for ``load_state_dict``, or what one holds.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it cannot be read, or names or shapes differ.
+    """
+    if isinstance(source, str | Path):
+        origin, given = str(source), load_state_dict(source)
+    else:
+        origin, given = "the state dict", _unwrap(source, "the state dict")
+    own = model.state_dict()
+    shapes = [
+        f"{name} {tuple(given[name].shape)} against {tuple(own[name].shape)}"
+        for name in own
+        if name in given and given[name].shape != own[name].shape
+    ]
+    absent = [name for name in own if name not in given]
+    differences = {
+        "missing": [name for name in absent if not name.endswith("num_batches_tracked")],
+        "unexpected": [name for name in given if name not in own],
+        "of another shape": shapes,
+    }
+    found = [f"{what}: {_first(names)}" for what, names in differences.items() if names]
+    if found:
+        raise ValueError(f"{origin} does not fit {type(model).__name__}; {'; '.join(found)}.")
+    # The model's own mapping carries the versions of its layers, which MNASNet insists on.
+    own.update(given)
+    model.load_state_dict(own)
+
+
+def _reason(error: Exception) -> str:
+    refused = re.search(r"Unsupported \w+: GLOBAL (\S+)", str(error))
+    if refused:
+        return f"it holds {refused[1]}, and only tensors are read; save model.state_dict() instead"
+    if isinstance(error, OSError | RuntimeError):
+        # torch's messages go on with advice, some of it unsafe.
+        return str(error).splitlines()[0].split(". ")[0].rstrip(".")
+    return "it is not a file of torch.save, or was cut short"
+
+
+def _unwrap(content: Any, origin: str) -> dict[str, Tensor]:
+    while isinstance(content, Mapping):
+        wrapper = next((key for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
+        if wrapper is None:
+            break
+        content = content[wrapper]
+    if not isinstance(content, Mapping) or not content:
+        raise ValueError(
+            f"{origin} must hold tensors by name, got "
+            f"{'an empty mapping' if isinstance(content, Mapping) else type(content).__name__}."
+        )
+    state = dict(content)
+    others = [str(name) for name, value in state.items() if not isinstance(value, Tensor)]
+    if others:
+        raise ValueError(f"{origin} must hold tensors by name only, but has {_first(others)}.")
+    while prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in state)), None):
+        state = {name.removeprefix(prefix): value for name, value in state.items()}
+    return state
+
+
+def _first(names: list[str], most: int = 3) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

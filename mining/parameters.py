@@ -1,0 +1,138 @@
+"""Named parameters as one flat vector."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvTransposeNd
+
+_NORM_LAYERS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+
+
+@dataclass(frozen=True)
+class ParameterSpace:
+    """The trainable parameters of a model, in the order in which they are laid end to end.
+
+    Tied parameters occur once, under the first of their names. Frozen parameters
+    (``requires_grad=False``) are not part of the space; they stay as they are in the model.
+    """
+
+    names: tuple[str, ...]
+    shapes: tuple[torch.Size, ...]
+    dtypes: tuple[torch.dtype, ...]
+    #: The axis along which a parameter divides into filters: 0 for linear and convolution weights,
+    #: 1 for transposed convolutions, ``None`` for biases and the parameters of norm layers.
+    filter_axes: tuple[int | None, ...]
+
+    @classmethod
+    def of(cls, model: nn.Module) -> "ParameterSpace":
+        """Describe the trainable parameters of ``model``.
+
+        Raises:
+            ValueError: If there are none, one is complex, or one is not materialized yet.
+        """
+        norm_parameters: set[int] = set()
+        transposed: set[int] = set()
+        for module in model.modules():
+            if isinstance(module, _NORM_LAYERS):
+                norm_parameters.update(id(p) for p in module.parameters(recurse=False))
+            if isinstance(module, _ConvTransposeNd):
+                transposed.add(id(module.weight))
+        parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        if not parameters:
+            raise ValueError(f"{type(model).__name__} has no trainable parameters.")
+        for name, parameter in parameters.items():
+            if isinstance(parameter, nn.UninitializedParameter):
+                raise ValueError(f"{name} is not initialized yet: run one forward pass first.")
+            if not parameter.dtype.is_floating_point:
+                raise ValueError(f"{name} must be real, got {parameter.dtype}.")
+        return cls(
+            names=tuple(parameters),
+            shapes=tuple(p.shape for p in parameters.values()),
+            dtypes=tuple(p.dtype for p in parameters.values()),
+            filter_axes=tuple(
+                None
+                if p.dim() < 2 or id(p) in norm_parameters
+                else (1 if id(p) in transposed else 0)
+                for p in parameters.values()
+            ),
+        )
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """The number of entries of each parameter."""
+        return [prod(shape) for shape in self.shapes]
+
+    @cached_property
+    def size(self) -> int:
+        """The number D of all entries."""
+        return sum(self.sizes)
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        """The dtype of flat vectors: the one to which all parameters promote."""
+        dtype = self.dtypes[0]
+        for other in self.dtypes[1:]:
+            dtype = torch.promote_types(dtype, other)
+        return dtype
+
+    def flatten(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Lay one tensor per parameter end to end.
+
+        Args:
+            tensors: A tensor of the parameter's shape under each parameter's name.
+
+        Returns:
+            A new vector, shape ``(D,)``, in ``dtype``.
+
+        Raises:
+            ValueError: If the names or a shape differ from those of the space.
+        """
+        if set(tensors) != set(self.names):
+            missing = [n for n in self.names if n not in tensors]
+            unexpected = [n for n in tensors if n not in self.names]
+            raise ValueError(
+                "Parameter names differ from the model's: "
+                f"missing {missing[:3]}, unexpected {unexpected[:3]}."
+            )
+        for name, shape in zip(self.names, self.shapes, strict=True):
+            if tensors[name].shape != shape:
+                raise ValueError(
+                    f"{name} must have shape {tuple(shape)}, got {tuple(tensors[name].shape)}."
+                )
+        return torch.cat([tensors[name].reshape(-1).to(self.dtype) for name in self.names])
+
+    def unflatten(self, vector: Tensor) -> dict[str, Tensor]:
+        """Cut a flat vector into one tensor per parameter.
+
+        Args:
+            vector: Shape ``(D,)``.
+
+        Returns:
+            The tensor of each parameter's shape by name: views of ``vector``, except where a
+            parameter's dtype differs from the vector's.
+
+        Raises:
+            ValueError: If the vector does not have shape ``(D,)``.
+        """
+        self.check(vector)
+        pieces = torch.split(vector, self.sizes)
+        return {
+            name: piece.view(shape)
+            if self.dtype == dtype
+            else piece.view(shape).to(dtype)  # parameters of several dtypes share one vector
+            for name, piece, shape, dtype in zip(
+                self.names, pieces, self.shapes, self.dtypes, strict=True
+            )
+        }
+
+    def check(self, vector: Tensor) -> None:
+        """Raise ``ValueError`` unless ``vector`` has shape ``(D,)``."""
+        if vector.shape != (self.size,):
+            raise ValueError(
+                f"A flat vector must have shape ({self.size},), got {tuple(vector.shape)}."
+            )

@@ -1,0 +1,44 @@
+"""From a configuration to device, data and model."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from mining.data import Dataset
+from mining.pipelines.schema import make
+
+Config = Mapping[str, Any]
+
+
+def find_device(config: Config) -> torch.device:
+    """Choose the device of ``config["device"]``: auto, cpu or cuda.
+
+    Raises:
+        ValueError: If cuda is asked for and absent.
+    """
+    if config["device"] == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device=cuda, but no CUDA device is available. Use device=cpu.")
+    use_cuda = config["device"] != "cpu" and torch.cuda.is_available()
+    return torch.device("cuda" if use_cuda else "cpu")
+
+
+def load_data(config: Config, dtype: torch.dtype = torch.float32) -> Dataset:
+    """Load the data set of ``config["data"]`` onto its device."""
+    dataset: Dataset = make("data", config["data"])
+    return dataset.to(find_device(config), dtype)
+
+
+def build_model(config: Config, dataset: Dataset) -> nn.Module:
+    """Build the model of ``config["model"]``, initialized from ``config["seed"]``.
+
+    ``input_shape`` and ``num_classes`` are handed over where the constructor knows them.
+    """
+    options = {k: v for k, v in config["model"].items() if k != "name"}
+    with torch.random.fork_rng(devices=[]):  # initializers draw from the global generator
+        torch.manual_seed(config["seed"])
+        model: nn.Module = make(
+            "model", options, input_shape=dataset.input_shape, num_classes=dataset.num_classes
+        )
+    return model.to(find_device(config))

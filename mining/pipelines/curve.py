@@ -1,0 +1,80 @@
+"""Evaluate, name and draw curves."""
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from mining.classification import CurveShape, classify
+from mining.curves import load_curves, save_curves
+from mining.directions.storage import load_directions, save_directions
+from mining.evaluation import Evaluator
+from mining.pipelines.building import Config
+from mining.pipelines.schema import make
+from mining.pipelines.setting import build_setting, build_source
+from mining.plotting import draw_curves, save_figure
+from mining.runs import Run
+
+
+def run(config: Config, run: Run) -> None:
+    """Evaluate loss and accuracy along the configured directions into ``run``."""
+    alphas = make("grid", config["grid"]).alphas
+    setting = build_setting(config)
+    landscape = setting.landscape
+    stored = run.directory / "directions.pt"
+    if not stored.exists():  # an interrupted run goes on along the directions that it had
+        source = build_source(config, "direction")
+        directions = source.directions(
+            landscape, config["num_directions"], generator=setting.generator
+        )
+        save_directions(stored, directions, landscape)
+    evaluator = Evaluator(
+        landscape,
+        test=setting.test,
+        progress=config["progress"],
+        journal=run.directory / "points.csv",
+    )
+    curves = evaluator.curves(load_directions(stored, landscape), alphas)
+    save_curves(run.directory / "curves.npz", curves)
+    draw(run.directory, config)
+    shapes = [classify(curve) for curve in curves]
+    origin, first = curves[0].origin, curves[0]
+    run.finish(
+        {
+            "loss_at_theta": first.loss[origin].item(),
+            "accuracy_at_theta": None if first.accuracy is None else first.accuracy[origin].item(),
+            "directions": [curve.name for curve in curves],
+            "labels": [shape.label.value for shape in shapes],
+            "stationary_points": [shape.stationary_points for shape in shapes],
+            "nonfinite": [curve.nonfinite for curve in curves],
+            "features": [_features(shape) for shape in shapes],
+            "info": [dict(curve.info) for curve in curves],
+            "num_parameters": landscape.space.size,
+            "num_examples": landscape.num_examples,
+        },
+        device=str(landscape.device),
+    )
+
+
+def draw(directory: Path, config: Config) -> None:
+    """Draw ``curves.npz``."""
+    picture = Figure(figsize=(5.6, 4), layout="constrained")
+    axes = picture.add_subplot()
+    draw_curves(axes, load_curves(directory / "curves.npz"), **config["picture"])
+    title = f"{directory.parent.name}, {describe_point(config)}\n{axes.get_title()}"
+    axes.set_title(title, fontsize=9)
+    save_figure(picture, directory / "curves.png")
+
+
+def describe_point(config: Config) -> str:
+    """Say in a few words which θ and which loss a picture shows."""
+    theta = "given checkpoint" if config["checkpoint"] else f"E={config['epoch']}"
+    if config["checkpoint"] is None and config["epoch"] is None:
+        theta = f"E={config['train']['epochs']}"
+    return f"{theta}, {config['split']} loss, batch norm: {config['batchnorm']['mode']}"
+
+
+def _features(shape: CurveShape) -> dict[str, object]:
+    return {
+        name: getattr(shape, name)
+        for name in ("valleys", "barriers", "depths", "curvature", "asymmetry")
+    }

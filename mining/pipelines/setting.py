@@ -1,0 +1,94 @@
+"""From a configuration to a landscape and its direction sources."""
+
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+
+from mining.batchnorm import BatchNormPolicy, norm_layers
+from mining.data import Dataset
+from mining.directions import DirectionSource
+from mining.landscape import Batch, Landscape
+from mining.models import load_weights
+from mining.pipelines.building import Config, build_model, load_data
+from mining.pipelines.schema import make, target_of
+from mining.pipelines.train import find_checkpoint
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
+#: Keeps the seeds of independent trainings apart from those of a sweep over ``seed``.
+_INDEPENDENT = 1000
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the pipelines that look at a landscape work on."""
+
+    dataset: Dataset
+    landscape: Landscape
+    test: list[Batch] | None  # the second split of split=both
+    generator: torch.Generator
+
+
+def build_setting(config: Config) -> Setting:
+    """Load data and checkpoint and make the landscape.
+
+    Raises:
+        ValueError: If a value is out of its range, or model, weights and data do not fit.
+    """
+    if config["checkpoint"] is not None and not Path(config["checkpoint"]).is_file():
+        raise FileNotFoundError(f"checkpoint: no file {config['checkpoint']}.")
+    dtype = _DTYPES[config["precision"]]
+    dataset = load_data(config, dtype)
+    model = build_model(config, dataset)
+    load_weights(
+        model,
+        Path(config["checkpoint"])
+        if config["checkpoint"] is not None
+        else find_checkpoint(config, epoch=config["epoch"]),
+    )
+    model.to(dtype)
+    policy: BatchNormPolicy = make("batchnorm", config["batchnorm"])
+    main: Literal["train", "test"] = "test" if config["split"] == "test" else "train"
+    recalibration = None
+    if policy.mode == "recalibrate" and main == "test" and norm_layers(model):
+        recalibration = dataset.split("train").batches(config["batch_size"])
+    landscape = Landscape(
+        model,
+        nn.CrossEntropyLoss(),
+        dataset.split(main).batches(config["batch_size"]),
+        batchnorm=policy,
+        recalibration=recalibration,
+        autocast=torch.bfloat16 if config["precision"] == "bf16" else None,
+    )
+    test = (
+        dataset.split("test").batches(config["batch_size"]) if config["split"] == "both" else None
+    )
+    return Setting(dataset, landscape, test, torch.Generator().manual_seed(config["seed"]))
+
+
+def build_source(config: Config, key: str) -> DirectionSource:
+    """Make the direction source of ``config[key]``, with the configured normalization."""
+    options = dict(config[key])
+    known = {}
+    if config.get("normalization") is not None:
+        target = target_of(options)
+        if "normalization" not in inspect.signature(target).parameters:
+            raise ValueError(f"{target.__name__} sets its own length: leave normalization out.")
+        known["normalization"] = make("normalization", config["normalization"])
+    if "independent" in options:
+        epoch, independent = options.pop("epoch"), options.pop("independent")
+        if options["checkpoint"] is None:
+            if config["checkpoint"] is not None and not independent:
+                raise ValueError(
+                    "With checkpoint=FILE there is no training to take the other checkpoint "
+                    f"from: give {key}.checkpoint too."
+                )
+            seed = config["seed"] + _INDEPENDENT * independent
+            path = find_checkpoint(config, epoch=epoch, seed=seed)
+            mark = "E'" if independent else "E"
+            options |= {"checkpoint": str(path), "label": f"{mark}={int(path.stem[-4:])}"}
+    source: DirectionSource = make(key, options, **known)
+    return source

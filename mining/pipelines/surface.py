@@ -1,0 +1,70 @@
+"""Evaluate and draw a surface."""
+
+import math
+from pathlib import Path
+
+from mining.curves import load_surface, save_surface
+from mining.directions import Direction, cosine
+from mining.directions.storage import load_directions, save_directions
+from mining.evaluation import Evaluator
+from mining.normalization import orthogonalize
+from mining.pipelines.building import Config
+from mining.pipelines.curve import describe_point
+from mining.pipelines.schema import make
+from mining.pipelines.setting import Setting, build_setting, build_source
+from mining.plotting import draw_surface, save_figure
+from mining.runs import Run
+
+
+def run(config: Config, run: Run) -> None:
+    """Evaluate loss and accuracy over the plane of two directions into ``run``."""
+    grid = make("grid", config["grid"])
+    setting = build_setting(config)
+    landscape = setting.landscape
+    stored = run.directory / "directions.pt"
+    if not stored.exists():  # an interrupted run goes on along the directions that it had
+        save_directions(stored, _directions(config, setting), landscape)
+    x, y = load_directions(stored, landscape)
+    evaluator = Evaluator(
+        landscape,
+        test=setting.test,
+        progress=config["progress"],
+        journal=run.directory / "points.csv",
+    )
+    surface = evaluator.surface(x, y, grid.alphas, grid.betas)
+    save_surface(run.directory / "surface.npz", surface)
+    draw(run.directory, config)
+    row, column = int((surface.alphas == 0).nonzero()), int((surface.betas == 0).nonzero())
+    accuracy = surface.accuracy
+    run.finish(
+        {
+            "loss_at_theta": surface.loss[row, column].item(),
+            "accuracy_at_theta": None if accuracy is None else accuracy[row, column].item(),
+            "directions": list(surface.names),
+            "angle": math.degrees(math.acos(cosine(x.vector, y.vector))),
+            "angle_before": y.info.get("angle_before"),
+            "nonfinite": surface.nonfinite,
+            "num_parameters": landscape.space.size,
+            "num_examples": landscape.num_examples,
+        },
+        device=str(landscape.device),
+    )
+
+
+def draw(directory: Path, config: Config) -> None:
+    """Draw ``surface.npz`` as filled contours and in 3-D."""
+    title = f"{directory.parent.name}, {describe_point(config)}"
+    surface = load_surface(directory / "surface.npz")
+    save_figure(draw_surface(surface, title=title, **config["picture"]), directory / "surface.png")
+
+
+def _directions(config: Config, setting: Setting) -> list[Direction]:
+    # One generator for both: two random directions must differ.
+    (x,), (y,) = (
+        build_source(config, key).directions(setting.landscape, 1, generator=setting.generator)
+        for key in ("x_direction", "y_direction")
+    )
+    vector = orthogonalize(y.vector, x.vector) if config["orthogonalize"] else y.vector
+    angle = math.degrees(math.acos(cosine(x.vector, y.vector)))
+    index = y.index + (y.source == x.source)
+    return [x, Direction(vector, y.source, index, {**y.info, "angle_before": angle})]

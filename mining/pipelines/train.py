@@ -1,0 +1,77 @@
+"""Train a model."""
+
+import logging
+from pathlib import Path
+
+from mining.pipelines import PIPELINE_KEYS
+from mining.pipelines.building import Config, build_model, load_data
+from mining.pipelines.schema import make
+from mining.plotting import draw_history, save_figure
+from mining.runs import Run, run_directory
+from mining.training import checkpoint_path, train
+
+log = logging.getLogger(__name__)
+
+
+def run(config: Config, run: Run) -> None:
+    """Train the configured model into ``run``."""
+    settings = make("train", config["train"])
+    dataset = load_data(config)
+    model = build_model(config, dataset)
+    history = train(
+        model,
+        dataset,
+        settings,
+        run.directory,
+        seed=config["seed"],
+        progress=config["progress"],
+    )
+    draw(run.directory, config)
+    last = {str(key): value for key, value in history.iloc[-1].items()}
+    run.finish(
+        {
+            **{key: value for key, value in last.items() if key != "seconds"},
+            "num_parameters": sum(p.numel() for p in model.parameters()),
+            "checkpoints": list(settings.kept_epochs),
+        },
+        device=str(dataset.split("train").inputs.device),
+    )
+
+
+def draw(directory: Path, config: Config) -> None:
+    """Draw loss and accuracy over the epochs from ``history.csv``."""
+    save_figure(
+        draw_history(directory / "history.csv", log_scale=config["picture"]["log_scale"]),
+        directory / "history.png",
+    )
+
+
+def find_checkpoint(config: Config, *, epoch: int | None = None, seed: int | None = None) -> Path:
+    """Find the checkpoint of the configured training, which is run if it is not finished.
+
+    Args:
+        config: The configuration of any pipeline.
+        epoch: Which checkpoint; ``None`` takes the last.
+        seed: Of the training; ``None`` takes the configured one.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: If that epoch is not kept.
+    """
+    settings = make("train", config["train"])
+    kept = settings.kept_epochs
+    epoch = kept[-1] if epoch is None else epoch
+    if epoch not in kept:
+        raise ValueError(
+            f"Epoch {epoch} is not among the kept checkpoints {list(kept)}: add it to "
+            "train.checkpoints."
+        )
+    config = {**config, "pipeline": "train", "seed": config["seed"] if seed is None else seed}
+    directory = run_directory(config, PIPELINE_KEYS["train"])
+    training = Run(Path(config["outputs"]) / directory, config)
+    if not training.finished:
+        log.info("No finished training in %s: training once now.", training.directory)
+        run(config, training)
+    return checkpoint_path(training.directory, epoch)

@@ -1,0 +1,168 @@
+"""Pictures of curves, surfaces, trainings and angles."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, FigureBase
+
+from mining.classification import classify
+from mining.curves import Curve, Surface
+from mining.files import write_atomically
+
+
+def save_figure(figure: Figure, path: Path, *, dpi: int = 150) -> None:
+    """Write a figure as PNG, atomically."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    write_atomically(path, buffer.getbuffer())
+
+
+def draw_curves(
+    axes: Axes,
+    curves: Sequence[Curve],
+    *,
+    log_scale: bool = False,
+    loss_cap: float | None = None,
+    legend: bool = True,
+) -> None:
+    """Draw curves over the same points as Xu et al. (2024) do.
+
+    A dotted horizontal line marks the loss of guessing, log C; dotted vertical lines mark θ
+    (black) and the other checkpoint, where the direction leads to one (red). The title names the
+    shapes and gives the average number of stationary points in brackets. Points whose loss is not
+    finite leave a gap and are counted in the title.
+
+    Args:
+        axes: Where to draw.
+        curves: At least one.
+        log_scale: Logarithmic loss axis.
+        loss_cap: Loss above which the picture is cut off, nats; by default twice the loss of
+            guessing where a curve goes beyond ten times of it.
+        legend: Whether to name the directions.
+    """
+    shapes = [classify(curve) for curve in curves]
+    for curve, shape in zip(curves, shapes, strict=True):
+        loss = curve.loss.masked_fill(~curve.loss.isfinite(), np.nan)
+        name = f"{curve.name}: {shape}"
+        axes.plot(curve.alphas, loss, marker=".", markersize=4, linewidth=1.2, label=name)
+    chance = curves[0].chance_loss
+    axes.axvline(0, color="black", linestyle=":", linewidth=1)
+    for other in {curve.info["other_alpha"] for curve in curves if "other_alpha" in curve.info}:
+        axes.axvline(other, color="red", linestyle=":", linewidth=1)
+    if chance is not None:
+        axes.axhline(chance, color="black", linestyle=":", linewidth=1)
+    average = np.mean([shape.stationary_points for shape in shapes])
+    labels = sorted({shape.label.value for shape in shapes})
+    title = f"{', '.join(labels)} [{average:.1f}]"
+    nonfinite = sum(curve.nonfinite for curve in curves)
+    if nonfinite:
+        title += f", {nonfinite} points not finite"
+    highest = max(
+        float(c.loss[c.loss.isfinite()].max()) for c in curves if c.nonfinite < len(c.loss)
+    )
+    if loss_cap is None and chance is not None and not log_scale and highest > 10 * chance:
+        loss_cap = 2 * chance
+    if log_scale:
+        axes.set_yscale("log")
+    if loss_cap is not None and highest > loss_cap:
+        axes.set_ylim(top=loss_cap)
+        title += f", cut off at {loss_cap:.3g} of {highest:.3g}"
+    axes.set_title(title, fontsize=9)
+    axes.set_xlabel("α, in units of the direction's length", fontsize=8)
+    axes.set_ylabel("loss (nats)", fontsize=8)
+    axes.tick_params(labelsize=8)
+    if legend:
+        axes.legend(fontsize=7, loc="best")
+
+
+def draw_surface(
+    surface: Surface, *, title: str = "", log_scale: bool = False, loss_cap: float | None = None
+) -> Figure:
+    """Draw a surface as filled contours, with θ marked, and in 3-D beside it.
+
+    Args:
+        surface: What to draw; points that are not finite are left blank and counted.
+        title: First line above both.
+        log_scale: Logarithmic loss.
+        loss_cap: Loss above which the picture is cut off, nats; by default twice the loss of
+            guessing where the surface goes beyond ten times of it.
+    """
+    loss = surface.loss.numpy().copy()
+    loss[~np.isfinite(loss)] = np.nan
+    highest = np.nanmax(loss)
+    if loss_cap is None and surface.chance_loss is not None and not log_scale:
+        loss_cap = 2 * surface.chance_loss if highest > 10 * surface.chance_loss else None
+    notes = [f"{surface.nonfinite} points not finite"] if surface.nonfinite else []
+    if loss_cap is not None and highest > loss_cap:
+        loss = np.minimum(loss, loss_cap)
+        notes.append(f"cut off at {loss_cap:.3g} of {highest:.3g}")
+    name = "loss (nats)"
+    if log_scale:
+        loss, name = np.log10(loss), "log10 of the loss (nats)"
+    picture = Figure(figsize=(10, 4.2), layout="constrained")
+    contours, relief = picture.add_subplot(1, 2, 1), picture.add_subplot(1, 2, 2, projection="3d")
+    x, y = np.meshgrid(surface.alphas.numpy(), surface.betas.numpy(), indexing="ij")
+    filled = contours.contourf(x, y, loss, levels=24, cmap="viridis")
+    contours.plot(0, 0, "+", color="red", markersize=10, label="θ")
+    contours.legend(fontsize=8)
+    picture.colorbar(filled, ax=contours, label=name)
+    relief.plot_surface(x, y, loss, cmap="viridis", linewidth=0)
+    relief.set_zlabel(name, fontsize=8)
+    for axes in (contours, relief):
+        axes.set_xlabel(f"α along {surface.names[0]}", fontsize=8)
+        axes.set_ylabel(f"β along {surface.names[1]}", fontsize=8)
+    picture.suptitle("\n".join(filter(None, [title, ", ".join(notes)])), fontsize=9)
+    return picture
+
+
+def draw_history(path: Path, *, log_scale: bool = False) -> Figure:
+    """Draw loss and accuracy over the epochs from a training's ``history.csv``."""
+    history = pd.read_csv(path)
+    picture = Figure(figsize=(8, 3.4), layout="constrained")
+    for position, quantity in enumerate(("loss", "accuracy")):
+        axes = picture.add_subplot(1, 2, position + 1)
+        for split in ("train", "test"):
+            column = f"{split}_{quantity}"
+            if column in history:
+                axes.plot(history["epoch"], history[column], label=split)
+        axes.set_xlabel("epoch")
+        axes.set_ylabel("loss (nats)" if quantity == "loss" else "accuracy")
+        if log_scale and quantity == "loss":
+            axes.set_yscale("log")
+        axes.legend()
+    last = history.iloc[-1]
+    accuracy = f", test accuracy {last['test_accuracy']:.2%}" if "test_accuracy" in last else ""
+    picture.suptitle(f"{path.parent.parent.name}: {len(history)} epochs{accuracy}", fontsize=10)
+    return picture
+
+
+_ANGLE_NAMES = {
+    "gaussian_gradient": "Gaussian and batch gradient",
+    "gaussian_checkpoint": "Gaussian and way to the last checkpoint",
+    "gradient_checkpoint": "batch gradient and way to the last checkpoint",
+}
+
+
+def draw_angles(picture: FigureBase, path: Path, *, title: str = "") -> None:
+    """Draw the distributions of an ``angles.npz`` into a figure; Xu et al. (2024), Fig. 5."""
+    with np.load(path) as arrays:
+        for position, (key, name) in enumerate(_ANGLE_NAMES.items()):
+            axes = picture.add_subplot(1, 3, position + 1)
+            angles = arrays[key]
+            axes.hist(angles, bins=20)
+            axes.axvline(90, color="black", linestyle=":", linewidth=1)
+            axes.set_title(f"{name}\n[{angles.min():.2f}°, {angles.max():.2f}°]", fontsize=8)
+            axes.set_xlabel("angle (degrees)", fontsize=8)
+            axes.tick_params(labelsize=7)
+            axes.ticklabel_format(useOffset=False)
+    picture.suptitle(f"{title}: {len(angles)} draws", fontsize=9)
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Lay rows out as plain text, one column per key."""
+    return pd.DataFrame(rows).to_string(index=False, float_format=lambda v: f"{v:.4g}")

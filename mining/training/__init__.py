@@ -1,0 +1,7 @@
+"""Training of classifiers, with checkpoints."""
+
+from mining.training.augmentation import crop_and_flip
+from mining.training.settings import TrainingSettings
+from mining.training.trainer import DivergenceError, checkpoint_path, train
+
+__all__ = ["DivergenceError", "TrainingSettings", "checkpoint_path", "crop_and_flip", "train"]

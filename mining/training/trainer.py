@@ -1,0 +1,207 @@
+"""Training that leaves checkpoints and can be interrupted."""
+
+import io
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+from tqdm import tqdm
+
+from mining.data import Dataset, Split
+from mining.files import write_atomically
+from mining.training.augmentation import crop_and_flip
+from mining.training.settings import TrainingSettings
+
+#: Seconds between two saves of the state from which a killed training resumes.
+_SAVE_INTERVAL = 20.0
+
+
+class DivergenceError(ArithmeticError):
+    """The loss left its scale during training."""
+
+
+@dataclass
+class _State:
+    """Everything that an interrupted training needs to go on as if nothing had happened."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    order: torch.Generator  # of the examples, on the CPU
+    augmentation: torch.Generator  # on the device
+    epoch: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)  # a row per finished epoch
+
+    def save(self, path: Path) -> None:
+        buffer = io.BytesIO()
+        torch.save(
+            {
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "epoch": self.epoch,
+                "metrics": self.history[-1] if self.history else {},
+                "history": self.history,
+                "order": self.order.get_state(),
+                "augmentation": self.augmentation.get_state(),
+            },
+            buffer,
+        )
+        write_atomically(path, buffer.getbuffer())
+
+    def load(self, path: Path, device: torch.device) -> None:
+        content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        self.model.load_state_dict(content["model"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.order.set_state(content["order"].cpu())
+        self.augmentation.set_state(content["augmentation"].cpu())
+        self.epoch, self.history = content["epoch"], content["history"]
+
+
+def checkpoint_path(directory: Path, epoch: int) -> Path:
+    """Name the checkpoint kept after ``epoch`` in a training's directory."""
+    return directory / f"epoch_{epoch:04d}.pt"
+
+
+def train(
+    model: nn.Module,
+    dataset: Dataset,
+    settings: TrainingSettings,
+    directory: Path,
+    *,
+    seed: int,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Train ``model`` in place with cross-entropy, and keep checkpoints.
+
+    A training that was killed goes on from the last state on disk, and ends with the same
+    weights as one that was not.
+
+    Args:
+        model: The initialized model, on the device of the data.
+        dataset: Training and test examples, on one device.
+        settings: The recipe.
+        directory: Gets ``epoch_<epoch>.pt`` (model, optimizer moments, epoch, metrics) for every
+            kept epoch and ``history.csv``.
+        seed: Of the order of examples and of augmentation.
+        progress: Whether to draw a progress bar on stderr.
+
+    Returns:
+        A row per epoch: ``epoch``, ``lr``, ``train_loss`` and ``train_accuracy`` (means over the
+        epoch, while weights change), ``test_loss`` and ``test_accuracy`` (at its end, where there
+        are test examples), ``seconds``.
+
+    Raises:
+        DivergenceError: If the loss overflows, or its mean over an epoch exceeds ten times that
+            of the first batch. Checkpoints are deleted then.
+    """
+    examples = dataset.split("train")
+    device = examples.inputs.device
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    state = _State(
+        model,
+        settings.make_optimizer(trainable),
+        torch.Generator().manual_seed(seed),
+        torch.Generator(device).manual_seed(seed),
+    )
+    resume = directory / "resume.pt"
+    if resume.exists():
+        state.load(resume, device)
+    elif 0 in settings.kept_epochs:
+        state.save(checkpoint_path(directory, 0))
+    test = None if dataset.test is None else dataset.test.batches(1000)
+    saved = time.monotonic()
+    bar = tqdm(
+        range(state.epoch, settings.epochs),
+        initial=state.epoch,
+        total=settings.epochs,
+        desc="train",
+        unit="epoch",
+        disable=not progress,
+        dynamic_ncols=True,
+    )
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
+        for epoch in bar:
+            started = time.monotonic()
+            row = {"epoch": epoch + 1, "lr": settings.learning_rate(epoch)}
+            row |= _train_epoch(state, examples, settings, row["lr"])
+            first = state.history[0]["first_loss"] if state.history else row["first_loss"]
+            if not row["train_loss"] <= 10 * first:  # also where it is nan
+                for path in directory.glob("*.pt"):
+                    path.unlink()
+                raise DivergenceError(
+                    f"Training diverged in epoch {epoch + 1}: loss {row['train_loss']:.3g} after "
+                    f"{first:.3g} at the start. Lower train.lr ({settings.lr}) or train.momentum "
+                    f"({settings.momentum})."
+                )
+            if test is not None:
+                row |= _test(model, test)
+            row["seconds"] = time.monotonic() - started
+            state.history.append(row)
+            state.epoch = epoch + 1
+            write_atomically(directory / "history.csv", _table(state.history).to_csv(index=False))
+            if state.epoch in settings.kept_epochs:
+                state.save(checkpoint_path(directory, state.epoch))
+            if state.epoch in settings.kept_epochs or time.monotonic() - saved > _SAVE_INTERVAL:
+                state.save(resume)
+                saved = time.monotonic()
+            shown: dict[str, object] = {
+                k: f"{row[k]:.3f}" for k in ("train_loss", "test_accuracy") if k in row
+            }
+            bar.set_postfix(shown, refresh=False)
+    resume.unlink(missing_ok=True)
+    return _table(state.history)
+
+
+def _table(history: list[dict[str, float]]) -> pd.DataFrame:
+    return pd.DataFrame(history).drop(columns="first_loss").astype({"epoch": int})
+
+
+def _train_epoch(
+    state: _State, examples: Split, settings: TrainingSettings, lr: float
+) -> dict[str, float]:
+    """Take one pass over the examples in a new order; return its means."""
+    device = examples.inputs.device
+    for group in state.optimizer.param_groups:
+        group["lr"] = lr
+    order = torch.randperm(len(examples), generator=state.order).to(device)
+    first = torch.zeros((), device=device)
+    loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+    correct = torch.zeros((), dtype=torch.float64, device=device)
+    state.model.train()
+    # Nearly equal batches: a last one of a single example would break batch norm.
+    for step, chosen in enumerate(order.tensor_split(-(-len(order) // settings.batch_size))):
+        inputs, labels = examples.inputs[chosen], examples.labels[chosen]
+        if settings.augment:
+            inputs = crop_and_flip(inputs, state.augmentation)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.bf16):
+            outputs = state.model(inputs)
+        loss = F.cross_entropy(outputs.float(), labels)
+        state.optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        state.optimizer.step()
+        if step == 0:
+            first = loss.detach()
+        loss_sum += loss.detach().double() * len(chosen)
+        correct += (outputs.argmax(1) == labels).sum()
+    return {
+        "first_loss": float(first),
+        "train_loss": float(loss_sum) / len(examples),
+        "train_accuracy": float(correct) / len(examples),
+    }
+
+
+@torch.no_grad()
+def _test(model: nn.Module, batches: Sequence[tuple[Tensor, Tensor]]) -> dict[str, float]:
+    model.eval()
+    count = sum(len(labels) for _, labels in batches)
+    loss = correct = torch.zeros((), dtype=torch.float64, device=batches[0][0].device)
+    for inputs, labels in batches:
+        outputs = model(inputs)
+        loss = loss + F.cross_entropy(outputs, labels, reduction="sum").double()
+        correct = correct + (outputs.argmax(1) == labels).sum()
+    return {"test_loss": float(loss) / count, "test_accuracy": float(correct) / count}

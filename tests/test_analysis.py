@@ -1,0 +1,92 @@
+"""The scripts on runs of the digits, and their pictures."""
+
+import sys
+
+import pytest
+from matplotlib.figure import Figure
+
+from analysis import fig05, fig06, gallery
+from mining.__main__ import main
+from mining.curves import load_curves
+from mining.plotting import draw_curves
+
+QUICK = ("data=digits", "data.num_examples=100", "train.epochs=2", "train.checkpoints=[0,1]")
+QUICK += ("progress=false",)
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("analysis")
+    patch = pytest.MonkeyPatch()
+    patch.chdir(folder)
+    for arguments in (
+        ("experiment=quickstart", "model=mlp", *QUICK),
+        ("experiment=paper/fig05", "num_directions=4", "epoch=0,1", *QUICK),
+        (
+            "experiment=paper/fig06",
+            "direction.num_samples=4",
+            "epoch=0",
+            "direction=most_overlapping",
+            *QUICK,
+        ),
+        ("experiment=paper/fig06", "epoch=0", "direction=gradient", *QUICK),
+    ):
+        patch.setattr(sys, "argv", ["mining", *arguments])
+        main()
+    yield folder / "outputs"
+    patch.undo()
+
+
+def call(script, monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", [script.__name__, *map(str, arguments)])
+    script.main()
+
+
+def test_gallery_lists_and_draws_every_curve(outputs, tmp_path, monkeypatch, capsys):
+    picture = tmp_path / "gallery.png"
+    call(gallery, monkeypatch, "--outputs", outputs, "--picture", picture, "--data", "digits")
+    table = capsys.readouterr().out
+    header = table.splitlines()[0]
+    for column in ("model", "checkpoint", "direction", "shape", "stationary points", "seconds"):
+        assert column in header
+    assert "loss at α=0" in header
+    for direction in ("gaussian 5", "negative gradient", "to E=2", "to E'=2"):
+        assert direction in table
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_fig05_lists_ranges_and_draws_them(outputs, tmp_path, monkeypatch, capsys):
+    picture = tmp_path / "fig05.png"
+    call(fig05, monkeypatch, "--outputs", outputs, "--picture", picture)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines[1:3]] == ["E=0", "E=1"]
+    assert picture.exists()
+
+
+def test_fig06_compares_the_descents(outputs, tmp_path, monkeypatch, capsys):
+    picture = tmp_path / "fig06.png"
+    call(fig06, monkeypatch, "--outputs", outputs, "--picture", picture)
+    assert len(capsys.readouterr().out.splitlines()) == 1 + 3 + 1
+    assert picture.exists()
+
+
+@pytest.mark.parametrize("script", [gallery, fig05, fig06])
+def test_missing_runs_name_the_command_that_makes_them(script, tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match="Make it: python -m mining experiment="):
+        call(script, monkeypatch, "--outputs", tmp_path)
+
+
+def test_a_picture_of_curves_says_what_the_paper_says(outputs):
+    paths = list(outputs.glob("curve/*/*/curves.npz"))
+    curves = next(c for c in map(load_curves, paths) if c[0].name.startswith("to E'"))
+    axes = Figure().add_subplot()
+    draw_curves(axes, curves, loss_cap=1.0)
+    styles = [(line.get_color(), line.get_linestyle()) for line in axes.get_lines()]
+    assert styles.count(("black", ":")) == 2  # θ and the loss of guessing
+    assert styles.count(("red", ":")) == 1  # the other checkpoint
+    assert "[" in axes.get_title()
+    assert "cut off at 1 of" in axes.get_title()
+    assert axes.get_ylim()[1] == 1.0
+    assert axes.get_yscale() == "linear"
+    draw_curves(axes, curves, log_scale=True)
+    assert axes.get_yscale() == "log"

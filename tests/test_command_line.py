@@ -1,0 +1,405 @@
+"""The commands as a user types them, on the digits."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mining import classify, load_runs
+from mining.__main__ import main
+from mining.curves import load_curves, load_surface
+from mining.evaluation import Evaluator
+
+ROOT = Path(__file__).parent.parent
+QUICK = ("data.num_examples=100", "train.epochs=3", "train.checkpoints=[0,1]", "progress=false")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """One working directory for all, so that trainings are shared as in a user's."""
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.fixture
+def command(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    torch.set_num_threads(1)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["mining", *arguments])
+        main()
+        return Path(capsys.readouterr().out.splitlines()[-1])
+
+    return call
+
+
+def record(directory):
+    return json.loads((directory / "run.json").read_text())
+
+
+def test_a_curve_run_leaves_what_the_contract_says(command, folder):
+    directory = command(*QUICK, "num_directions=2", "grid.num=11")
+    assert directory.parent == folder / "outputs/curve/mlp-digits"
+    assert {p.name for p in directory.iterdir()} == {
+        "run.json",
+        "curves.npz",
+        "curves.png",
+        "directions.pt",
+        "points.csv",
+        "mining.log",
+    }
+    metrics = record(directory)["metrics"]
+    for key in ("labels", "stationary_points", "nonfinite"):
+        assert len(metrics[key]) == 2
+    with np.load(directory / "curves.npz") as arrays:
+        assert arrays["alphas"].shape == (11,)
+        assert arrays["loss"].shape == arrays["accuracy"].shape == (2, 11)
+        assert "loss_test" not in arrays
+        assert arrays["loss"][:, 5].tolist() == [metrics["loss_at_theta"]] * 2
+        assert arrays["accuracy"][:, 5].tolist() == [metrics["accuracy_at_theta"]] * 2
+    directions = torch.load(directory / "directions.pt", weights_only=True)
+    assert directions["vectors"].shape == (2, 64 * 128 + 128 + 128 * 10 + 10)
+    assert directions["names"] == [
+        f"layers.{i}.{kind}" for i in (1, 3) for kind in ("weight", "bias")
+    ]
+    curves = load_curves(directory / "curves.npz")
+    assert [classify(c).label for c in curves] == metrics["labels"]
+    (training,) = load_runs(folder / "outputs", pipeline="train")["directory"]
+    names = {p.name for p in training.iterdir()}
+    assert names >= {"epoch_0000.pt", "epoch_0001.pt", "epoch_0003.pt", "history.csv"}
+    assert "history.png" in names
+
+
+def test_a_finished_run_is_skipped(command):
+    arguments = (*QUICK, "num_directions=2", "grid.num=11")
+    first = command(*arguments)
+    before = {p.name: p.stat().st_mtime_ns for p in first.iterdir() if p.name != "mining.log"}
+    assert command(*arguments, "device=cpu") == first
+    after = {p.name: p.stat().st_mtime_ns for p in first.iterdir() if p.name != "mining.log"}
+    assert before == after
+
+
+def test_other_picture_settings_redraw_a_finished_run(command):
+    arguments = (*QUICK, "num_directions=2", "grid.num=11")
+    first = command(*arguments)
+    picture, arrays = (first / "curves.png").read_bytes(), (first / "curves.npz").read_bytes()
+    seconds = record(first)["seconds"]
+    assert command(*arguments, "picture.log_scale=true") == first
+    assert (first / "curves.png").read_bytes() != picture
+    assert (first / "curves.npz").read_bytes() == arrays
+    assert record(first)["config"]["picture"]["log_scale"] is True
+    assert record(first)["seconds"] == seconds
+    command(*arguments)
+    assert (first / "curves.png").read_bytes() == picture
+
+
+def test_both_splits_come_from_one_pass(command):
+    directory = command(*QUICK, "split=both", "grid.num=5")
+    alone = command(*QUICK, "split=test", "grid.num=5")
+    with np.load(directory / "curves.npz") as both, np.load(alone / "curves.npz") as test:
+        assert np.array_equal(both["loss_test"], test["loss"])
+        assert np.array_equal(both["accuracy_test"], test["accuracy"])
+
+
+@pytest.mark.parametrize("source", ["gradient", "most_overlapping", "checkpoint_delta"])
+def test_sources_run_from_the_command_line(command, source):
+    directory = command(*QUICK, f"direction={source}", "epoch=1", "grid.num=5")
+    metrics = record(directory)["metrics"]
+    (info,) = metrics["info"]
+    if source == "checkpoint_delta":
+        assert metrics["directions"] == ["to E=3"]
+        assert info["other_alpha"] == 1
+        (curve,) = load_curves(directory / "curves.npz")
+        last = command(*QUICK, "grid.num=2", "grid.low=0")
+        assert curve.loss[-1] == pytest.approx(record(last)["metrics"]["loss_at_theta"], rel=1e-5)
+    elif source == "gradient":
+        assert info["gradient_norm"] > 0
+
+
+def test_independent_checkpoint_is_another_training(command, folder):
+    directory = command(
+        *QUICK, "direction=checkpoint_delta", "direction.independent=true", "grid.num=5"
+    )
+    assert record(directory)["metrics"]["directions"] == ["to E'=3"]
+    assert sorted(load_runs(folder / "outputs", pipeline="train")["seed"]) == [0, 1000]
+
+
+def test_directions_of_a_run_can_be_used_again(command):
+    first = command(*QUICK, "num_directions=2", "grid.num=11")
+    path = first / "directions.pt"
+    again = command(
+        *QUICK, "direction=from_file", f"direction.path={path}", "num_directions=2", "grid.num=11"
+    )
+    with np.load(first / "curves.npz") as a, np.load(again / "curves.npz") as b:
+        assert np.array_equal(a["loss"], b["loss"])
+
+
+@pytest.mark.parametrize("normalization", ["model", "layer", "filter", "weight", "none"])
+@pytest.mark.parametrize("batchnorm", ["recalibrate", "frozen", "batch"])
+def test_normalizations_and_policies(command, normalization, batchnorm):
+    directory = command(
+        *QUICK,
+        "model=cifar_resnet8",
+        f"normalization={normalization}",
+        f"batchnorm={batchnorm}",
+        "grid.num=3",
+    )
+    run = record(directory)
+    vectors = torch.load(directory / "directions.pt", weights_only=True)["vectors"]
+    if normalization == "model":
+        path = load_runs(directory.parents[2], pipeline="train", model__depth=8)["directory"][0]
+        state = torch.load(path / "epoch_0003.pt", weights_only=True)["model"]
+        names = torch.load(directory / "directions.pt", weights_only=True)["names"]
+        norm = torch.cat([state[n].flatten() for n in names]).norm()
+        assert float(vectors.norm()) == pytest.approx(float(norm), rel=1e-5)
+    assert run["config"]["batchnorm"]["mode"] == batchnorm
+    assert run["metrics"]["accuracy_at_theta"] > 0.1
+
+
+def test_a_surface_run_leaves_what_the_contract_says(command):
+    directory = command(
+        *QUICK,
+        "pipeline=surface",
+        "y_direction=checkpoint_delta",
+        "epoch=1",
+        "grid.num=5",
+        "grid.y_num=3",
+        "grid.y_high=2",
+    )
+    surface = load_surface(directory / "surface.npz")
+    assert surface.loss.shape == surface.accuracy.shape == (5, 4)  # 0 is added to -1, 0.5, 2
+    metrics = record(directory)["metrics"]
+    assert float(surface.loss[2, 1]) == metrics["loss_at_theta"]
+    assert metrics["angle"] == pytest.approx(90, abs=1e-4)
+    assert metrics["directions"] == ["gaussian", "to E=3"]
+    assert (directory / "surface.png").exists()
+
+
+def test_two_random_axes_differ(command):
+    directory = command(*QUICK, "pipeline=surface", "grid.num=3")
+    metrics = record(directory)["metrics"]
+    assert metrics["directions"] == ["gaussian 1", "gaussian 2"]
+    assert 80 < metrics["angle_before"] < 100
+
+
+def test_angles_are_near_ninety_degrees(command):
+    directory = command(*QUICK, "pipeline=angles", "num_directions=5", "epoch=0")
+    metrics = record(directory)["metrics"]
+    for key in ("gaussian_gradient", "gaussian_checkpoint"):
+        assert 85 < metrics["angles"][key]["min"] < metrics["angles"][key]["max"] < 95
+    assert metrics["angles"]["gradient_checkpoint"]["max"] < 90
+    with np.load(directory / "angles.npz") as arrays:
+        assert arrays["gradient_checkpoint"].shape == (5,)
+
+
+def test_a_sweep_prints_every_directory(command, capsys, folder):
+    last = command("-m", *QUICK, "seed=0,1", "direction=gaussian,gradient", "grid.num=3")
+    assert last.is_relative_to(folder / "outputs/curve")
+    assert len(load_runs(folder / "outputs", pipeline="curve", seed=1, grid__num=3)) == 2
+
+
+def test_precisions_agree(command):
+    losses = {
+        precision: record(command(*QUICK, f"precision={precision}", "grid.num=3"))["metrics"][
+            "loss_at_theta"
+        ]
+        for precision in ("fp32", "fp64", "bf16")
+    }
+    assert losses["fp32"] == pytest.approx(losses["fp64"], rel=1e-5)
+    assert losses["bf16"] == pytest.approx(losses["fp64"], rel=3e-2)  # 8 bits an output
+    assert len(set(losses.values())) == 3
+
+
+def test_interrupted_run_goes_on(command, monkeypatch, folder, capsys):
+    arguments = (*QUICK, "grid.num=21", "seed=5")
+    original = Evaluator._point
+    calls = []
+
+    def interrupted(self, *rest):
+        calls.append(1)
+        if len(calls) == 8:
+            raise KeyboardInterrupt
+        return original(self, *rest)
+
+    monkeypatch.setattr(Evaluator, "_point", interrupted)
+    with pytest.raises(SystemExit) as stop:
+        command(*arguments)
+    assert stop.value.code == 130
+    assert "goes on from here" in capsys.readouterr().err
+    (unfinished,) = (
+        p.parent
+        for p in (folder / "outputs/curve").glob("*/*/points.csv")
+        if not (p.parent / "run.json").exists()
+    )
+    assert command(*arguments) == unfinished
+    assert len(calls) == 8 + 21 - 7
+
+
+def test_a_users_own_model_direction_and_data(command, folder, capsys):
+    (folder / "mine.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Sequential):\n"
+        "    def __init__(self, input_shape, num_classes, width=4):\n"
+        "        super().__init__(torch.nn.Flatten(),\n"
+        "            torch.nn.Linear(input_shape[1] * input_shape[2], width), torch.nn.Tanh(),\n"
+        "            torch.nn.Linear(width, num_classes))\n"
+    )
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (60, 6, 7), dtype=np.uint8), np.arange(60) % 5
+    np.savez(
+        folder / "own.npz",
+        train_images=images, train_labels=labels, test_images=images, test_labels=labels,
+    )  # fmt: skip
+    directory = command(
+        "model=custom", "model._target_=mine.Net", "+model.width=3", "data=arrays",
+        "data.path=own.npz", "train.epochs=2", "progress=false", "grid.num=3",
+    )  # fmt: skip
+    assert directory.parent.name == "custom-own"
+    assert record(directory)["metrics"]["num_parameters"] == 42 * 3 + 3 + 3 * 5 + 5
+
+
+BAD = [
+    (["model=resnet50"], "Could not find 'model/resnet50'"),
+    (["grid.nun=5"], "no key 'grid.nun'; there are high, low, num"),
+    (["nonsense=1"], "no key 'nonsense'; there are batch_size,"),
+    (["grid.num=1"], "grid.num must be at least 2 points, got 1"),
+    (["grid.low=2"], "grid.low must lie below grid.high, got 2 and 1"),
+    (["num_directions=0"], "num_directions must be at least 1, got 0"),
+    (["direction=gradient", "num_directions=2"], "for the full gradient, got 2"),
+    (["normalization.name=l2", "normalization=model"], "normalization.name must be model or layer"),
+    (["batchnorm.num_examples=0"], "batchnorm.num_examples must be positive"),
+    (["split=validation"], "split must be train or test or both, got 'validation'"),
+    (["precision=fp16"], "precision must be fp32 or bf16 or fp64"),
+    (["device=tpu"], "device must be auto or cpu or cuda"),
+    (["seed=x"], "seed must be an integer, got 'x'"),
+    (["num_directions=2.5"], "num_directions must be an integer, got 2.5"),
+    (["grid.num=x"], "grid.num must be an integer"),
+    (["grid.y_num=2.5"], "grid.y_num must be an integer or null, got 2.5"),
+    (["train.lr=fast"], "train.lr must be a number"),
+    (["train.checkpoints=[a]"], "train.checkpoints must be a list of an integer"),
+    (["data.mean=x"], "mean must be"),
+    (["data.num_examples=0.5"], "data.num_examples must be an integer or null"),
+    (["model=cifar_resnet", "model.depth=deep"], "model.depth must be an integer"),
+    (["direction.batch_size=3"], "no key 'direction.batch_size'; there are none"),
+    (["checkpoint=absent.pt"], "no file absent.pt"),
+    (["checkpoint=broken.pt"], "broken.pt"),
+    (["checkpoint=other.pt"], "layers.1.weight"),
+    (["epoch=2"], r"Epoch 2 is not among the kept checkpoints [0, 1, 3]"),
+    (["data=arrays"], "data.path must be given"),
+    (["data=arrays", "data.path=absent.npz"], "absent.npz"),
+    (["data=arrays", "data.path=float.npz"], "uint8"),
+    (["data=arrays", "data.path=labels.npz"], "label"),
+    (["data=cifar10", "data.root=nowhere"], "data.download=true"),
+    (["model=lenet"], "8"),
+    (["model.hidden=-1"], "model.hidden must be a list of an integer"),
+    (["direction=from_file", "direction.path=absent.npz"], "no file absent.npz"),
+    (["direction=from_file", "direction.path=zero.npz"], "norm zero"),
+    (["direction=checkpoint_delta"], "is θ itself"),
+    (["direction=most_overlapping", "normalization=model"], "leave normalization out"),
+    (["pipeline=surface", "direction=gradient", "x_direction=from_file", "y_direction=from_file",
+      "x_direction.path=one.npz", "y_direction.path=one.npz"], "parallel"),
+    (["pipeline=train", "train.lr=-1"], "train.lr must be positive"),
+    (["pipeline=train", "train.lr=1e6"], "Training diverged in epoch"),
+    (["outputs=a_file"], "a_file"),
+    (["model=custom", "model._target_=torch.nn.Linear"], "missing a required argument"),
+    (["model=custom", "model._target_=nowhere.Net"], "nowhere"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def bad_files(folder):
+    size = 64 * 128 + 128 + 128 * 10 + 10
+    (folder / "broken.pt").write_bytes(b"not a checkpoint")
+    torch.save({"weight": torch.zeros(2)}, folder / "other.pt")
+    (folder / "a_file").write_text("in the way")
+    np.savez(folder / "zero.npz", np.zeros(size))
+    np.savez(folder / "one.npz", np.ones(size))
+    images, labels = np.zeros((10, 8, 8), np.uint8), np.arange(10)
+    good = {"train_images": images, "train_labels": labels, "test_images": images,
+            "test_labels": labels}  # fmt: skip
+    np.savez(folder / "float.npz", **{**good, "train_images": images.astype(float)})
+    np.savez(folder / "labels.npz", **{**good, "test_labels": labels - 3})
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD, ids=[" ".join(a) for a, _ in BAD])
+def test_bad_input_is_one_line_and_leaves_nothing(
+    command, bad_files, folder, capsys, arguments, message
+):
+    existing = {p for p in (folder / "outputs").rglob("*") if "train" not in p.parts}
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        command(*QUICK, *arguments)
+    printed = capsys.readouterr()
+    (line,) = (x for x in printed.err.splitlines() if not x.startswith("["))  # log lines
+    assert line.startswith("error: ")
+    assert message in line
+    assert stop.value.code == 1
+    assert printed.out == ""
+    left = {p for p in (folder / "outputs").rglob("*") if "train" not in p.parts} - existing
+    assert not [p for p in left if p.is_file()]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_cuda_asked_for_and_absent(command, capsys):
+    with pytest.raises(SystemExit):
+        command(*QUICK, "device=cuda")
+    assert "error: device=cuda, but no CUDA device is available" in capsys.readouterr().err
+
+
+def test_a_full_disk_leaves_nothing_half_written(command, monkeypatch, folder, capsys):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(SystemExit) as stop:
+        command(*QUICK, "seed=77")
+    assert stop.value.code == 1
+    assert "error: [Errno 28] No space left on device" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert load_runs(folder / "outputs", seed=77).empty
+
+
+def test_a_diverged_training_is_used_by_nothing(command, folder, capsys):
+    for pipeline in ("train", "curve"):
+        with pytest.raises(SystemExit):
+            command(*QUICK, f"pipeline={pipeline}", "train.lr=1e5")
+        assert "Training diverged" in capsys.readouterr().err
+    assert load_runs(folder / "outputs", train__lr=1e5).empty
+    assert not [
+        p
+        for p in (folder / "outputs/train").glob("*/*/epoch_*.pt")
+        if not (p.parent / "run.json").exists()
+    ]
+
+
+def test_help_and_a_skipped_run_do_without_torch(command, folder):
+    directory = command(*QUICK, "grid.num=5")
+    for arguments in (["--help"], [*QUICK, "grid.num=5"]):
+        script = (
+            f"import sys; sys.argv = ['mining', *{arguments!r}]\n"
+            "import mining.__main__ as m\n"
+            "try: m.main()\n"
+            "finally: print('torch' in sys.modules, 'matplotlib' in sys.modules, file=sys.stderr)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, check=True
+        )
+        assert done.stderr.splitlines()[-1] == "False False"
+        assert "\ndirection:\n" in done.stdout or done.stdout.endswith(f"{directory}\n")
+
+
+def test_python_dash_m_and_the_console_script_are_the_same(folder):
+    script = Path(sys.executable).parent / "mining"
+    if not script.exists():
+        pytest.skip("the package is not installed beside this interpreter")
+    outputs = [
+        subprocess.run([*start, "--help"], cwd=folder, capture_output=True, text=True, check=True)
+        for start in ([sys.executable, "-m", "mining"], [str(script)])
+    ]
+    assert outputs[0].stdout == outputs[1].stdout
+    assert "python -m mining experiment=quickstart" in outputs[0].stdout

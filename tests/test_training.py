@@ -1,0 +1,212 @@
+import math
+
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from mining.data import Dataset, Split, digits
+from mining.training import (
+    DivergenceError,
+    TrainingSettings,
+    checkpoint_path,
+    crop_and_flip,
+    train,
+    trainer,
+)
+
+DIGITS = digits()
+
+
+def network(seed=0, batchnorm=False):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        layers = [nn.Flatten(), nn.Linear(64, 16)]
+        layers += [nn.BatchNorm1d(16)] if batchnorm else []
+        return nn.Sequential(*layers, nn.ReLU(), nn.Linear(16, 10))
+
+
+def fit(directory, model=None, seed=0, dataset=DIGITS, **options):
+    model = network(batchnorm=True) if model is None else model
+    recipe = TrainingSettings(**{"epochs": 4, "checkpoints": (0, 2), **options})
+    history = train(model, dataset, recipe, directory, seed=seed, progress=False)
+    return model, history
+
+
+def weights(path):
+    return torch.load(path, weights_only=True)["model"]
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_training_learns_and_leaves_checkpoints(tmp_path):
+    model, history = fit(tmp_path, epochs=8)
+    assert history["test_accuracy"].iloc[-1] > 0.9
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "epoch_0000.pt",
+        "epoch_0002.pt",
+        "epoch_0008.pt",
+        "history.csv",
+    ]
+    content = torch.load(checkpoint_path(tmp_path, 8), weights_only=True)
+    assert content["epoch"] == 8
+    assert content["metrics"]["test_accuracy"] == history["test_accuracy"].iloc[-1]
+    momentum = content["optimizer"]["state"][0]["momentum_buffer"]
+    assert momentum.shape == (16, 64)
+    assert momentum.any()
+    assert_same(content["model"], model.state_dict())
+    assert_same(weights(checkpoint_path(tmp_path, 0)), network(batchnorm=True).state_dict())
+    written = pd.read_csv(tmp_path / "history.csv")
+    assert list(written["epoch"]) == list(range(1, 9))
+    assert written["train_loss"].iloc[-1] == pytest.approx(history["train_loss"].iloc[-1])
+
+
+def test_one_step_of_plain_sgd_is_the_textbook_one(tmp_path):
+    """θ ← θ - lr (∇L + weight_decay θ) over all examples at once."""
+    dataset = Dataset("few", Split(DIGITS.train.inputs[:64], DIGITS.train.labels[:64]), None, 10)
+    expected = network()
+    loss = F.cross_entropy(expected(dataset.train.inputs), dataset.train.labels)
+    gradients = torch.autograd.grad(loss, list(expected.parameters()))
+    with torch.no_grad():
+        for p, g in zip(expected.parameters(), gradients, strict=True):
+            p -= 0.1 * (g + 0.01 * p)
+    model, history = fit(
+        tmp_path, network(), dataset=dataset, epochs=1, momentum=0.0, weight_decay=0.01
+    )
+    for p, q in zip(model.parameters(), expected.parameters(), strict=True):
+        # The order of the examples differs, and so does float32 rounding of their mean.
+        assert torch.allclose(p, q, atol=1e-6)
+    assert history["train_loss"][0] == pytest.approx(loss.item(), rel=1e-6)
+    assert "test_loss" not in history
+
+
+def test_same_seed_same_checkpoint(tmp_path):
+    a, _ = fit(tmp_path / "a", augment=True)
+    b, _ = fit(tmp_path / "b", augment=True)
+    c, _ = fit(tmp_path / "c", augment=True, seed=1)
+    assert_same(a.state_dict(), b.state_dict())
+    assert not torch.equal(a.state_dict()["1.weight"], c.state_dict()["1.weight"])
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_killed_training_ends_with_the_same_weights(tmp_path, monkeypatch, optimizer):
+    options = {"optimizer": optimizer, "lr": 0.01, "epochs": 6, "augment": True}
+    whole, history = fit(tmp_path / "whole", **options)
+    monkeypatch.setattr(trainer, "_SAVE_INTERVAL", 0.0)
+    epochs = []
+    original = trainer._train_epoch
+
+    def killed(*arguments):
+        if len(epochs) == 3:
+            raise KeyboardInterrupt
+        epochs.append(1)
+        return original(*arguments)
+
+    monkeypatch.setattr(trainer, "_train_epoch", killed)
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "killed", **options)
+    monkeypatch.setattr(trainer, "_train_epoch", original)
+    assert (tmp_path / "killed/resume.pt").exists()
+    resumed, history_resumed = fit(tmp_path / "killed", network(seed=7, batchnorm=True), **options)
+    assert_same(whole.state_dict(), resumed.state_dict())
+    assert not (tmp_path / "killed/resume.pt").exists()
+    columns = ["epoch", "lr", "train_loss", "test_loss"]
+    pd.testing.assert_frame_equal(history[columns], history_resumed[columns])
+
+
+def test_diverging_training_is_stopped_and_leaves_no_checkpoint(tmp_path):
+    with pytest.raises(DivergenceError, match=r"diverged in epoch \d+: loss .* Lower train.lr \(1"):
+        fit(tmp_path, network(), lr=1e4)
+    assert not list(tmp_path.glob("*.pt"))
+
+
+def test_bf16_trains_too(tmp_path):
+    model, history = fit(tmp_path, bf16=True, epochs=8)
+    assert history["test_accuracy"].iloc[-1] > 0.9
+    assert model[1].weight.dtype == torch.float32
+
+
+def test_frozen_parameters_stay(tmp_path):
+    model = network()
+    model[1].requires_grad_(False)
+    fit(tmp_path, model)
+    assert torch.equal(model[1].weight, network()[1].weight)
+    assert not torch.equal(model[3].weight, network()[3].weight)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("constant", [0.1] * 8),
+        ("step", [0.1] * 4 + [0.01] * 2 + [0.001] * 2),
+        ("cosine", [0.05 * (1 + math.cos(math.pi * e / 8)) for e in range(8)]),
+    ],
+)
+def test_schedules(schedule, expected):
+    recipe = TrainingSettings(epochs=8, schedule=schedule)
+    assert [recipe.learning_rate(e) for e in range(8)] == pytest.approx(expected)
+
+
+def test_kept_epochs_end_with_the_last():
+    assert TrainingSettings().kept_epochs == (0, 10, 50, 100, 200)
+    assert TrainingSettings(epochs=60).kept_epochs == (0, 10, 50, 60)
+
+
+def test_crops_and_flips_are_shifts_and_mirrors():
+    images = torch.arange(2 * 3 * 6 * 5.0).view(2, 3, 6, 5) + 1
+    images = images.repeat(200, 1, 1, 1)
+    generator = torch.Generator().manual_seed(0)
+    found = crop_and_flip(images, generator, padding=2)
+    assert found.shape == images.shape
+    seen = set()
+    for before, after in zip(images, found, strict=True):
+        padded = F.pad(before, (2, 2, 2, 2))
+        matches = [
+            (i, j, flip)
+            for i in range(5)
+            for j in range(5)
+            for flip in (False, True)
+            if torch.equal(
+                after,
+                (
+                    padded[:, i : i + 6, j : j + 5].flip(2)
+                    if flip
+                    else padded[:, i : i + 6, j : j + 5]
+                ),
+            )
+        ]
+        assert len(matches) == 1
+        seen.add(matches[0])
+    assert len(seen) == 50  # 400 draws of 50 equally likely ones miss one with probability 0.015
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 0}, "train.epochs must be at least 1"),
+        ({"batch_size": 0}, "train.batch_size must be at least 1"),
+        ({"lr": -1.0}, "train.lr must be positive"),
+        ({"lr": math.inf}, "train.lr must be positive"),
+        ({"momentum": 1.0}, r"train.momentum must lie in \[0, 1\)"),
+        ({"weight_decay": -1.0}, "train.weight_decay must not be negative"),
+        ({"optimizer": "lbfgs"}, "train.optimizer must be one of"),
+        ({"schedule": "linear"}, "train.schedule must be one of"),
+        ({"checkpoints": (-1,)}, "train.checkpoints must not be negative"),
+    ],
+)
+def test_bad_settings_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        TrainingSettings(**options)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_gpu_training_repeats(tmp_path):
+    dataset = DIGITS.to("cuda", torch.float32)
+    a, _ = fit(tmp_path / "a", network(batchnorm=True).cuda(), dataset=dataset, augment=True)
+    b, _ = fit(tmp_path / "b", network(batchnorm=True).cuda(), dataset=dataset, augment=True)
+    assert_same(a.state_dict(), b.state_dict())
