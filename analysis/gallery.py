@@ -5,13 +5,15 @@ python -m mining experiment=quickstart && python -m analysis.gallery
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.records import find_runs, parser, point_name
+from mining.batchnorm import Mode
 from mining.curves import load_curves
+from mining.normalization import Name
 from mining.plotting import draw_curves, save_figure, table
 
 
@@ -37,6 +39,20 @@ def rows(runs: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
+def order(run: pd.Series) -> tuple[object, ...]:
+    """Sort by model, then direction, batch-norm policy and normalization in their usual order."""
+    normalization = (run.config.get("normalization") or {}).get("name", "")
+    return (
+        run.model,
+        run.data,
+        run.metrics["directions"][0],
+        get_args(Mode).index(run.config["batchnorm"]["mode"]),
+        get_args(Name).index(normalization) if normalization else -1,
+        run.seed,
+        str(run.directory),
+    )
+
+
 def draw(runs: pd.DataFrame, columns: int) -> Figure:
     """Draw one panel per run."""
     lines = math.ceil(len(runs) / columns)
@@ -54,7 +70,8 @@ def draw(runs: pd.DataFrame, columns: int) -> Figure:
             about.append(f"BN: {run.config['batchnorm']['mode']}")
         axes.set_title(f"{', '.join(about)}\n{axes.get_title()}", fontsize=8)
     picture.supxlabel(
-        "dotted: loss of guessing (horizontal), θ (black), other checkpoint (red); "
+        "dotted: loss of guessing (horizontal), θ (black), the other checkpoint (red). "
+        "E: epoch of θ; E': epoch of an independent training. "
         "[stationary points, mean over the curves of a panel]",
         fontsize=8,
     )
@@ -72,8 +89,7 @@ def main() -> None:
     for column in ("model", "data"):
         if getattr(options, column):
             runs = runs[runs[column] == getattr(options, column)]
-    runs = runs.assign(direction=[run.metrics["directions"][0] for run in runs.itertuples()])
-    runs = runs.sort_values(["model", "data", "direction"])
+    runs = runs.loc[sorted(runs.index, key=lambda index: order(runs.loc[index]))]
     print(table(rows(runs)))
     save_figure(draw(runs, options.columns), Path(options.picture))
     print(options.picture)

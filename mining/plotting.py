@@ -158,6 +158,7 @@ def draw_angles(picture: FigureBase, path: Path, *, title: str = "") -> None:
             axes.axvline(90, color="black", linestyle=":", linewidth=1)
             axes.set_title(f"{name}\n[{angles.min():.2f}°, {angles.max():.2f}°]", fontsize=8)
             axes.set_xlabel("angle (degrees)", fontsize=8)
+            axes.set_ylabel("draws", fontsize=8)
             axes.tick_params(labelsize=7)
             axes.ticklabel_format(useOffset=False)
     picture.suptitle(f"{title}: {len(angles)} draws", fontsize=9)
