@@ -4,7 +4,6 @@ python -m mining experiment=quickstart && python -m analysis.gallery
 """
 
 import math
-from pathlib import Path
 from typing import Any, get_args
 
 import pandas as pd
@@ -23,7 +22,7 @@ def rows(runs: pd.DataFrame) -> list[dict[str, Any]]:
         {
             "model": f"{run.model}-{run.data}",
             "checkpoint": point_name(run.config),
-            "direction": direction,
+            "direction": ", ".join([direction, *departures(run.config)]),
             "shape": label,
             "stationary points": points,
             "loss at α=0": run.metrics["loss_at_theta"],
@@ -37,6 +36,14 @@ def rows(runs: pd.DataFrame) -> list[dict[str, Any]]:
             strict=True,
         )
     ]
+
+
+def departures(config: dict[str, Any]) -> list[str]:
+    """Name the normalization and the batch-norm policy of a run where they are not the defaults."""
+    normalization = (config.get("normalization") or {}).get("name")
+    policy = config["batchnorm"]["mode"]
+    found = [f"norm: {normalization}"] if normalization else []
+    return found + ([f"batch norm: {policy}"] if policy != "recalibrate" else [])
 
 
 def order(run: pd.Series) -> tuple[object, ...]:
@@ -62,13 +69,12 @@ def draw(runs: pd.DataFrame, columns: int) -> Figure:
         curves = load_curves(run.directory / "curves.npz")
         draw_curves(axes, curves, legend=False, **run.config["picture"])
         source = curves[0].name if len(curves) == 1 else f"{curves[0].name} to {len(curves)}"
-        normalization = (run.config.get("normalization") or {}).get("name")
-        about = [f"{run.model}-{run.data}", point_name(run.config), source]
-        if normalization:
-            about.append(f"norm: {normalization}")
-        if run.config["batchnorm"]["mode"] != "recalibrate":
-            about.append(f"BN: {run.config['batchnorm']['mode']}")
-        axes.set_title(f"{', '.join(about)}\n{axes.get_title()}", fontsize=8)
+        lines_of_title = [
+            f"{run.model}-{run.data}, {point_name(run.config)}",
+            ", ".join([source, *departures(run.config)]),
+            axes.get_title(),
+        ]
+        axes.set_title("\n".join(lines_of_title), fontsize=8)
     picture.supxlabel(
         "dotted: loss of guessing (horizontal), θ (black), the other checkpoint (red). "
         "E: epoch of θ; E': epoch of an independent training. "
@@ -84,6 +90,7 @@ def main() -> None:
     arguments.add_argument("--columns", type=int, default=4, help="panels in a row")
     arguments.add_argument("--model", help="only runs of this model, as in the directory's name")
     arguments.add_argument("--data", help="only runs on this data set")
+    arguments.add_argument("--dpi", type=int, default=150, help="dots per inch")
     options = arguments.parse_args()
     runs = find_runs(options.outputs, "python -m mining experiment=quickstart", pipeline="curve")
     for column in ("model", "data"):
@@ -91,7 +98,7 @@ def main() -> None:
             runs = runs[runs[column] == getattr(options, column)]
     runs = runs.loc[sorted(runs.index, key=lambda index: order(runs.loc[index]))]
     print(table(rows(runs)))
-    save_figure(draw(runs, options.columns), Path(options.picture))
+    save_figure(draw(runs, options.columns), options.picture, dpi=options.dpi)
     print(options.picture)
 
 

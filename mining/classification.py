@@ -76,7 +76,7 @@ class CurveClassifier:
     """
 
     prominence: float = 0.08
-    explosion: float = 1e4
+    explosion: float = 1e3
 
     def __post_init__(self) -> None:
         if not 0 < self.prominence < 1:

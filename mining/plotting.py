@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 
@@ -62,15 +63,14 @@ def draw_curves(
     nonfinite = sum(curve.nonfinite for curve in curves)
     if nonfinite:
         title += f", {nonfinite} points not finite"
-    highest = max(
-        float(c.loss[c.loss.isfinite()].max()) for c in curves if c.nonfinite < len(c.loss)
-    )
+    finite = torch.cat([curve.loss[curve.loss.isfinite()] for curve in curves])
+    lowest, highest = (finite.min().item(), finite.max().item()) if len(finite) else (0.0, 0.0)
     if loss_cap is None and chance is not None and not log_scale and highest > 10 * chance:
         loss_cap = 2 * chance
     if log_scale:
         axes.set_yscale("log")
-    if loss_cap is not None and highest > loss_cap:
-        axes.set_ylim(top=loss_cap)
+    if loss_cap is not None and lowest < loss_cap < highest:
+        axes.set_ylim(lowest - (0 if log_scale else 0.05 * (loss_cap - lowest)), loss_cap)
         title += f", cut off at {loss_cap:.3g} of {highest:.3g}"
     axes.set_title(title, fontsize=9)
     axes.set_xlabel("α, in units of the direction's length", fontsize=8)
@@ -94,7 +94,7 @@ def draw_surface(
     """
     loss = surface.loss.numpy().copy()
     loss[~np.isfinite(loss)] = np.nan
-    highest = np.nanmax(loss)
+    highest = np.nanmax(loss, initial=-np.inf)
     if loss_cap is None and surface.chance_loss is not None and not log_scale:
         loss_cap = 2 * surface.chance_loss if highest > 10 * surface.chance_loss else None
     notes = [f"{surface.nonfinite} points not finite"] if surface.nonfinite else []
@@ -107,12 +107,13 @@ def draw_surface(
     picture = Figure(figsize=(10, 4.2), layout="constrained")
     contours, relief = picture.add_subplot(1, 2, 1), picture.add_subplot(1, 2, 2, projection="3d")
     x, y = np.meshgrid(surface.alphas.numpy(), surface.betas.numpy(), indexing="ij")
-    filled = contours.contourf(x, y, loss, levels=24, cmap="viridis")
+    if np.isfinite(loss).any():
+        filled = contours.contourf(x, y, loss, levels=24, cmap="viridis")
+        picture.colorbar(filled, ax=contours, label=name)
     contours.plot(0, 0, "+", color="red", markersize=10, label="θ")
     contours.legend(fontsize=8)
-    picture.colorbar(filled, ax=contours, label=name)
     relief.plot_surface(x, y, loss, cmap="viridis", linewidth=0)
-    relief.set_zlabel(name, fontsize=8)
+    relief.set_box_aspect(None, zoom=0.9)  # the layout does not know of the labels in 3-D
     for axes in (contours, relief):
         axes.set_xlabel(f"α along {surface.names[0]}", fontsize=8)
         axes.set_ylabel(f"β along {surface.names[1]}", fontsize=8)

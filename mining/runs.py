@@ -59,6 +59,7 @@ class Run:
             "versions": _versions(),
             "device": device,
             "git": _git_state(),
+            # Of the process that finished the run, not of interrupted ones before it.
             "seconds": round(time.monotonic() - self.started, 3),
             "metrics": metrics,
         }

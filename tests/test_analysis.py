@@ -3,12 +3,9 @@
 import sys
 
 import pytest
-from matplotlib.figure import Figure
 
 from analysis import fig05, fig06, gallery
 from mining.__main__ import main
-from mining.curves import load_curves
-from mining.plotting import draw_curves
 
 QUICK = ("data=digits", "data.num_examples=100", "train.epochs=2", "train.checkpoints=[0,1]")
 QUICK += ("progress=false",)
@@ -74,19 +71,3 @@ def test_fig06_compares_the_descents(outputs, tmp_path, monkeypatch, capsys):
 def test_missing_runs_name_the_command_that_makes_them(script, tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="Make it: python -m mining experiment="):
         call(script, monkeypatch, "--outputs", tmp_path)
-
-
-def test_a_picture_of_curves_says_what_the_paper_says(outputs):
-    paths = list(outputs.glob("curve/*/*/curves.npz"))
-    curves = next(c for c in map(load_curves, paths) if c[0].name.startswith("to E'"))
-    axes = Figure().add_subplot()
-    draw_curves(axes, curves, loss_cap=1.0)
-    styles = [(line.get_color(), line.get_linestyle()) for line in axes.get_lines()]
-    assert styles.count(("black", ":")) == 2  # θ and the loss of guessing
-    assert styles.count(("red", ":")) == 1  # the other checkpoint
-    assert "[" in axes.get_title()
-    assert "cut off at 1 of" in axes.get_title()
-    assert axes.get_ylim()[1] == 1.0
-    assert axes.get_yscale() == "linear"
-    draw_curves(axes, curves, log_scale=True)
-    assert axes.get_yscale() == "log"

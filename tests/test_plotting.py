@@ -1,0 +1,94 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from mining import Curve, Surface, draw_curves, draw_surface
+from mining.plotting import save_figure
+
+ALPHAS = torch.linspace(-1, 1, 9).double()
+
+
+def curve(loss, **fields):
+    return Curve(ALPHAS, loss.double(), **{"chance_loss": 2.3, "name": "test", **fields})
+
+
+def drawn(*curves, **options):
+    axes = Figure().add_subplot()
+    draw_curves(axes, curves, **options)
+    return axes
+
+
+def test_curves_are_drawn_as_in_the_paper():
+    axes = drawn(curve(ALPHAS**2, info={"other_alpha": 0.5}), curve(ALPHAS**4))
+    assert axes.get_title() == "v-basin [1.0]"
+    lines = {
+        (line.get_color(), line.get_linestyle()): (line.get_xdata()[0], line.get_ydata()[0])
+        for line in axes.get_lines()[2:]
+    }
+    assert lines["red", ":"][0] == 0.5
+    dotted = [line for line in axes.get_lines() if line.get_linestyle() == ":"]
+    assert sorted(line.get_color() for line in dotted) == ["black", "black", "red"]
+    assert any(line.get_ydata()[0] == line.get_ydata()[1] == 2.3 for line in dotted)
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["test: v-basin"] * 2
+
+
+def test_non_finite_points_leave_a_gap_and_are_counted():
+    loss = ALPHAS**2
+    loss[[0, 8]] = torch.tensor([math.inf, math.nan]).double()
+    axes = drawn(curve(loss))
+    shown = axes.get_lines()[0].get_ydata()
+    assert np.isnan(shown[[0, 8]]).all()
+    assert np.array_equal(shown[1:8], (ALPHAS**2)[1:8])
+    assert axes.get_title() == "exploded [1.0], 2 points not finite"
+    drawn(curve(torch.full_like(ALPHAS, math.nan)))
+
+
+@pytest.mark.parametrize("log_scale", [False, True])
+def test_a_cap_is_stated_and_keeps_the_bottom_in_view(log_scale):
+    axes = drawn(curve(1 + 100 * ALPHAS**2), loss_cap=5, log_scale=log_scale)
+    assert axes.get_title() == "v-basin [1.0], cut off at 5 of 101"
+    low, high = axes.get_ylim()
+    assert high == 5
+    assert 0.7 < low <= 1
+    assert axes.get_yscale() == ("log" if log_scale else "linear")
+
+
+def test_an_explosion_is_cut_off_by_itself_but_not_on_a_log_axis():
+    loss = 1 + 1000 * ALPHAS**2
+    assert "cut off at 4.6 of" in drawn(curve(loss)).get_title()
+    assert "cut off" not in drawn(curve(loss), log_scale=True).get_title()
+    assert "cut off" not in drawn(curve(2 * ALPHAS**2)).get_title()
+
+
+def surface(loss):
+    return Surface(ALPHAS[:3], ALPHAS[:4], loss.double(), names=("x", "y"), chance_loss=2.3)
+
+
+def test_a_surface_is_drawn_twice_with_its_cap_and_gaps_stated(tmp_path):
+    loss = torch.arange(12.0).view(3, 4)
+    loss[0, 0] = math.nan
+    figure = draw_surface(surface(loss), title="t", loss_cap=5)
+    contours, relief = figure.axes[:2]
+    assert (contours.get_xlabel(), contours.get_ylabel()) == ("α along x", "β along y")
+    assert relief.name == "3d"
+    assert figure.get_suptitle() == "t\n1 points not finite, cut off at 5 of 11"
+    save_figure(figure, tmp_path / "surface.png")
+    assert (tmp_path / "surface.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 1.0])
+def test_degenerate_surfaces_are_drawn_too(tmp_path, value):
+    figure = draw_surface(surface(torch.full((3, 4), value)), log_scale=value == 1.0)
+    save_figure(figure, tmp_path / "surface.png")
+
+
+def test_a_surface_is_not_transposed():
+    """Rows are α, the horizontal axis: L(α, β) = α must vary from left to right."""
+    loss = ALPHAS[:3, None].expand(3, 4)
+    figure = draw_surface(surface(loss - loss.min()))
+    (collection,) = figure.axes[0].collections
+    lowest = next(path for path in collection.get_paths() if len(path.vertices))
+    assert np.ptp(lowest.vertices[:, 1]) > np.ptp(lowest.vertices[:, 0])
