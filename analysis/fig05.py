@@ -10,7 +10,7 @@ from mining.plotting import draw_angles, save_figure, table
 
 
 def main() -> None:
-    """Print the ranges, write them as CSV and draw the distributions."""
+    """Print the ranges and draw the distributions."""
     options = parser(__doc__.split("\n")[0], "outputs/fig05.png").parse_args()
     runs = find_runs(options.outputs, "python -m mining experiment=paper/fig05", pipeline="angles")
     runs = runs.assign(order=[run.config["epoch"] or 0 for run in runs.itertuples()])
@@ -19,16 +19,20 @@ def main() -> None:
     picture = Figure(figsize=(10, 2.8 * len(runs)), layout="constrained")
     panels = picture.subfigures(len(runs), squeeze=False)[:, 0]
     for run, panel in zip(runs.itertuples(), panels, strict=True):
-        about = f"{run.model}-{run.data}, {point_name(run.config)}"
+        about = f"{run.model}-{run.data}, {point_name(run.config)}, seed {run.seed}"
         draw_angles(panel, run.directory / "angles.npz", title=about)
-        row = {"model": f"{run.model}-{run.data}", "checkpoint": point_name(run.config)}
+        row = {
+            "model": f"{run.model}-{run.data}",
+            "checkpoint": point_name(run.config),
+            "seed": run.seed,
+        }
         for key, measured in run.metrics["angles"].items():
             row[key] = f"[{measured['min']:.2f}, {measured['max']:.2f}]"
         row["|gradient|^2"] = run.metrics["gradient_norm"] ** 2
         row["log probability"] = run.metrics["log_probability"]
         rows.append(row)
     print(table(rows))
-    save_figure(picture, options.picture)
+    save_figure(picture, options.picture, dpi=options.dpi)
     print(options.picture)
 
 

@@ -75,7 +75,7 @@ def main() -> None:
             axes.set_title(f"{name}, s = {scale}", fontsize=9)
             rows.append({"point": name, "s": scale, **drops})
     print(table(rows))
-    save_figure(picture, options.picture)
+    save_figure(picture, options.picture, dpi=options.dpi)
     print(options.picture)
 
 

@@ -90,7 +90,6 @@ def main() -> None:
     arguments.add_argument("--columns", type=int, default=4, help="panels in a row")
     arguments.add_argument("--model", help="only runs of this model, as in the directory's name")
     arguments.add_argument("--data", help="only runs on this data set")
-    arguments.add_argument("--dpi", type=int, default=150, help="dots per inch")
     options = arguments.parse_args()
     runs = find_runs(options.outputs, "python -m mining experiment=quickstart", pipeline="curve")
     for column in ("model", "data"):

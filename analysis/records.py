@@ -21,6 +21,7 @@ def parser(description: str, output: str) -> argparse.ArgumentParser:
     )
     arguments.add_argument("--outputs", type=Path, default=Path("outputs"), help="folder of runs")
     arguments.add_argument("--picture", type=Path, default=Path(output), help="PNG to write")
+    arguments.add_argument("--dpi", type=int, default=150, help="dots per inch of the picture")
     return arguments
 
 
