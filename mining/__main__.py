@@ -75,7 +75,7 @@ def _execute(cfg: DictConfig) -> None:
         # Imported here: a finished run is skipped without waiting for torch.
         pipeline = import_module(f"mining.pipelines.{config['pipeline']}")
         try:
-            import_module("mining.pipelines.schema").check_top_level(config)
+            import_module("mining.pipelines.building").prepare(config)
             pipeline.run(config, run)
         finally:
             _remove_if_empty(run)
@@ -131,7 +131,7 @@ def _help() -> str:
         "  python -m mining                                 one Gaussian curve of an MLP on digits",
         "  python -m mining pipeline=train model=cnn        train, keep checkpoints",
         "  python -m mining -m direction=gaussian,gradient  a sweep",
-        "  python -m mining experiment=quickstart           every kind of curve, in a few minutes",
+        "  python -m mining experiment=quickstart           every kind of curve, in half a minute",
         "",
         "A run leaves record, arrays and picture in outputs/<pipeline>/<model>-<data>/<digest>,",
         "and prints that path last. A finished run is skipped, an interrupted one goes on.",

@@ -20,6 +20,7 @@ _TOP_LEVEL: dict[str, Any] = {
     "batch_size": int,
     "device": Literal["auto", "cpu", "cuda"],
     "precision": Literal["fp32", "bf16", "fp64"],
+    "num_threads": int | None,
     "outputs": str,
     "progress": bool,
     "picture": Mapping[str, Any],
@@ -34,8 +35,9 @@ def check_top_level(config: Mapping[str, Any]) -> None:
     """
     for key, hint in _TOP_LEVEL.items():
         _check(key, config[key], hint)
-    if config["batch_size"] < 1:
-        raise ValueError(f"batch_size must be at least 1, got {config['batch_size']}.")
+    for key in ("batch_size", "num_threads"):
+        if config[key] is not None and config[key] < 1:
+            raise ValueError(f"{key} must be at least 1, got {config[key]}.")
 
 
 def make(group: str, options: Mapping[str, Any], **known: Any) -> Any:
