@@ -5,7 +5,7 @@ python -m mining experiment=paper/fig05 && python -m analysis.fig05
 
 from matplotlib.figure import Figure
 
-from analysis.records import find_runs, parser, point_name
+from analysis.records import find_runs, parser, point_name, run_script
 from mining.plotting import draw_angles, save_figure, table
 
 
@@ -37,4 +37,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

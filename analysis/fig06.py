@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.records import find_runs, parser, point_name
+from analysis.records import find_runs, parser, point_name, run_script
 from mining.curves import Curve, load_curves
 from mining.plotting import save_figure, table
 
@@ -85,4 +85,4 @@ def _same_point(a: dict[str, Any], b: dict[str, Any]) -> bool:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.records import find_runs, parser, point_name
+from analysis.records import find_runs, parser, point_name, run_script
 from mining.batchnorm import Mode
 from mining.curves import load_curves
 from mining.normalization import Name
@@ -102,4 +102,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

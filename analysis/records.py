@@ -1,6 +1,8 @@
 """What the scripts share: finding runs, and saying which command makes a missing one."""
 
 import argparse
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,14 @@ def find_runs(root: Path, command: str, **where: Any) -> pd.DataFrame:
     if runs.empty:
         raise FileNotFoundError(f"No finished run in {root}. Make it: {command}")
     return runs
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """Run a script; what is missing is said in one line, with exit code 1."""
+    try:
+        main()
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
 
 
 def point_name(config: dict[str, Any]) -> str:

@@ -5,10 +5,11 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
+from errno import EACCES, EEXIST, ENOSPC, ENOTDIR, EROFS
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -27,6 +28,7 @@ from mining.runs import Run, run_directory
 #: What wrong input raises; anything else is a mistake of ours and shows its traceback.
 _EXPECTED = (HydraException, OmegaConfBaseException, ValueError, OSError, ArithmeticError)
 _HYDRA = {"version_base": "1.3", "config_path": "pkg://mining.conf", "config_name": "config"}
+_failures: list[BaseException] = []
 log = logging.getLogger("mining")
 
 
@@ -50,6 +52,9 @@ def main() -> None:
         _report(error)
     finally:
         del os.environ["HYDRA_FULL_ERROR"]
+    if _failures:
+        _failures.clear()
+        sys.exit(1)
 
 
 def _execute_or_report(cfg: DictConfig) -> None:
@@ -59,9 +64,10 @@ def _execute_or_report(cfg: DictConfig) -> None:
         _report(error)
 
 
-def _report(error: BaseException) -> NoReturn:
+def _report(error: BaseException) -> None:
+    """Print one line; the other jobs of a sweep go on."""
     print(f"error: {_describe(error)}", file=sys.stderr)
-    sys.exit(1)
+    _failures.append(error)
 
 
 def _execute(cfg: DictConfig) -> None:
@@ -95,6 +101,9 @@ def _remove_if_empty(run: Run) -> None:
     """Leave no directory behind that holds nothing but a log."""
     if {path.name for path in run.directory.iterdir()} <= {"mining.log"}:
         shutil.rmtree(run.directory)
+        for parent in run.directory.parents[:2]:  # model and data, pipeline
+            if not any(parent.iterdir()):
+                parent.rmdir()
 
 
 def _run_directory(*, _root_: DictConfig) -> str:
@@ -120,6 +129,9 @@ def _describe(error: BaseException) -> str:
         if isinstance(cause, MissingMandatoryValue):
             return f"{cause.full_key} must be given: {cause.full_key}=VALUE"
         cause = cause.__cause__ or cause.__context__
+    if isinstance(error, OSError) and error.errno in (ENOSPC, EACCES, EROFS, ENOTDIR, EEXIST):
+        where = f" to {error.filename}" if error.filename else ""
+        return f"cannot write{where}: {error.strerror}. Make room, or outputs=ANOTHER_FOLDER"
     return " ".join(str(error).partition("Config search path:")[0].split())
 
 

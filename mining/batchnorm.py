@@ -1,6 +1,6 @@
 """Batch norm away from the point where its running statistics were collected."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -28,7 +28,7 @@ class BatchNormPolicy:
         num_examples: Examples used by ``recalibrate``; ``None`` uses all.
 
     Raises:
-        ValueError: If ``mode`` is none of the three or ``num_examples`` is below 1.
+        ValueError: If ``mode`` is none of the three or ``num_examples`` is below 2.
     """
 
     mode: Mode = "recalibrate"
@@ -37,17 +37,16 @@ class BatchNormPolicy:
     def __post_init__(self) -> None:
         if self.mode not in get_args(Mode):
             raise ValueError(f"batchnorm must be one of {get_args(Mode)}, got {self.mode!r}.")
-        if self.num_examples is not None and self.num_examples < 1:
-            raise ValueError(f"batchnorm.num_examples must be positive, got {self.num_examples}.")
+        if self.num_examples is not None and self.num_examples < 2:
+            raise ValueError(
+                "batchnorm.num_examples must be at least 2, one example has no variance: "
+                f"got {self.num_examples}."
+            )
 
 
-def norm_layers(model: nn.Module) -> dict[str, _NormBase]:
-    """Find the layers of ``model`` that keep running statistics, by name."""
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, _NormBase) and module.running_mean is not None
-    }
+def norm_layers(model: nn.Module) -> list[_NormBase]:
+    """List the layers of ``model`` that keep running statistics."""
+    return [m for m in model.modules() if isinstance(m, _NormBase) and m.running_mean is not None]
 
 
 @contextmanager
@@ -64,7 +63,7 @@ def modes(model: nn.Module, *, batch_statistics: bool) -> Iterator[None]:
     try:
         model.eval()
         if batch_statistics:
-            for layer in norm_layers(model).values():
+            for layer in norm_layers(model):
                 layer.train()
         yield
     finally:
@@ -73,38 +72,31 @@ def modes(model: nn.Module, *, batch_statistics: bool) -> Iterator[None]:
 
 
 def recalibrate(
-    model: nn.Module,
-    buffers: dict[str, Tensor],
-    batches: Sequence[Tensor],
-    forward: Callable[[Tensor, dict[str, Tensor]], object],
-) -> dict[str, Tensor]:
-    """Estimate running statistics anew from ``batches``.
+    model: nn.Module, batches: Iterable[Tensor], forward: Callable[[Tensor], object]
+) -> None:
+    """Estimate the running statistics of ``model`` anew, in place.
 
     The estimate is the mean over batches of the batch mean and the unbiased batch variance, each
     batch weighing as many times as it has examples, so a ragged last batch counts no more than
     its share. With equal batches it is what ``torch.optim.swa_utils.update_bn`` computes, except
-    that dropout is off.
+    that dropout is off. Modes and momenta are restored.
 
     Args:
-        model: The model; its modes and momenta are restored and its buffers untouched.
-        buffers: The model's buffers by name.
+        model: The model, whose buffers are overwritten.
         batches: Inputs, each with its examples along the first axis.
-        forward: Runs the model on inputs with the given buffers, which it may update in place.
-
-    Returns:
-        Buffers by name, those of the norm layers estimated anew, the others as given.
+        forward: Runs the model on inputs.
     """
     layers = norm_layers(model)
     if not layers:
-        return buffers
-    estimated = {name: buffer.clone() for name, buffer in buffers.items()}
-    for name in layers:
-        estimated[f"{name}.running_mean"].zero_()
-        estimated[f"{name}.running_var"].fill_(1)
-    with modes(model, batch_statistics=True), _cumulative_average(layers.values()):
+        return
+    for layer in layers:
+        assert layer.running_mean is not None
+        assert layer.running_var is not None
+        layer.running_mean.zero_()
+        layer.running_var.fill_(1)
+    with modes(model, batch_statistics=True), _cumulative_average(layers):
         for inputs in batches:
-            forward(inputs, estimated)
-    return estimated
+            forward(inputs)
 
 
 @contextmanager
@@ -113,12 +105,15 @@ def _cumulative_average(layers: Iterable[_NormBase]) -> Iterator[None]:
     seen = dict.fromkeys(layers, 0)
     momenta = {layer: layer.momentum for layer in seen}
 
-    def before_forward(layer: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+    def before_forward(
+        layer: nn.Module, arguments: tuple[Tensor, ...], named: dict[str, Tensor]
+    ) -> None:
         assert isinstance(layer, _NormBase)
-        seen[layer] += len(arguments[0])
-        layer.momentum = len(arguments[0]) / seen[layer]
+        (inputs,) = (*arguments, *named.values())
+        seen[layer] += len(inputs)
+        layer.momentum = len(inputs) / seen[layer]
 
-    hooks = [layer.register_forward_pre_hook(before_forward) for layer in seen]
+    hooks = [layer.register_forward_pre_hook(before_forward, with_kwargs=True) for layer in seen]
     try:
         yield
     finally:

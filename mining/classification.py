@@ -64,7 +64,7 @@ class CurveClassifier:
     twentieth of the window to both sides; with two, when it is in the lowest quarter between
     bottom and peak, and on the peak when it is in the highest. So labels change neither under
     α → -α, nor when the loss and log C are scaled or shifted together, nor under a finer grid,
-    nor under noise of 1 % of the range.
+    nor under noise of 1 % of that range. (``exploded`` alone compares with log C itself.)
 
     Args:
         prominence: Least height of a barrier above a valley, as a share of the range. Two points

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from mining.curves import Curve, Surface, grid_with_origin
 from mining.directions.base import Direction
-from mining.landscape import Batch, Landscape
+from mining.landscape import Landscape
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Evaluator:
         self,
         landscape: Landscape,
         *,
-        test: Iterable[Batch] | None = None,
+        test: Iterable[tuple[Tensor, Tensor]] | None = None,
         progress: bool = True,
         journal: Path | None = None,
     ) -> None:
@@ -182,7 +182,7 @@ class Evaluator:
         theta = self.landscape.theta
         for coefficient, direction in zip(coefficients, directions, strict=True):
             if coefficient != 0.0:
-                theta = torch.add(theta, direction.vector, alpha=coefficient)
+                theta = torch.add(theta, direction.vector.to(theta), alpha=coefficient)
         statistics = self.landscape.statistics(theta)
         found = [self.landscape.evaluate(theta, statistics=statistics)]
         if self._test is not None:
@@ -207,10 +207,10 @@ class Evaluator:
     def _fingerprint(
         self, directions: Sequence[Direction], points: Sequence[Sequence[float]]
     ) -> str:
-        digest = hashlib.sha256(self.landscape.fingerprint().encode())
+        digest = hashlib.sha256(self.landscape.fingerprint(self._test or ()).encode())
         for direction in directions:
             digest.update(direction.vector.cpu().view(torch.uint8).numpy().data)
-        digest.update(repr((points, [len(x) for x, _ in self._test or []])).encode())
+        digest.update(repr(points).encode())
         return digest.hexdigest()
 
 

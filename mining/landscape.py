@@ -9,14 +9,22 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F  # noqa: N812  (the name under which everybody knows it)
 
-from mining.batchnorm import BatchNormPolicy, Mode, modes, recalibrate
+from mining.batchnorm import BatchNormPolicy, Mode, modes, norm_layers, recalibrate
 from mining.parameters import ParameterSpace
+from mining.substitution import Substitution
 
-Batch = tuple[Tensor, Tensor]
 LossFunction = Callable[[Tensor, Tensor], Tensor]
+
+
+class Batch(NamedTuple):
+    """Examples on the device of the model, and what they weigh in a mean."""
+
+    inputs: Tensor  # (B, ...)
+    targets: Tensor  # (B, ...)
+    weight: float  # B; the sum of class weights, or fewer where targets are ignored
+    counted: int  # targets that are not ignored
 
 
 class Evaluation(NamedTuple):
@@ -29,10 +37,11 @@ class Evaluation(NamedTuple):
 class Landscape:
     """The map θ ↦ loss of a model over fixed examples.
 
-    The model is never changed: every evaluation substitutes parameters and buffers for the time
-    of one forward pass and restores modes, also after an exception or Ctrl-C. Parameters θ and
-    buffers are those that the model had when the landscape was made. Every example weighs the
-    same, also in a ragged last batch.
+    The model is never changed: an evaluation substitutes parameters and buffers for its time and
+    restores them and the modes, also after an exception or Ctrl-C. Parameters and buffers are
+    those that the model had when the landscape was made. Every example weighs the same, also in a
+    ragged last batch; with class weights or ignored targets the mean is the one that the loss
+    would take over all examples at once.
 
     Args:
         model: Any module that maps a batch of inputs to outputs. It stays on its device.
@@ -54,10 +63,10 @@ class Landscape:
         self,
         model: nn.Module,
         loss_fn: LossFunction,
-        loader: Iterable[Batch],
+        loader: Iterable[tuple[Tensor, Tensor]],
         *,
         batchnorm: BatchNormPolicy | Mode = "recalibrate",
-        recalibration: Iterable[Batch] | None = None,
+        recalibration: Iterable[tuple[Tensor, Tensor]] | None = None,
         autocast: torch.dtype | None = None,
     ) -> None:
         self.model = model
@@ -66,37 +75,49 @@ class Landscape:
             batchnorm if isinstance(batchnorm, BatchNormPolicy) else BatchNormPolicy(batchnorm)
         )
         self.space = ParameterSpace.of(model)
-        parameters = dict(model.named_parameters())
-        self.theta = self.space.flatten({n: parameters[n].detach() for n in self.space.names})
+        parameters = {name: p.detach() for name, p in model.named_parameters()}
+        self.theta = self.space.flatten({name: parameters[name] for name in self.space.names})
         self.device = self.theta.device
+        self._frozen = {n: p.clone() for n, p in parameters.items() if n not in self.space.names}
         self._buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        self._substitution = Substitution(model)
         self._autocast = autocast
+        self._num_classes: int | None = None
         self.batches = self.hold(loader)
-        self.num_examples = sum(len(inputs) for inputs, _ in self.batches)
+        self.num_examples = sum(len(batch.inputs) for batch in self.batches)
         self._recalibration = self._recalibration_inputs(recalibration)
         self._num_classes = self._check_outputs()
 
-    def hold(self, loader: Iterable[Batch]) -> list[Batch]:
+    def hold(self, loader: Iterable[tuple[Tensor, Tensor]]) -> list[Batch]:
         """Read batches once and keep them on the model's device.
 
+        A batch of one example, which has no variance to normalize by, joins the one before it.
+
         Raises:
-            ValueError: If there is none, or one is not a pair of tensors of equal length.
+            ValueError: If there is none, one is not a pair of tensors of equal length, or a label
+                is beyond the outputs of the model.
         """
-        batches = []
+        pairs: list[tuple[Tensor, Tensor]] = []
         for batch in loader:
             if not (
                 isinstance(batch, list | tuple)
-                and len(batch) == 2
-                and all(isinstance(item, Tensor) for item in batch)
+                and len(batch) >= 2
+                and all(isinstance(item, Tensor) for item in batch[:2])
                 and len(batch[0]) == len(batch[1])
             ):
                 raise ValueError(
                     "A batch must be a pair of tensors (inputs, targets) of equal length, "
                     f"got {type(batch).__name__}. Wrap the loader, or the model, to make it so."
                 )
-            batches.append((batch[0].to(self.device), batch[1].to(self.device)))
-        if not batches:
+            inputs, targets = batch[0].to(self.device), batch[1].to(self.device)
+            if len(inputs) == 1 and pairs and pairs[-1][0].shape[1:] == inputs.shape[1:]:
+                before = pairs.pop()
+                inputs, targets = torch.cat([before[0], inputs]), torch.cat([before[1], targets])
+            pairs.append((inputs, targets))
+        if not pairs:
             raise ValueError("The loader is empty: at least one batch is needed.")
+        batches = [Batch(*pair, *self._weigh(pair[1])) for pair in pairs]
+        self._check_labels(batches)
         return batches
 
     @property
@@ -107,10 +128,7 @@ class Landscape:
     @property
     def chance_loss(self) -> float | None:
         """The cross-entropy log C of guessing among C classes; ``None`` for another loss."""
-        cross_entropy = isinstance(self.loss_fn, nn.CrossEntropyLoss) or (
-            self.loss_fn is F.cross_entropy
-        )
-        return math.log(self._num_classes) if cross_entropy and self._num_classes else None
+        return math.log(self._num_classes) if self._cross_entropy and self._num_classes else None
 
     def statistics(self, theta: Tensor) -> dict[str, Tensor]:
         """Find the buffers with which to evaluate at ``theta``.
@@ -121,16 +139,11 @@ class Landscape:
         Returns:
             Buffers by name, under ``recalibrate`` with running statistics estimated at ``theta``.
         """
-        if self.batchnorm.mode != "recalibrate":
-            return self._buffers
-        parameters = self.space.unflatten(theta)
-        with torch.no_grad():
-            return recalibrate(
-                self.model,
-                self._buffers,
-                self._recalibration,
-                lambda inputs, buffers: self._forward(parameters, buffers, inputs),
-            )
+        buffers = {name: buffer.clone() for name, buffer in self._buffers.items()}
+        if self.batchnorm.mode == "recalibrate":
+            with torch.no_grad(), self._substitution(self._tensors(theta, buffers)):
+                recalibrate(self.model, self._recalibration, self._forward)
+        return buffers
 
     @torch.no_grad()
     def evaluate(
@@ -151,17 +164,21 @@ class Landscape:
         """
         batches = self.batches if batches is None else batches
         buffers = self.statistics(theta) if statistics is None else statistics
-        parameters = self.space.unflatten(theta)
+        # A forward pass may write to buffers: under ``batch`` it updates running statistics.
+        buffers = {name: buffer.clone() for name, buffer in buffers.items()}
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         correct = torch.zeros((), dtype=torch.float64, device=self.device)
-        with self._evaluation_modes():
-            for inputs, targets in batches:
-                outputs = self._forward(parameters, self._own(buffers), inputs)
-                total += self.loss_fn(outputs, targets).double() * len(inputs)
-                if self._num_classes:
-                    correct += (outputs.argmax(1) == targets).sum()
-        count = sum(len(inputs) for inputs, _ in batches)
-        return Evaluation(total / count, correct / count if self._num_classes else None)
+        with self._evaluation_modes(), self._substitution(self._tensors(theta, buffers)):
+            for inputs, targets, weight, _ in batches:
+                if weight > 0:
+                    outputs = self._forward(inputs)
+                    total += self.loss_fn(outputs, targets).double() * weight
+                    if self._num_classes:
+                        kept = targets != self._ignored
+                        correct += (kept & (outputs.argmax(1) == targets)).sum()
+        weight = sum(batch.weight for batch in batches)
+        counted = sum(batch.counted for batch in batches)
+        return Evaluation(total / weight, correct / counted if self._num_classes else None)
 
     def loss(self, theta: Tensor) -> Tensor:
         """Compute the mean loss over the examples at ``theta``, shape ``(D,)``.
@@ -190,14 +207,15 @@ class Landscape:
         theta = self.theta if theta is None else theta
         batches = self.batches if batches is None else batches
         buffers = self.statistics(theta)
-        count = sum(len(inputs) for inputs, _ in batches)
+        total = sum(batch.weight for batch in batches)
         gradient = torch.zeros_like(theta)
         with torch.enable_grad(), self._evaluation_modes():
-            for inputs, targets in batches:
-                leaf = theta.detach().requires_grad_()
-                outputs = self._forward(self.space.unflatten(leaf), self._own(buffers), inputs)
-                loss = self.loss_fn(outputs, targets) * (len(inputs) / count)
-                gradient += torch.autograd.grad(loss, leaf)[0]
+            for inputs, targets, weight, _ in batches:
+                if weight > 0:
+                    leaf = theta.detach().requires_grad_()
+                    with self._substitution(self._tensors(leaf, buffers)):
+                        loss = self.loss_fn(self._forward(inputs), targets) * (weight / total)
+                    gradient += torch.autograd.grad(loss, leaf)[0]
         return gradient
 
     def sample(self, num_examples: int, generator: torch.Generator) -> list[Batch]:
@@ -219,53 +237,67 @@ class Landscape:
             )
         chosen = torch.randperm(self.num_examples, generator=generator)[:num_examples]
         chosen = chosen.sort().values.to(self.device)
-        starts = torch.tensor([0] + [len(inputs) for inputs, _ in self.batches]).cumsum(0).tolist()
+        sizes = torch.tensor([0] + [len(batch.inputs) for batch in self.batches])
         picks = [
-            (chosen[(chosen >= start) & (chosen < stop)] - start)
-            for start, stop in pairwise(starts)
+            chosen[(chosen >= start) & (chosen < stop)] - start
+            for start, stop in pairwise(sizes.cumsum(0).tolist())
         ]
-        pairs = [(x[i], y[i]) for (x, y), i in zip(self.batches, picks, strict=True) if len(i)]
-        return [(torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs]))]
+        pairs = [(b.inputs[i], b.targets[i]) for b, i in zip(self.batches, picks, strict=True)]
+        return self.hold([(torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs]))])
 
-    def fingerprint(self) -> str:
-        """Digest what decides the loss: θ, buffers, examples, policy, precision."""
-        loss = self.loss_fn if isinstance(self.loss_fn, nn.Module) else type(self.loss_fn)
-        digest = hashlib.sha256(repr((self.batchnorm, self._autocast, loss)).encode())
-        for tensor in (self.theta, *self._buffers.values()):
-            digest.update(
-                tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
-            )
-        inputs_and_targets = [t for batch in self.batches for t in batch] + self._recalibration
-        for tensor in inputs_and_targets:  # sums tell sets of examples apart at little cost
-            digest.update(repr((tuple(tensor.shape), tensor.double().sum().item())).encode())
+    def fingerprint(self, also: Sequence[Batch] = ()) -> str:
+        """Digest what decides a loss: parameters, examples, model, loss, policy and precision.
+
+        Args:
+            also: Further examples, those of a test set for instance.
+
+        Returns:
+            64 hexadecimal digits, the same in every process.
+        """
+        described = (self.batchnorm, self._autocast, self.model, self._describe_loss())
+        digest = hashlib.sha256(repr(described).encode())
+        tensors = [self.theta, *self._frozen.values(), *self._buffers.values()]
+        if isinstance(self.loss_fn, nn.Module):
+            tensors += self.loss_fn.state_dict().values()
+        for batch in (*self.batches, *also):
+            tensors += [batch.inputs, batch.targets]
+        for tensor in tensors + self._recalibration:
+            digest.update(repr((tuple(tensor.shape), tensor.dtype)).encode())
+            content = tensor.detach().cpu().contiguous().reshape(-1)
+            digest.update(content.view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
-    def _forward(
-        self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], inputs: Tensor
-    ) -> Tensor:
-        if self._autocast is None:
-            outputs = functional_call(self.model, (parameters, buffers), (inputs,))
-        else:
-            with torch.autocast(self.device.type, dtype=self._autocast):
-                outputs = functional_call(self.model, (parameters, buffers), (inputs,))
-            outputs = outputs.to(self.space.dtype)
-        assert isinstance(outputs, Tensor)
-        return outputs
+    def _describe_loss(self) -> list[object]:
+        kind = self.loss_fn if hasattr(self.loss_fn, "__qualname__") else type(self.loss_fn)
+        settings = vars(self.loss_fn) if isinstance(self.loss_fn, nn.Module) else {}
+        plain = {k: v for k, v in settings.items() if isinstance(v, bool | int | float | str)}
+        return [getattr(kind, "__module__", ""), getattr(kind, "__qualname__", ""), plain]
+
+    def _tensors(self, theta: Tensor, buffers: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {**self.space.unflatten(theta), **self._frozen, **buffers}
+
+    def _forward(self, inputs: Tensor) -> Tensor:
+        with torch.autocast(
+            self.device.type, dtype=self._autocast, enabled=self._autocast is not None
+        ):
+            outputs = self.model(inputs)
+        if not isinstance(outputs, Tensor):
+            raise ValueError(
+                f"The model must return a tensor, got {type(outputs).__name__}. Wrap it so that "
+                "it does."
+            )
+        return outputs if self._autocast is None else outputs.to(self.space.dtype)
 
     def _evaluation_modes(self) -> AbstractContextManager[None]:
         return modes(self.model, batch_statistics=self.batchnorm.mode == "batch")
 
-    def _own(self, buffers: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Copy buffers that a forward pass under ``batch`` would update in place."""
-        if self.batchnorm.mode != "batch":
-            return buffers
-        return {name: buffer.clone() for name, buffer in buffers.items()}
-
-    def _recalibration_inputs(self, recalibration: Iterable[Batch] | None) -> list[Tensor]:
-        if self.batchnorm.mode != "recalibrate":
+    def _recalibration_inputs(
+        self, recalibration: Iterable[tuple[Tensor, Tensor]] | None
+    ) -> list[Tensor]:
+        if self.batchnorm.mode != "recalibrate" or not norm_layers(self.model):
             return []
         batches = self.batches if recalibration is None else self.hold(recalibration)
-        inputs = [batch[0] for batch in batches]
+        inputs = [batch.inputs for batch in batches]
         wanted, total = self.batchnorm.num_examples, sum(map(len, inputs))
         if wanted is None or wanted >= total:
             return inputs
@@ -275,22 +307,58 @@ class Landscape:
         subset = torch.cat(inputs)[chosen.to(self.device)]
         return list(subset.tensor_split(math.ceil(wanted / len(inputs[0]))))
 
+    @property
+    def _cross_entropy(self) -> bool:
+        return self.loss_fn is F.cross_entropy or isinstance(self.loss_fn, nn.CrossEntropyLoss)
+
+    @property
+    def _ignored(self) -> int:
+        """The target that a loss leaves out, -100 where nothing else is said."""
+        ignored: int = getattr(self.loss_fn, "ignore_index", -100)
+        return ignored
+
+    def _weigh(self, targets: Tensor) -> tuple[float, int]:
+        """Return the denominator of a batch's mean loss, and how many targets count."""
+        indices = not targets.is_floating_point() and (
+            self._cross_entropy or isinstance(self.loss_fn, nn.NLLLoss)
+        )
+        class_weights: Tensor | None = getattr(self.loss_fn, "weight", None)
+        if not indices or (class_weights is None and self._ignored not in targets):
+            return float(len(targets)), len(targets)
+        kept = targets[targets != self._ignored]
+        weight = len(kept) if class_weights is None else class_weights.to(kept.device)[kept].sum()
+        return float(weight), len(kept)
+
+    def _check_labels(self, batches: Sequence[Batch]) -> None:
+        if self._cross_entropy and self._num_classes:
+            largest = max(int(batch.targets.max()) for batch in batches)
+            if largest >= self._num_classes:
+                raise ValueError(
+                    f"The model has {self._num_classes} outputs, but there are labels up to "
+                    f"{largest}."
+                )
+
     @torch.no_grad()
     def _check_outputs(self) -> int | None:
-        """Return the number of classes, ``None`` unless outputs are scores of classes."""
-        inputs, targets = self.batches[0]
-        parameters = self.space.unflatten(self.theta)
-        with self._evaluation_modes():
-            outputs = self._forward(parameters, self._own(self._buffers), inputs)
+        """Return the number of classes, ``None`` unless outputs are scores of classes.
+
+        Raises:
+            ValueError: If the model does not take the inputs, or the loss not its outputs.
+        """
+        inputs, targets, *_ = self.batches[0]
+        tensors = self._tensors(self.theta, {n: b.clone() for n, b in self._buffers.items()})
+        try:
+            with self._evaluation_modes(), self._substitution(tensors):
+                outputs = self._forward(inputs)
+        except (RuntimeError, TypeError, IndexError) as error:
+            raise ValueError(
+                f"{type(self.model).__name__} does not take inputs {tuple(inputs.shape)} "
+                f"{inputs.dtype}: {error}"
+            ) from error
         shapes = f"outputs {tuple(outputs.shape)}, targets {tuple(targets.shape)} {targets.dtype}"
-        classes = None
         if outputs.dim() == 2 and targets.dim() == 1 and not targets.is_floating_point():
-            classes = outputs.shape[1]
-            largest = max(int(labels.max()) for _, labels in self.batches)
-            if largest >= classes:
-                raise ValueError(
-                    f"The model has {classes} outputs, but there are labels up to {largest}."
-                )
+            self._num_classes = outputs.shape[1]
+            self._check_labels(self.batches)
         try:
             loss = self.loss_fn(outputs, targets)
         except (RuntimeError, ValueError, IndexError) as error:
@@ -300,4 +368,6 @@ class Landscape:
                 "loss_fn must return the mean over the batch, shape (): "
                 f"got shape {tuple(loss.shape)} for {shapes}. Use reduction='mean'."
             )
-        return classes
+        largest = max(int(b.targets.max()) for b in self.batches) if self._num_classes else 0
+        # One output, or labels beyond the outputs, as of a Poisson loss: no scores of classes.
+        return self._num_classes if (self._num_classes or 0) > max(largest, 1) else None

@@ -123,7 +123,7 @@ class ParameterSpace:
         pieces = torch.split(vector, self.sizes)
         return {
             name: piece.view(shape)
-            if self.dtype == dtype
+            if vector.dtype == dtype
             else piece.view(shape).to(dtype)  # parameters of several dtypes share one vector
             for name, piece, shape, dtype in zip(
                 self.names, pieces, self.shapes, self.dtypes, strict=True

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import math
 import os
 import platform
 import subprocess
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _PACKAGES = ("mining", "torch", "torchvision", "numpy", "scipy", "hydra-core")
+_LOCAL_DATA = {"download", "cache", "num_workers"}
 _CONTENT = {".npz", ".npy", ".pt", ".pth"}
 log = logging.getLogger(__name__)
 
@@ -50,7 +52,8 @@ class Run:
         """Write ``run.json``, and with it declare the run complete.
 
         Args:
-            metrics: What was measured; numbers, strings, and lists and mappings of these.
+            metrics: What was measured; numbers, strings, and lists and mappings of these. JSON
+                has no word for numbers that are not finite: they become null.
             device: The device that was used.
         """
         record = {
@@ -61,9 +64,9 @@ class Run:
             "git": _git_state(),
             # Of the process that finished the run, not of interrupted ones before it.
             "seconds": round(time.monotonic() - self.started, 3),
-            "metrics": metrics,
+            "metrics": _finite(metrics),
         }
-        write_atomically(self.record, json.dumps(record, indent=1) + "\n")
+        write_atomically(self.record, json.dumps(record, indent=1, allow_nan=False) + "\n")
 
     def recorded_config(self) -> dict[str, Any]:
         """Read the configuration with which the finished run was made."""
@@ -92,6 +95,9 @@ def run_directory(config: Mapping[str, Any], keys: tuple[str, ...]) -> Path:
         The path relative to the output folder.
     """
     read = {key: _with_contents(config.get(key)) for key in (*keys, "pipeline")}
+    # Where files lie and how they are read is no matter of what they hold.
+    local = _LOCAL_DATA | ({"root"} if "name" in config["data"] else set())
+    read["data"] = {key: value for key, value in read["data"].items() if key not in local}
     digest = hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()[:8]
     name = f"{config['model']['name']}-{_data_name(config['data'])}"
     return Path(config["pipeline"]) / name.replace("/", "_") / digest
@@ -127,15 +133,17 @@ def load_runs(root: str | Path = "outputs", **where: Any) -> "pd.DataFrame":
 
 def _records(root: Path, where: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for path in sorted(root.glob("*/*/*/run.json")):
-        record = json.loads(path.read_text())
+        try:
+            record = json.loads(path.read_text())
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} is damaged: remove it and run again. {error}") from error
         config = record["config"]
         if all(_lookup(config, key.split("__")) == value for key, value in where.items()):
-            model, data = path.parent.parent.name.split("-", 1)
             yield {
                 "directory": path.parent,
                 "pipeline": config["pipeline"],
-                "model": model,
-                "data": data,
+                "model": config["model"]["name"],
+                "data": _data_name(config["data"]),
                 **{key: record[key] for key in ("seed", "seconds", "device", "config", "metrics")},
             }
 
@@ -146,6 +154,14 @@ def _data_name(data: Mapping[str, Any]) -> str:
         return str(data["name"])
     source = data.get("path") or data.get("root")
     return Path(source).stem if source else str(data["_target_"]).rpartition(".")[2]
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _lookup(config: Any, keys: list[str]) -> Any:

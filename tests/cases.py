@@ -42,7 +42,7 @@ class BatchNormNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(1, 4, 3)
-        self.bn = nn.BatchNorm2d(4)
+        self.bn = nn.BatchNorm2d(4, momentum=0.2)
         self.dropout = nn.Dropout(0.5)
         self.linear = nn.Linear(4 * 36, 3)
 
@@ -62,6 +62,39 @@ class TiedNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(torch.tanh(self.second(torch.tanh(self.first(x.flatten(1))))))
+
+
+class SharedNet(nn.Module):
+    """One module under two names, and another several times in a list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(64, 8)
+        layer = nn.Linear(8, 8)
+        self.layers = nn.ModuleList([layer, layer, layer])
+        self.norm = nn.BatchNorm1d(8, momentum=0.3)
+        self.norm_again = self.norm
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.first(x.flatten(1)))
+        for layer in self.layers:
+            x = torch.tanh(layer(x))
+        return self.head(self.norm_again(x))
+
+
+class CountingNet(nn.Module):
+    """Writes to a buffer whenever it runs, and takes the argument of batch norm by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(64, 3)
+        self.norm = nn.BatchNorm1d(3)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.norm(input=self.linear(x.flatten(1))) * (1 + 0.01 * self.calls)
 
 
 class PartlyUsedNet(nn.Module):
@@ -86,6 +119,8 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "batchnorm": BatchNormNet,
     "tied": TiedNet,
     "partly_used": PartlyUsedNet,
+    "shared": SharedNet,
+    "counting": CountingNet,
 }
 
 
@@ -94,7 +129,7 @@ def build(name: str, dtype: torch.dtype = torch.float64, seed: int = 0) -> nn.Mo
         torch.manual_seed(seed)
         model = MODELS[name]().to(dtype)
         for module in model.modules():  # statistics of no data at all would hide mistakes
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
                 module.running_mean.normal_()
                 module.running_var.uniform_(0.5, 2)
     return model

@@ -144,6 +144,11 @@ def test_losses_far_beyond_guessing_are_an_explosion():
 def test_two_valleys_with_theta_in_neither_are_other():
     curve = curve_of(lambda a: torch.log1p(200 * ((a - 0.25) * (a - 0.85)) ** 2))
     assert classify(curve).label == "other"
+    # Two fifths of the way from the bottom to the peak is neither at the one nor on the other.
+    alphas = torch.tensor([-1, -0.5, 0, 0.3, 0.7, 1]).double()
+    slope = Curve(alphas, torch.tensor([1, 0, 0.33, 0.8, 0, 1]).double())
+    assert len(classify(slope).valleys) == 2
+    assert classify(slope).label == "other"
 
 
 def test_equally_low_neighbours_are_one_valley():

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from mining import classify, load_runs
+from mining import Landscape, classify, load_runs
 from mining.__main__ import main
 from mining.curves import load_curves, load_surface
+from mining.data import digits
 from mining.evaluation import Evaluator
+from mining.models import MLP, CifarResNet, load_weights
 
 ROOT = Path(__file__).parent.parent
 QUICK = ("data.num_examples=100", "train.epochs=3", "train.checkpoints=[0,1]", "progress=false")
@@ -188,11 +190,14 @@ def test_two_random_axes_differ(command):
 
 
 def test_angles_are_near_ninety_degrees(command):
-    directory = command(*QUICK, "pipeline=angles", "num_directions=5", "epoch=0")
+    directory = command(
+        *QUICK, "pipeline=angles", "num_directions=5", "epoch=0", "train.batch_size=16"
+    )
     metrics = record(directory)["metrics"]
     for key in ("gaussian_gradient", "gaussian_checkpoint"):
         assert 85 < metrics["angles"][key]["min"] < metrics["angles"][key]["max"] < 95
     assert metrics["angles"]["gradient_checkpoint"]["max"] < 90
+    assert metrics["batch_gradient_norm"] != metrics["gradient_norm"]
     with np.load(directory / "angles.npz") as arrays:
         assert arrays["gradient_checkpoint"].shape == (5,)
 
@@ -201,6 +206,59 @@ def test_a_sweep_prints_every_directory(command, capsys, folder):
     last = command("-m", *QUICK, "seed=0,1", "direction=gaussian,gradient", "grid.num=3")
     assert last.is_relative_to(folder / "outputs/curve")
     assert len(load_runs(folder / "outputs", pipeline="curve", seed=1, grid__num=3)) == 2
+
+
+def test_a_sweep_goes_on_after_a_job_that_fails(command, folder, capsys):
+    with pytest.raises(SystemExit) as stop:
+        command("-m", *QUICK, "seed=0,x,2", "grid.num=7")
+    assert stop.value.code == 1
+    assert "error: seed must be an integer, got 'x'." in capsys.readouterr().err
+    assert set(load_runs(folder / "outputs", grid__num=7)["seed"]) == {0, 2}
+
+
+def test_test_images_are_recalibrated_on_training_images(command):
+    directory = command(*QUICK, "model=cifar_resnet8", "split=test", "grid.num=3")
+    (training,) = load_runs(directory.parents[2], pipeline="train", model__depth=8)["directory"]
+    dataset = digits(num_examples=100)
+    model = CifarResNet((1, 8, 8), 10, depth=8, width=8)
+    load_weights(model, training / "epoch_0003.pt")
+    landscape = Landscape(
+        model,
+        torch.nn.CrossEntropyLoss(),
+        dataset.test.batches(128),
+        recalibration=dataset.train.batches(128),
+    )
+    assert record(directory)["metrics"]["loss_at_theta"] == pytest.approx(
+        landscape.loss(landscape.theta).item(), rel=1e-6
+    )
+
+
+def test_a_model_that_does_not_fit_the_data_leaves_nothing(command, folder, capsys):
+    (folder / "misfits.py").write_text(
+        "import torch\n"
+        "class Few(torch.nn.Sequential):\n"
+        "    def __init__(self):\n"
+        "        super().__init__(torch.nn.Flatten(), torch.nn.Linear(64, 3))\n"
+        "class Tuple(Few):\n"
+        "    def forward(self, x):\n"
+        "        return super().forward(x), x\n"
+        "class Wide(torch.nn.Sequential):\n"
+        "    def __init__(self):\n"
+        "        super().__init__(torch.nn.Flatten(), torch.nn.Linear(65, 10))\n"
+        "class Broken(Few):\n"
+        "    def __init__(self):\n"
+        "        raise RuntimeError('out of order')\n"
+    )
+    for name, message in (
+        ("Few", "3 outputs, but there are labels up to"),
+        ("Tuple", "must return a tensor, got tuple"),
+        ("Wide", "Wide does not take inputs"),
+        ("Broken", "refuses its options: out of order"),
+    ):
+        with pytest.raises(SystemExit):
+            command(*QUICK, "model=custom", f"model._target_=misfits.{name}", "model.name=misfit")
+        assert message in capsys.readouterr().err
+    assert not list((folder / "outputs").glob("*/misfit*"))
 
 
 def test_precisions_agree(command):
@@ -272,7 +330,7 @@ BAD = [
     (["num_directions=0"], "num_directions must be at least 1, got 0"),
     (["direction=gradient", "num_directions=2"], "for the full gradient, got 2"),
     (["normalization.name=l2", "normalization=model"], "normalization.name must be model or layer"),
-    (["batchnorm.num_examples=0"], "batchnorm.num_examples must be positive"),
+    (["batchnorm.num_examples=0"], "batchnorm.num_examples must be at least 2"),
     (["split=validation"], "split must be train or test or both, got 'validation'"),
     (["precision=fp16"], "precision must be fp32 or bf16 or fp64"),
     (["device=tpu"], "device must be auto or cpu or cuda"),
@@ -306,6 +364,19 @@ BAD = [
     (["pipeline=train", "train.lr=-1"], "train.lr must be positive"),
     (["pipeline=train", "train.lr=1e6"], "Training diverged in epoch"),
     (["outputs=a_file"], "a_file"),
+    (["train.checkpoints=abc"], "train.checkpoints must be a list of an integer"),
+    (["grid=null"], "grid must be one of its options, got None"),
+    (["picture=null"], "picture has the keys log_scale, loss_cap"),
+    (["picture.loss_cap=abc"], "picture.loss_cap must be a number or null"),
+    (["+picture.foo=1"], "picture has the keys log_scale, loss_cap"),
+    (["num_threads=0"], "num_threads must be at least 1"),
+    (["direction._target_=os.getcwd"], "gives no DirectionSource"),
+    (["model=custom", "model._target_=os.getcwd"], "gives no module but str"),
+    (["model=custom", "model._target_=torch.nn.Identity"], "no trainable parameters"),
+    (["model=torchvision", "model.architecture=alexnet"], "3 channels"),
+    (["checkpoint=good.pt", "epoch=3"], "leave it out with checkpoint=FILE"),
+    (["data=arrays", "data.path=test_only.npz", "data.mean=0", "data.std=1", "split=test",
+      "model=cifar_resnet8", "checkpoint=resnet8.pt"], "use batchnorm=frozen"),
     (["model=custom", "model._target_=torch.nn.Linear"], "missing a required argument"),
     (["model=custom", "model._target_=nowhere.Net"], "nowhere"),
 ]  # fmt: skip
@@ -319,7 +390,10 @@ def bad_files(folder):
     (folder / "a_file").write_text("in the way")
     np.savez(folder / "zero.npz", np.zeros(size))
     np.savez(folder / "one.npz", np.ones(size))
+    torch.save(MLP((1, 8, 8), 10).state_dict(), folder / "good.pt")
+    torch.save(CifarResNet((1, 8, 8), 10, depth=8, width=8).state_dict(), folder / "resnet8.pt")
     images, labels = np.zeros((10, 8, 8), np.uint8), np.arange(10)
+    np.savez(folder / "test_only.npz", test_images=images, test_labels=labels)
     good = {"train_images": images, "train_labels": labels, "test_images": images,
             "test_labels": labels}  # fmt: skip
     np.savez(folder / "float.npz", **{**good, "train_images": images.astype(float)})
@@ -359,7 +433,7 @@ def test_a_full_disk_leaves_nothing_half_written(command, monkeypatch, folder, c
     with pytest.raises(SystemExit) as stop:
         command(*QUICK, "seed=77")
     assert stop.value.code == 1
-    assert "error: [Errno 28] No space left on device" in capsys.readouterr().err
+    assert "error: cannot write: No space left on device. Make room" in capsys.readouterr().err
     monkeypatch.undo()
     assert load_runs(folder / "outputs", seed=77).empty
 

@@ -130,8 +130,12 @@ def test_checkpoint_delta_refuses_theta_itself_and_other_architectures():
     of = landscape("batchnorm")
     with pytest.raises(ValueError, match="is θ itself"):
         CheckpointDelta(of.model.state_dict()).directions(of, 1, generator=torch.Generator())
-    with pytest.raises(ValueError, match=r"missing \['conv.weight'"):
+    with pytest.raises(ValueError, match=r"does not fit BatchNormNet; missing: conv\.weight"):
         CheckpointDelta(build("mlp").state_dict()).directions(of, 1, generator=torch.Generator())
+    with pytest.raises(ValueError, match=r"unexpected: extra\.weight"):
+        CheckpointDelta({**other_weights(), "extra.weight": torch.zeros(1)}).directions(
+            of, 1, generator=torch.Generator()
+        )
     with pytest.raises(ValueError, match="between 1 and 1"):
         CheckpointDelta(other_weights()).directions(of, 2, generator=torch.Generator())
 
@@ -231,9 +235,16 @@ def test_from_file_names_what_is_wrong(tmp_path, stored):
     np.savez(flat, np.zeros(of.space.size))
     with pytest.raises(ValueError, match="norm zero"):
         read(flat)
+    for content in ("text", {"a": "b"}, {"vectors": None}, {"names": 5}):
+        torch.save(content, tmp_path / "odd.pt")
+        with pytest.raises(ValueError, match="must hold one array per parameter name"):
+            read(tmp_path / "odd.pt")
+    torch.save({"model": {}, "optimizer": {}}, tmp_path / "training.pt")
+    with pytest.raises(ValueError, match="is a checkpoint, no direction: use direction=checkpoint"):
+        read(tmp_path / "training.pt")
     foreign = tmp_path / "foreign.pt"
     torch.save({"vectors": torch.ones(1, of.space.size), "names": ["a", "b"]}, foreign)
-    with pytest.raises(ValueError, match=r"a where the model has 1\.weight"):
+    with pytest.raises(ValueError, match=r"a, b … where the model has 1\.weight"):
         read(foreign)
 
 

@@ -1,8 +1,10 @@
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
 from cases import (
+    MODELS,
     assert_unchanged,
     build,
     direction,
@@ -126,7 +128,7 @@ def test_the_plotted_loss_is_that_of_the_data_alone():
     assert float(curve.loss[curve.origin]) == pytest.approx(float(expected), rel=1e-12)
 
 
-@pytest.mark.parametrize("name", ["mlp", "batchnorm", "tied", "partly_used"])
+@pytest.mark.parametrize("name", MODELS)
 def test_evaluator_leaves_the_model_unchanged(name):
     of = landscape(name)
     of.model.train()
@@ -198,6 +200,22 @@ def test_journal_of_something_else_is_refused(tmp_path):
     ):
         with pytest.raises(ValueError, match="other directions, grid, model or data"):
             evaluator(other, journal=journal).curve(along, alphas)
+
+
+def test_journal_of_other_test_examples_is_refused(tmp_path):
+    of = landscape("mlp")
+    journal = tmp_path / "points.csv"
+    for seed, expectation in ((2, nullcontext()), (3, pytest.raises(ValueError, match="other"))):
+        with expectation:
+            test = [examples(30, seed=seed)]
+            evaluator(of, test=test, journal=journal).curve(direction(of), ALPHAS)
+
+
+def test_a_direction_may_have_another_dtype():
+    of = Landscape(build("mlp", torch.float32), nn.CrossEntropyLoss(), loader(dtype=torch.float32))
+    vector = direction(of).vector
+    curves = [evaluator(of).curve(Direction(v, "x"), ALPHAS) for v in (vector, vector.double())]
+    assert torch.equal(curves[0].loss, curves[1].loss)
 
 
 def test_journal_keeps_values_exactly(tmp_path):

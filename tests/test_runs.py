@@ -53,6 +53,31 @@ def test_content_of_a_file_counts_and_not_its_name(tmp_path):
     assert run_directory({**CONFIG, "checkpoint": str(second)}, KEYS) != a
 
 
+def test_machine_keys_of_a_data_set_do_not_count():
+    data = {"_target_": "x", "name": "cifar10", "root": "data", "download": True, "seed": 0}
+    base = run_directory({**CONFIG, "data": data}, KEYS)
+    for change in ({"root": "/elsewhere"}, {"download": False}, {"cache": "x"}):
+        assert run_directory({**CONFIG, "data": {**data, **change}}, KEYS) == base
+    assert run_directory({**CONFIG, "data": {**data, "seed": 1}}, KEYS) != base
+    folders = [{"_target_": "x", "root": root} for root in ("a/cub", "b/cub")]
+    assert len({run_directory({**CONFIG, "data": folder}, KEYS) for folder in folders}) == 2
+
+
+def test_records_are_plain_json_and_names_may_have_hyphens(tmp_path):
+    config = {**CONFIG, "model": {"name": "my-net"}}
+    run = Run(tmp_path / run_directory(config, KEYS), config)
+    run.finish({"a": [float("nan"), {"b": float("inf")}], "c": 1.5}, device="cpu")
+    text = run.record.read_text()
+    assert "NaN" not in text
+    assert "Infinity" not in text
+    (row,) = load_runs(tmp_path).itertuples()
+    assert (row.model, row.data) == ("my-net", "digits")
+    assert row.metrics == {"a": [None, {"b": None}], "c": 1.5}
+    run.record.write_text("{")
+    with pytest.raises(ValueError, match=r"run.json is damaged: remove it"):
+        load_runs(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("data", "name"),
     [

@@ -23,7 +23,7 @@ def network(seed=0, batchnorm=False):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         layers = [nn.Flatten(), nn.Linear(64, 16)]
-        layers += [nn.BatchNorm1d(16)] if batchnorm else []
+        layers += [nn.BatchNorm1d(16), nn.Dropout(0.1)] if batchnorm else []
         return nn.Sequential(*layers, nn.ReLU(), nn.Linear(16, 10))
 
 
@@ -51,6 +51,7 @@ def test_training_learns_and_leaves_checkpoints(tmp_path):
         "epoch_0002.pt",
         "epoch_0008.pt",
         "history.csv",
+        "resume.pt",
     ]
     content = torch.load(checkpoint_path(tmp_path, 8), weights_only=True)
     assert content["epoch"] == 8
@@ -113,7 +114,6 @@ def test_killed_training_ends_with_the_same_weights(tmp_path, monkeypatch, optim
     assert (tmp_path / "killed/resume.pt").exists()
     resumed, history_resumed = fit(tmp_path / "killed", network(seed=7, batchnorm=True), **options)
     assert_same(whole.state_dict(), resumed.state_dict())
-    assert not (tmp_path / "killed/resume.pt").exists()
     columns = ["epoch", "lr", "train_loss", "test_loss"]
     pd.testing.assert_frame_equal(history[columns], history_resumed[columns])
 
@@ -122,6 +122,43 @@ def test_diverging_training_is_stopped_and_leaves_no_checkpoint(tmp_path):
     with pytest.raises(DivergenceError, match=r"diverged in epoch \d+: loss .* Lower train.lr \(1"):
         fit(tmp_path, network(), lr=1e4)
     assert not list(tmp_path.glob("*.pt"))
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_an_overflow_of_the_last_step_is_a_divergence(tmp_path, epochs):
+    """The losses of an epoch are taken before its steps: the first one is always harmless."""
+    with pytest.raises(DivergenceError):
+        fit(tmp_path, network(), epochs=epochs, batch_size=2000, lr=1e30)
+    assert not list(tmp_path.glob("*.pt"))
+
+
+def test_test_metrics_are_those_of_the_model_in_eval_mode(tmp_path):
+    model, history = fit(tmp_path)
+    with torch.no_grad():
+        outputs = model.eval()(DIGITS.test.inputs)
+    expected = F.cross_entropy(outputs, DIGITS.test.labels).item()
+    assert history["test_loss"].iloc[-1] == pytest.approx(expected, rel=1e-5)
+    accuracy = (outputs.argmax(1) == DIGITS.test.labels).double().mean().item()
+    assert history["test_accuracy"].iloc[-1] == pytest.approx(accuracy)
+
+
+def test_dropout_follows_the_seed_and_the_global_generator_is_left_alone(tmp_path):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    a, _ = fit(tmp_path / "a")
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(6)
+    b, _ = fit(tmp_path / "b")
+    assert_same(a.state_dict(), b.state_dict())
+
+
+def test_a_training_that_is_done_is_not_done_again(tmp_path, monkeypatch):
+    """It may have been killed before anybody noted that it was done."""
+    a, history = fit(tmp_path)
+    monkeypatch.setattr(trainer, "_train_epoch", None)
+    b, again = fit(tmp_path, network(seed=3, batchnorm=True))
+    assert_same(a.state_dict(), b.state_dict())
+    pd.testing.assert_frame_equal(history, again)
 
 
 def test_bf16_trains_too(tmp_path):

@@ -10,7 +10,7 @@ from torch.linalg import vector_norm
 
 from mining.directions.base import Direction, DirectionSource, as_normalization, check_num
 from mining.landscape import Landscape
-from mining.models.checkpoints import load_state_dict
+from mining.models import fitting_state
 from mining.normalization import Name, Normalization
 
 
@@ -31,6 +31,9 @@ class CheckpointDelta(DirectionSource):
     label: str = "checkpoint"
     normalization: Normalization | Name = "none"
 
+    def __post_init__(self) -> None:
+        as_normalization(self.normalization)
+
     def directions(
         self, landscape: Landscape, num: int, *, generator: torch.Generator
     ) -> list[Direction]:
@@ -44,13 +47,9 @@ class CheckpointDelta(DirectionSource):
                 another architecture.
         """
         check_num(num, 1, " for the difference of two checkpoints")
-        tensors = (
-            self.checkpoint
-            if isinstance(self.checkpoint, Mapping)
-            else load_state_dict(Path(self.checkpoint))
-        )
         space, theta = landscape.space, landscape.theta
-        other = space.flatten({n: tensors[n] for n in space.names if n in tensors}).to(theta)
+        state = fitting_state(landscape.model, self.checkpoint)
+        other = space.flatten({name: state[name] for name in space.names}).to(theta)
         delta = other - theta
         if not delta.any():
             raise ValueError(f"The checkpoint {self.label} is θ itself: there is no direction.")

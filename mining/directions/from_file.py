@@ -1,6 +1,5 @@
 """A user's own direction."""
 
-import pickle
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from mining.directions.base import Direction, DirectionSource, as_normalization, check_num
 from mining.landscape import Landscape
+from mining.models import read_tensors
 from mining.normalization import Name, Normalization
 from mining.parameters import ParameterSpace
 
@@ -32,6 +32,9 @@ class FromFile(DirectionSource):
 
     path: str | Path
     normalization: Normalization | Name = "none"
+
+    def __post_init__(self) -> None:
+        as_normalization(self.normalization)
 
     def directions(
         self, landscape: Landscape, num: int, *, generator: torch.Generator
@@ -56,39 +59,35 @@ class FromFile(DirectionSource):
 def _read(path: Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"direction.path: no file {path}.")
+    if path.suffix != ".npz":
+        return read_tensors(path)
     try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
-                return {name: arrays[name] for name in arrays}
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        zipfile.BadZipFile,
-        RuntimeError,
-        ValueError,
-        EOFError,
-    ) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"direction.path: cannot read {path} as .npz or .pt: {reason}") from error
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays}
+    except (zipfile.BadZipFile, ValueError, EOFError) as error:
+        raise ValueError(f"direction.path: cannot read {path} as .npz: {error}.") from error
 
 
 def _as_vectors(content: Any, space: ParameterSpace, path: Path) -> Tensor:
     """Return directions as the rows of a matrix, (K, D)."""
+    if isinstance(content, Mapping) and {"model", "optimizer"} <= set(content):
+        raise ValueError(
+            f"{path} is a checkpoint, no direction: use direction=checkpoint_delta "
+            f"direction.checkpoint={path}"
+        )
     if isinstance(content, Mapping) and "vectors" in content:
         names = tuple(map(str, content.get("names", space.names)))
         if names != space.names:
-            pairs = zip(names, space.names, strict=False)
-            differing = next(((a, b) for a, b in pairs if a != b), (len(names), len(space.names)))
             raise ValueError(
-                f"{path} is for other parameters: {differing[0]} where the model has "
-                f"{differing[1]}."
+                f"{path} is for other parameters: {', '.join(names[:3])} … where the model has "
+                f"{', '.join(space.names[:3])} …"
             )
         content = content["vectors"]
-    elif isinstance(content, Mapping) and (len(content) > 1 or set(content) <= set(space.names)):
-        content = space.flatten({name: torch.as_tensor(a) for name, a in content.items()})
     elif isinstance(content, Mapping):
-        (content,) = content.values()
-    vectors = torch.as_tensor(content)
+        arrays = {name: _tensor(array, path) for name, array in content.items()}
+        single = len(arrays) == 1 and not set(arrays) <= set(space.names)
+        content = next(iter(arrays.values())) if single else space.flatten(arrays)
+    vectors = _tensor(content, path)
     vectors = vectors[None] if vectors.dim() == 1 else vectors
     if vectors.dim() != 2 or vectors.shape[1] != space.size or not vectors.is_floating_point():
         raise ValueError(
@@ -96,3 +95,14 @@ def _as_vectors(content: Any, space: ParameterSpace, path: Path) -> Tensor:
             f"{tuple(vectors.shape)} {vectors.dtype}."
         )
     return vectors
+
+
+def _tensor(value: Any, path: Path) -> Tensor:
+    if not isinstance(value, Tensor | np.ndarray) or (
+        isinstance(value, np.ndarray) and value.dtype.kind not in "fiu"
+    ):
+        raise ValueError(
+            f"{path} must hold one array per parameter name, or one flat array, got "
+            f"{type(value).__name__}."
+        )
+    return torch.as_tensor(value)

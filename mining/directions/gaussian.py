@@ -24,6 +24,9 @@ class Gaussian(DirectionSource):
 
     normalization: Normalization | Name = "model"
 
+    def __post_init__(self) -> None:
+        as_normalization(self.normalization)
+
     def directions(
         self, landscape: Landscape, num: int, *, generator: torch.Generator
     ) -> list[Direction]:

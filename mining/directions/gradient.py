@@ -29,6 +29,7 @@ class Gradient(DirectionSource):
     normalization: Normalization | Name = "none"
 
     def __post_init__(self) -> None:
+        as_normalization(self.normalization)
         if self.batch_size is not None and self.batch_size < 1:
             raise ValueError(f"direction.batch_size must be positive, got {self.batch_size}.")
 

@@ -1,6 +1,6 @@
 """Architectures, and the checkpoints that go with them."""
 
-from mining.models.checkpoints import load_state_dict, load_weights
+from mining.models.checkpoints import fitting_state, load_state_dict, load_weights, read_tensors
 from mining.models.cifar_resnet import CifarResNet
 from mining.models.cnn import CNN
 from mining.models.lenet import LeNet
@@ -14,7 +14,9 @@ __all__ = [
     "VGG",
     "CifarResNet",
     "LeNet",
+    "fitting_state",
     "load_state_dict",
     "load_weights",
+    "read_tensors",
     "torchvision_model",
 ]

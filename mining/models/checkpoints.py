@@ -43,14 +43,23 @@ def load_state_dict(path: str | Path) -> dict[str, Tensor]:
         FileNotFoundError: If there is no such file.
         ValueError: If it is damaged, no checkpoint, or holds something else than tensors.
     """
+    return _unwrap(read_tensors(path), str(path))
+
+
+def read_tensors(path: str | Path) -> Any:
+    """Read a file of ``torch.save``, unpickling nothing but tensors and plain containers.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged or holds anything else.
+    """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"No checkpoint {path.resolve()}.")
     try:
-        content = torch.load(path, weights_only=True, map_location="cpu")
+        return torch.load(path, weights_only=True, map_location="cpu")
     except _UNREADABLE as error:
         raise ValueError(f"cannot read {path} as a checkpoint: {_reason(error)}.") from error
-    return _unwrap(content, str(path))
 
 
 def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any]) -> None:
@@ -62,6 +71,23 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any]) -> No
     Args:
         model: The model, changed in place.
         source: A file for ``load_state_dict``, or what one holds.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it cannot be read, or names or shapes differ.
+    """
+    model.load_state_dict(fitting_state(model, source))
+
+
+def fitting_state(model: nn.Module, source: str | Path | Mapping[str, Any]) -> dict[str, Any]:
+    """Return the state dict of ``model`` with the values of a checkpoint of its architecture.
+
+    Args:
+        model: The model, left as it is.
+        source: A file for ``load_state_dict``, or what one holds.
+
+    Returns:
+        Tensors by name, as ``model.load_state_dict`` takes them.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -88,7 +114,7 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any]) -> No
         raise ValueError(f"{origin} does not fit {type(model).__name__}; {'; '.join(found)}.")
     # The model's own mapping carries the versions of its layers, which MNASNet insists on.
     own.update(given)
-    model.load_state_dict(own)
+    return own
 
 
 def _reason(error: Exception) -> str:

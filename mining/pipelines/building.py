@@ -52,4 +52,8 @@ def build_model(config: Config, dataset: Dataset) -> nn.Module:
         model: nn.Module = make(
             "model", options, input_shape=dataset.input_shape, num_classes=dataset.num_classes
         )
+    if not isinstance(model, nn.Module):
+        raise ValueError(
+            f"model: {options['_target_']} gives no module but {type(model).__name__}."
+        )
     return model.to(find_device(config))

@@ -5,6 +5,7 @@ import pydoc
 import types
 import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal, Union
 
 from hydra.utils import instantiate
@@ -23,8 +24,8 @@ _TOP_LEVEL: dict[str, Any] = {
     "num_threads": int | None,
     "outputs": str,
     "progress": bool,
-    "picture": Mapping[str, Any],
 }
+_PICTURE: dict[str, Any] = {"log_scale": bool, "loss_cap": float | None}
 
 
 def check_top_level(config: Mapping[str, Any]) -> None:
@@ -35,6 +36,10 @@ def check_top_level(config: Mapping[str, Any]) -> None:
     """
     for key, hint in _TOP_LEVEL.items():
         _check(key, config[key], hint)
+    if not isinstance(config["picture"], Mapping) or set(config["picture"]) != set(_PICTURE):
+        raise ValueError(f"picture has the keys {', '.join(_PICTURE)}, got {config['picture']}.")
+    for key, hint in _PICTURE.items():
+        _check(f"picture.{key}", config["picture"][key], hint)
     for key in ("batch_size", "num_threads"):
         if config[key] is not None and config[key] < 1:
             raise ValueError(f"{key} must be at least 1, got {config[key]}.")
@@ -55,6 +60,8 @@ def make(group: str, options: Mapping[str, Any], **known: Any) -> Any:
     Raises:
         ValueError: If a value has the wrong type or is none of what is allowed.
     """
+    if not isinstance(options, Mapping):
+        raise ValueError(f"{group} must be one of its options, got {options!r}.")
     target = target_of(options)
     signature = inspect.signature(target, eval_str=True)
     arguments = {k: v for k, v in known.items() if k in signature.parameters}
@@ -70,7 +77,10 @@ def make(group: str, options: Mapping[str, Any], **known: Any) -> Any:
         signature.bind(**arguments)
     except TypeError as error:
         raise ValueError(f"{group}: {options['_target_']}: {error}.") from error
-    return target(**arguments)
+    try:
+        return target(**arguments)
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(f"{group}: {options['_target_']} refuses its options: {error}") from error
 
 
 def target_of(options: Mapping[str, Any]) -> Any:
@@ -111,8 +121,10 @@ def _fits(value: Any, hint: Any) -> bool:
     if isinstance(value, list):
         elements = [a for a in arguments if a is not Ellipsis]
         return origin is not None and all(_fits(item, elements[0]) for item in value)
-    # A mapping stands for an object that is made from it; a string may name a path.
-    return isinstance(value, Mapping | str)
+    if isinstance(value, str):
+        return hint is Path
+    # A mapping stands for an object that is made from it.
+    return isinstance(value, Mapping) and hint not in (bool, str, int, float, type(None))
 
 
 def _describe(hint: Any) -> str:

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mining.batchnorm import BatchNormPolicy, norm_layers
 from mining.data import Dataset
 from mining.directions import DirectionSource
-from mining.landscape import Batch, Landscape
+from mining.landscape import Landscape
 from mining.models import load_weights
 from mining.pipelines.building import Config, build_model, load_data
 from mining.pipelines.schema import make, target_of
@@ -28,7 +28,7 @@ class Setting:
 
     dataset: Dataset
     landscape: Landscape
-    test: list[Batch] | None  # the second split of split=both
+    test: list[tuple[Tensor, Tensor]] | None  # the second split of split=both
     generator: torch.Generator
 
 
@@ -38,6 +38,8 @@ def build_setting(config: Config) -> Setting:
     Raises:
         ValueError: If a value is out of its range, or model, weights and data do not fit.
     """
+    if config["checkpoint"] is not None and config["epoch"] is not None:
+        raise ValueError("epoch is that of a training: leave it out with checkpoint=FILE.")
     if config["checkpoint"] is not None and not Path(config["checkpoint"]).is_file():
         raise FileNotFoundError(f"checkpoint: no file {config['checkpoint']}.")
     dtype = _DTYPES[config["precision"]]
@@ -54,6 +56,11 @@ def build_setting(config: Config) -> Setting:
     main: Literal["train", "test"] = "test" if config["split"] == "test" else "train"
     recalibration = None
     if policy.mode == "recalibrate" and main == "test" and norm_layers(model):
+        if dataset.train is None:
+            raise ValueError(
+                f"{dataset.name} has no training images to recalibrate batch norm on: use "
+                "batchnorm=frozen."
+            )
         recalibration = dataset.split("train").batches(config["batch_size"])
     landscape = Landscape(
         model,
@@ -90,5 +97,7 @@ def build_source(config: Config, key: str) -> DirectionSource:
             path = find_checkpoint(config, epoch=epoch, seed=seed)
             mark = "E'" if independent else "E"
             options |= {"checkpoint": str(path), "label": f"{mark}={int(path.stem[-4:])}"}
-    source: DirectionSource = make(key, options, **known)
+    source = make(key, options, **known)
+    if not isinstance(source, DirectionSource):
+        raise ValueError(f"{key}: {options['_target_']} gives no DirectionSource.")
     return source

@@ -3,6 +3,9 @@
 import logging
 from pathlib import Path
 
+from torch import nn
+
+from mining.landscape import Landscape
 from mining.pipelines import PIPELINE_KEYS
 from mining.pipelines.building import Config, build_model, load_data
 from mining.pipelines.schema import make
@@ -18,6 +21,8 @@ def run(config: Config, run: Run) -> None:
     settings = make("train", config["train"])
     dataset = load_data(config)
     model = build_model(config, dataset)
+    # Refuses, before anything is written, a model that does not fit the data.
+    Landscape(model, nn.CrossEntropyLoss(), dataset.split("train").batches(2)[:1])
     history = train(
         model,
         dataset,
@@ -36,6 +41,7 @@ def run(config: Config, run: Run) -> None:
         },
         device=str(dataset.split("train").inputs.device),
     )
+    (run.directory / "resume.pt").unlink()
 
 
 def draw(directory: Path, config: Config) -> None:

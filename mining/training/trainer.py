@@ -1,6 +1,7 @@
 """Training that leaves checkpoints and can be interrupted."""
 
 import io
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ class _State:
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
+    device: torch.device
     order: torch.Generator  # of the examples, on the CPU
     augmentation: torch.Generator  # on the device
     epoch: int = 0
@@ -48,18 +50,29 @@ class _State:
                 "history": self.history,
                 "order": self.order.get_state(),
                 "augmentation": self.augmentation.get_state(),
+                "dropout": self._global_states(),
             },
             buffer,
         )
         write_atomically(path, buffer.getbuffer())
 
-    def load(self, path: Path, device: torch.device) -> None:
-        content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    def load(self, path: Path) -> None:
+        content: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
         self.model.load_state_dict(content["model"])
         self.optimizer.load_state_dict(content["optimizer"])
         self.order.set_state(content["order"].cpu())
         self.augmentation.set_state(content["augmentation"].cpu())
         self.epoch, self.history = content["epoch"], content["history"]
+        torch.set_rng_state(content["dropout"][0].cpu())
+        for state in content["dropout"][1:]:
+            torch.cuda.set_rng_state(state.cpu(), self.device)
+
+    def _global_states(self) -> list[Tensor]:
+        """Return the states of the global generators, from which dropout and its like draw."""
+        states = [torch.get_rng_state()]
+        return states + (
+            [torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else []
+        )
 
 
 def checkpoint_path(directory: Path, epoch: int) -> Path:
@@ -79,7 +92,8 @@ def train(
     """Train ``model`` in place with cross-entropy, and keep checkpoints.
 
     A training that was killed goes on from the last state on disk, and ends with the same
-    weights as one that was not.
+    weights as one that was not. That state, ``resume.pt``, stays: delete it when the result is
+    safe.
 
     Args:
         model: The initialized model, on the device of the data.
@@ -87,7 +101,8 @@ def train(
         settings: The recipe.
         directory: Gets ``epoch_<epoch>.pt`` (model, optimizer moments, epoch, metrics) for every
             kept epoch and ``history.csv``.
-        seed: Of the order of examples and of augmentation.
+        seed: Of the order of examples, of augmentation and of dropout. The global generators
+            are afterwards as they were.
         progress: Whether to draw a progress bar on stderr.
 
     Returns:
@@ -96,8 +111,8 @@ def train(
         are test examples), ``seconds``.
 
     Raises:
-        DivergenceError: If the loss overflows, or its mean over an epoch exceeds ten times that
-            of the first batch. Checkpoints are deleted then.
+        DivergenceError: If the mean loss of an epoch exceeds ten times that of the first batch,
+            or it, a weight or the test loss overflows. Checkpoints are deleted then.
     """
     examples = dataset.split("train")
     device = examples.inputs.device
@@ -105,14 +120,28 @@ def train(
     state = _State(
         model,
         settings.make_optimizer(trainable),
+        device,
         torch.Generator().manual_seed(seed),
         torch.Generator(device).manual_seed(seed),
     )
-    resume = directory / "resume.pt"
-    if resume.exists():
-        state.load(resume, device)
-    elif 0 in settings.kept_epochs:
-        state.save(checkpoint_path(directory, 0))
+    with (
+        torch.random.fork_rng([device] if device.type == "cuda" else []),
+        torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False),
+    ):
+        torch.manual_seed(seed)  # dropout knows no other generator
+        resume = directory / "resume.pt"
+        if resume.exists():
+            state.load(resume)
+        elif 0 in settings.kept_epochs:
+            state.save(checkpoint_path(directory, 0))
+        _run_epochs(state, dataset, settings, directory, progress=progress)
+    return _table(state.history)
+
+
+def _run_epochs(
+    state: _State, dataset: Dataset, settings: TrainingSettings, directory: Path, *, progress: bool
+) -> None:
+    """Train from the epoch of ``state`` to the last."""
     test = None if dataset.test is None else dataset.test.batches(1000)
     saved = time.monotonic()
     bar = tqdm(
@@ -124,37 +153,45 @@ def train(
         disable=not progress,
         dynamic_ncols=True,
     )
-    with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
-        for epoch in bar:
-            started = time.monotonic()
-            row = {"epoch": epoch + 1, "lr": settings.learning_rate(epoch)}
-            row |= _train_epoch(state, examples, settings, row["lr"])
-            first = state.history[0]["first_loss"] if state.history else row["first_loss"]
-            if not row["train_loss"] <= 10 * first:  # also where it is nan
-                for path in directory.glob("*.pt"):
-                    path.unlink()
-                raise DivergenceError(
-                    f"Training diverged in epoch {epoch + 1}: loss {row['train_loss']:.3g} after "
-                    f"{first:.3g} at the start. Lower train.lr ({settings.lr}) or train.momentum "
-                    f"({settings.momentum})."
-                )
-            if test is not None:
-                row |= _test(model, test)
-            row["seconds"] = time.monotonic() - started
-            state.history.append(row)
-            state.epoch = epoch + 1
-            write_atomically(directory / "history.csv", _table(state.history).to_csv(index=False))
-            if state.epoch in settings.kept_epochs:
-                state.save(checkpoint_path(directory, state.epoch))
-            if state.epoch in settings.kept_epochs or time.monotonic() - saved > _SAVE_INTERVAL:
-                state.save(resume)
-                saved = time.monotonic()
-            shown: dict[str, object] = {
-                k: f"{row[k]:.3f}" for k in ("train_loss", "test_accuracy") if k in row
-            }
-            bar.set_postfix(shown, refresh=False)
-    resume.unlink(missing_ok=True)
-    return _table(state.history)
+    for epoch in bar:
+        started = time.monotonic()
+        row = {"epoch": epoch + 1, "lr": settings.learning_rate(epoch)}
+        row |= _train_epoch(state, dataset.split("train"), settings, row["lr"])
+        if test is not None:
+            row |= _test(state.model, test)
+        row["seconds"] = time.monotonic() - started
+        state.history.append(row)
+        state.epoch = epoch + 1
+        if _diverged(state):
+            for path in directory.glob("*.pt"):
+                path.unlink()
+            raise DivergenceError(
+                f"Training diverged in epoch {state.epoch}: loss {row['train_loss']:.3g} after "
+                f"{state.history[0]['first_loss']:.3g} at the start. Lower train.lr "
+                f"({settings.lr}) or train.momentum ({settings.momentum})."
+            )
+        write_atomically(directory / "history.csv", _table(state.history).to_csv(index=False))
+        if state.epoch in settings.kept_epochs:
+            state.save(checkpoint_path(directory, state.epoch))
+        if state.epoch in settings.kept_epochs or time.monotonic() - saved > _SAVE_INTERVAL:
+            state.save(directory / "resume.pt")
+            saved = time.monotonic()
+        shown: dict[str, object] = {
+            k: f"{row[k]:.3f}" for k in ("train_loss", "test_accuracy") if k in row
+        }
+        bar.set_postfix(shown, refresh=False)
+
+
+def _diverged(state: _State) -> bool:
+    """Tell whether the last epoch left the scale of the first batch, or anything overflowed."""
+    row, limit = state.history[-1], 10 * state.history[0]["first_loss"]
+    values = (row["train_loss"], row.get("test_loss", 0.0))
+    tensors = state.model.state_dict().values()
+    return not (
+        values[0] <= limit
+        and all(map(math.isfinite, values))
+        and all(bool(tensor.isfinite().all()) for tensor in tensors)
+    )
 
 
 def _table(history: list[dict[str, float]]) -> pd.DataFrame:

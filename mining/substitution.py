@@ -1,0 +1,55 @@
+"""Other tensors in place of a model's own, for the time of some forward passes."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """One place in which a module keeps a tensor."""
+
+    store: dict[str, Tensor | None]  # the module's parameters or buffers
+    key: str
+    name: str  # of the tensor: the first of the names under which it is reachable
+
+
+class Substitution:
+    """Puts given tensors into a model and takes them out again.
+
+    Tensors go by the first of the names under which the model reaches them. A tensor that several
+    modules share, or a module that occurs twice, is substituted everywhere and restored
+    everywhere; ``torch.func.functional_call`` leaves a model with a repeated module displaced.
+
+    Args:
+        model: The model.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._slots: list[_Slot] = []
+        first_names: dict[int, str] = {}
+        for prefix, module in model.named_modules():
+            for store in (module._parameters, module._buffers):
+                for key, tensor in store.items():
+                    if tensor is not None:
+                        name = f"{prefix}.{key}" if prefix else key
+                        name = first_names.setdefault(id(tensor), name)
+                        self._slots.append(_Slot(store, key, name))
+
+    @contextmanager
+    def __call__(self, tensors: Mapping[str, Tensor]) -> Iterator[None]:
+        """Use ``tensors`` instead of the model's own of the same names.
+
+        The model's own are back on leaving, also after an exception.
+        """
+        own = [slot.store[slot.key] for slot in self._slots]
+        try:
+            for slot in self._slots:
+                if slot.name in tensors:
+                    slot.store[slot.key] = tensors[slot.name]
+            yield
+        finally:
+            for slot, tensor in zip(self._slots, own, strict=True):
+                slot.store[slot.key] = tensor
