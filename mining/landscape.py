@@ -2,20 +2,18 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812  (the name under which everybody knows it)
 
 from mining.batchnorm import BatchNormPolicy, Mode, modes, norm_layers, recalibrate
+from mining.criterion import Criterion, LossFunction
 from mining.parameters import ParameterSpace
 from mining.substitution import Substitution
-
-LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 
 class Batch(NamedTuple):
@@ -71,6 +69,7 @@ class Landscape:
     ) -> None:
         self.model = model
         self.loss_fn = loss_fn
+        self._criterion = Criterion(loss_fn)
         self.batchnorm = (
             batchnorm if isinstance(batchnorm, BatchNormPolicy) else BatchNormPolicy(batchnorm)
         )
@@ -91,7 +90,7 @@ class Landscape:
     def hold(self, loader: Iterable[tuple[Tensor, Tensor]]) -> list[Batch]:
         """Read batches once and keep them on the model's device.
 
-        A batch of one example, which has no variance to normalize by, joins the one before it.
+        A last batch of one example, which has no variance to normalize by, joins its neighbour.
 
         Raises:
             ValueError: If there is none, one is not a pair of tensors of equal length, or a label
@@ -101,22 +100,21 @@ class Landscape:
         for batch in loader:
             if not (
                 isinstance(batch, list | tuple)
-                and len(batch) >= 2
-                and all(isinstance(item, Tensor) for item in batch[:2])
+                and len(batch) == 2
+                and all(isinstance(item, Tensor) for item in batch)
                 and len(batch[0]) == len(batch[1])
             ):
                 raise ValueError(
                     "A batch must be a pair of tensors (inputs, targets) of equal length, "
                     f"got {type(batch).__name__}. Wrap the loader, or the model, to make it so."
                 )
-            inputs, targets = batch[0].to(self.device), batch[1].to(self.device)
-            if len(inputs) == 1 and pairs and pairs[-1][0].shape[1:] == inputs.shape[1:]:
-                before = pairs.pop()
-                inputs, targets = torch.cat([before[0], inputs]), torch.cat([before[1], targets])
-            pairs.append((inputs, targets))
+            pairs.append((batch[0].to(self.device), batch[1].to(self.device)))
         if not pairs:
             raise ValueError("The loader is empty: at least one batch is needed.")
-        batches = [Batch(*pair, *self._weigh(pair[1])) for pair in pairs]
+        if len(pairs) > 1 and len(pairs[-1][0]) == 1:
+            last_two = [pairs.pop(-2), pairs.pop()]
+            pairs.append((torch.cat([x for x, _ in last_two]), torch.cat([y for _, y in last_two])))
+        batches = [Batch(*pair, *self._criterion.weigh(pair[1])) for pair in pairs]
         self._check_labels(batches)
         return batches
 
@@ -128,7 +126,11 @@ class Landscape:
     @property
     def chance_loss(self) -> float | None:
         """The cross-entropy log C of guessing among C classes; ``None`` for another loss."""
-        return math.log(self._num_classes) if self._cross_entropy and self._num_classes else None
+        return (
+            math.log(self._num_classes)
+            if self._criterion.cross_entropy and self._num_classes
+            else None
+        )
 
     def statistics(self, theta: Tensor) -> dict[str, Tensor]:
         """Find the buffers with which to evaluate at ``theta``.
@@ -174,7 +176,7 @@ class Landscape:
                     outputs = self._forward(inputs)
                     total += self.loss_fn(outputs, targets).double() * weight
                     if self._num_classes:
-                        kept = targets != self._ignored
+                        kept = targets != self._criterion.ignored
                         correct += (kept & (outputs.argmax(1) == targets)).sum()
         weight = sum(batch.weight for batch in batches)
         counted = sum(batch.counted for batch in batches)
@@ -254,11 +256,10 @@ class Landscape:
         Returns:
             64 hexadecimal digits, the same in every process.
         """
-        described = (self.batchnorm, self._autocast, self.model, self._describe_loss())
+        described = (self.batchnorm, self._autocast, self.model, self._criterion.describe())
         digest = hashlib.sha256(repr(described).encode())
         tensors = [self.theta, *self._frozen.values(), *self._buffers.values()]
-        if isinstance(self.loss_fn, nn.Module):
-            tensors += self.loss_fn.state_dict().values()
+        tensors += self._criterion.tensors()
         for batch in (*self.batches, *also):
             tensors += [batch.inputs, batch.targets]
         for tensor in tensors + self._recalibration:
@@ -266,12 +267,6 @@ class Landscape:
             content = tensor.detach().cpu().contiguous().reshape(-1)
             digest.update(content.view(torch.uint8).numpy().data)
         return digest.hexdigest()
-
-    def _describe_loss(self) -> list[object]:
-        kind = self.loss_fn if hasattr(self.loss_fn, "__qualname__") else type(self.loss_fn)
-        settings = vars(self.loss_fn) if isinstance(self.loss_fn, nn.Module) else {}
-        plain = {k: v for k, v in settings.items() if isinstance(v, bool | int | float | str)}
-        return [getattr(kind, "__module__", ""), getattr(kind, "__qualname__", ""), plain]
 
     def _tensors(self, theta: Tensor, buffers: dict[str, Tensor]) -> dict[str, Tensor]:
         return {**self.space.unflatten(theta), **self._frozen, **buffers}
@@ -307,30 +302,8 @@ class Landscape:
         subset = torch.cat(inputs)[chosen.to(self.device)]
         return list(subset.tensor_split(math.ceil(wanted / len(inputs[0]))))
 
-    @property
-    def _cross_entropy(self) -> bool:
-        return self.loss_fn is F.cross_entropy or isinstance(self.loss_fn, nn.CrossEntropyLoss)
-
-    @property
-    def _ignored(self) -> int:
-        """The target that a loss leaves out, -100 where nothing else is said."""
-        ignored: int = getattr(self.loss_fn, "ignore_index", -100)
-        return ignored
-
-    def _weigh(self, targets: Tensor) -> tuple[float, int]:
-        """Return the denominator of a batch's mean loss, and how many targets count."""
-        indices = not targets.is_floating_point() and (
-            self._cross_entropy or isinstance(self.loss_fn, nn.NLLLoss)
-        )
-        class_weights: Tensor | None = getattr(self.loss_fn, "weight", None)
-        if not indices or (class_weights is None and self._ignored not in targets):
-            return float(len(targets)), len(targets)
-        kept = targets[targets != self._ignored]
-        weight = len(kept) if class_weights is None else class_weights.to(kept.device)[kept].sum()
-        return float(weight), len(kept)
-
     def _check_labels(self, batches: Sequence[Batch]) -> None:
-        if self._cross_entropy and self._num_classes:
+        if self._criterion.cross_entropy and self._num_classes:
             largest = max(int(batch.targets.max()) for batch in batches)
             if largest >= self._num_classes:
                 raise ValueError(

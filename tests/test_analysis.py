@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from analysis import fig05, fig06, gallery
+from analysis.records import run_script
 from mining.__main__ import main
 
 QUICK = ("data=digits", "data.num_examples=100", "train.epochs=2", "train.checkpoints=[0,1]")
@@ -71,3 +72,11 @@ def test_fig06_compares_the_descents(outputs, tmp_path, monkeypatch, capsys):
 def test_missing_runs_name_the_command_that_makes_them(script, tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="Make it: python -m mining experiment="):
         call(script, monkeypatch, "--outputs", tmp_path)
+
+
+def test_a_script_says_in_one_line_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["gallery", "--outputs", str(tmp_path)])
+    with pytest.raises(
+        SystemExit, match=r"^error: No finished run in .* Make it: python -m mining"
+    ):
+        run_script(gallery.main)

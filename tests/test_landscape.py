@@ -322,6 +322,19 @@ def test_class_weights_and_ignored_targets_are_averaged_over_all_examples(option
     assert float(found.accuracy) == pytest.approx(float(accuracy))
 
 
+def test_ignored_tokens_of_sequences_are_averaged_over_all_tokens():
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(10, 4, 7, generator=generator, dtype=torch.float64)
+    targets = torch.randint(3, (10, 7), generator=generator)
+    targets[:5, 2:] = -100  # padding, in the first batch alone
+    model = nn.Conv1d(4, 3, 1).double()
+    batches = list(zip(inputs.split(5), targets.split(5), strict=True))
+    for loss_fn in (nn.CrossEntropyLoss(), F.cross_entropy):
+        of = Landscape(model, loss_fn, batches)
+        expected = F.cross_entropy(model(inputs), targets).item()
+        assert float(of.loss(of.theta)) == pytest.approx(expected, rel=1e-12)
+
+
 def test_a_batch_of_one_joins_its_neighbour():
     of = Landscape(build("shared"), nn.CrossEntropyLoss(), loader(batch_size=23))  # 23, 23, 23, 1
     assert [len(batch.inputs) for batch in of.batches] == [23, 23, 24]

@@ -1,0 +1,62 @@
+"""What a loss function tells about itself."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  (the name under which everybody knows it)
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """A loss function, and how its mean over a batch weighs against that over another."""
+
+    loss_fn: LossFunction
+
+    @property
+    def cross_entropy(self) -> bool:
+        """Whether it is the cross-entropy of class scores."""
+        return self.loss_fn is F.cross_entropy or isinstance(self.loss_fn, nn.CrossEntropyLoss)
+
+    @property
+    def ignored(self) -> int:
+        """The target that is left out, -100 where nothing else is said."""
+        ignored: int = getattr(self.loss_fn, "ignore_index", -100)
+        return ignored
+
+    def weigh(self, targets: Tensor) -> tuple[float, int]:
+        """Find the denominator of the mean loss over a batch.
+
+        Args:
+            targets: Shape ``(B, ...)``.
+
+        Returns:
+            The denominator, the number of targets where neither class weights nor ignored ones
+            matter, and the number of targets that are not ignored.
+        """
+        indices = not targets.is_floating_point() and (
+            self.cross_entropy or isinstance(self.loss_fn, nn.NLLLoss)
+        )
+        class_weights: Tensor | None = getattr(self.loss_fn, "weight", None)
+        if not indices:
+            return float(len(targets)), len(targets)
+        if class_weights is None and self.ignored not in targets:
+            return float(targets.numel()), targets.numel()
+        kept = targets[targets != self.ignored]
+        weight = len(kept) if class_weights is None else class_weights.to(kept.device)[kept].sum()
+        return float(weight), len(kept)
+
+    def describe(self) -> list[object]:
+        """Name the loss and its plain settings, the same in every process."""
+        kind = self.loss_fn if hasattr(self.loss_fn, "__qualname__") else type(self.loss_fn)
+        settings = vars(self.loss_fn) if isinstance(self.loss_fn, nn.Module) else {}
+        plain = {k: v for k, v in settings.items() if isinstance(v, bool | int | float | str)}
+        return [getattr(kind, "__module__", ""), getattr(kind, "__qualname__", ""), plain]
+
+    def tensors(self) -> list[Tensor]:
+        """List its own tensors, class weights for instance."""
+        return (
+            list(self.loss_fn.state_dict().values()) if isinstance(self.loss_fn, nn.Module) else []
+        )
