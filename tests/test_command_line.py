@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -296,6 +297,32 @@ def test_interrupted_run_goes_on(command, monkeypatch, folder, capsys):
     )
     assert command(*arguments) == unfinished
     assert len(calls) == 8 + 21 - 7
+
+
+def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(command, folder):
+    arguments = (*QUICK, "model=cifar_resnet8", "grid.num=301", "seed=9", "num_threads=1")
+    running = subprocess.Popen(
+        [sys.executable, "-m", "mining", *arguments], cwd=folder, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        journals = [
+            path
+            for path in (folder / "outputs/curve/cifar_resnet8-digits").glob("*/points.csv")
+            if not (path.parent / "run.json").exists()
+        ]
+        if journals and len(journals[0].read_text().splitlines()) > 20:
+            break
+        time.sleep(0.01)
+    running.kill()
+    running.wait()
+    (journal,) = journals
+    finished = len(journal.read_text().splitlines()) - 1
+    assert 20 <= finished < 301
+    assert command(*arguments) == journal.parent
+    undisturbed = command(*arguments, "outputs=undisturbed")
+    with np.load(journal.parent / "curves.npz") as a, np.load(undisturbed / "curves.npz") as b:
+        assert np.array_equal(a["loss"], b["loss"])
 
 
 def test_a_users_own_model_direction_and_data(command, folder, capsys):
