@@ -3,6 +3,7 @@
 python -m mining experiment=paper/fig06 && python -m analysis.fig06
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +16,37 @@ from mining.curves import Curve, load_curves
 from mining.plotting import save_figure, table
 
 _SCALES = (0.01, 0.1, 1.0)
-_STRETCH = 10  # the Gaussian's axis against the gradient's
+#: How far each direction is followed, in units of s.
+_STRETCH = {"Gradient": 1, "MostOverlapping": 10}
+#: What the curves of one picture must have in common.
+_POINT = ("model", "data", "train", "seed", "split", "batchnorm")
 
 
-def curves_of(runs: pd.DataFrame, source: str, scale: float) -> list[Curve]:
-    """Read the curves of the runs along one source over [-scale, scale]."""
-    return [
-        load_curves(Path(run.directory) / "curves.npz")[0]
-        for run in runs.itertuples()
-        if run.config["direction"]["_target_"].endswith(source)
-        and run.config["grid"]["high"] == scale
-    ]
+def complete_groups(runs: pd.DataFrame) -> dict[str, list[tuple[Curve, Curve]]]:
+    """Pair gradient and Gaussian curves at every θ that has both at every scale."""
+    groups: dict[str, dict[str, dict[float, Curve]]] = {}
+    for run in runs.itertuples():
+        name = f"{run.model}-{run.data}, {point_name(run.config)}"
+        point = json.dumps([name, *(run.config[key] for key in _POINT)], sort_keys=True)
+        source = run.config["direction"]["_target_"].rpartition(".")[2]
+        if source in _STRETCH:
+            curves = groups.setdefault(point, {}).setdefault(source, {})
+            scale = run.config["grid"]["high"] / _STRETCH[source]
+            curves[round(scale, 9)] = load_curves(Path(run.directory) / "curves.npz")[0]
+    return {
+        json.loads(point)[0]: [(found["Gradient"][s], found["MostOverlapping"][s]) for s in _SCALES]
+        for point, found in groups.items()
+        if all(set(_SCALES) <= set(found.get(source, {})) for source in _STRETCH)
+    }
 
 
 def draw_panel(axes: Axes, gradient: Curve, gaussian: Curve) -> dict[str, Any]:
     """Draw both and return by how much each descends."""
     axes.plot(gradient.alphas, gradient.loss, label="negative gradient")
     axes.plot(
-        gaussian.alphas / _STRETCH,
+        gaussian.alphas / _STRETCH["MostOverlapping"],
         gaussian.loss,
-        label=f"best Gaussian, {gaussian.info['angle']:.2f}°, α × {_STRETCH}",
+        label=f"best Gaussian, {gaussian.info['angle']:.2f}°, α × {_STRETCH['MostOverlapping']}",
     )
     axes.axvline(0, color="black", linestyle=":", linewidth=1)
     axes.legend(fontsize=7)
@@ -55,33 +67,22 @@ def main() -> None:
     options = parser(__doc__.split("\n")[0], "outputs/fig06.png").parse_args()
     command = "python -m mining experiment=paper/fig06"
     runs = find_runs(options.outputs, command, pipeline="curve")
-    points = {}
-    for run in runs.itertuples():
-        if run.config["direction"]["_target_"].endswith("MostOverlapping"):
-            points[f"{run.model}-{run.data}, {point_name(run.config)}"] = run.config
-    if not points:
-        raise FileNotFoundError(f"No finished run in {options.outputs}. Make it: {command}")
-    picture = Figure(figsize=(10, 3.0 * len(points)), layout="constrained")
+    groups = complete_groups(runs)
+    if not groups:
+        raise FileNotFoundError(
+            f"No point in {options.outputs} has a run at every s. Make them: {command}"
+        )
+    picture = Figure(figsize=(10, 3.0 * len(groups)), layout="constrained")
     rows = []
-    for line, (name, config) in enumerate(sorted(points.items())):
-        here = runs[[_same_point(run.config, config) for run in runs.itertuples()]]
-        for column, scale in enumerate(_SCALES):
-            gradient = curves_of(here, ".Gradient", scale)
-            gaussian = curves_of(here, ".MostOverlapping", scale * _STRETCH)
-            if not gradient or not gaussian:
-                raise FileNotFoundError(f"{name}: no run at s = {scale}. Make it: {command}")
-            axes = picture.add_subplot(len(points), 3, 3 * line + column + 1)
-            drops = draw_panel(axes, gradient[0], gaussian[0])
+    for line, (name, pairs) in enumerate(sorted(groups.items())):
+        for column, (scale, (gradient, gaussian)) in enumerate(zip(_SCALES, pairs, strict=True)):
+            axes = picture.add_subplot(len(groups), 3, 3 * line + column + 1)
+            drops = draw_panel(axes, gradient, gaussian)
             axes.set_title(f"{name}, s = {scale}", fontsize=9)
             rows.append({"point": name, "s": scale, **drops})
     print(table(rows))
     save_figure(picture, options.picture, dpi=options.dpi)
     print(options.picture)
-
-
-def _same_point(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    keys = ("model", "data", "checkpoint", "epoch", "train", "seed", "split", "batchnorm")
-    return all(a[key] == b[key] for key in keys)
 
 
 if __name__ == "__main__":

@@ -39,11 +39,13 @@ def rows(runs: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def departures(config: dict[str, Any]) -> list[str]:
-    """Name the normalization and the batch-norm policy of a run where they are not the defaults."""
+    """Name normalization, batch-norm policy, split and seed where they are not the defaults."""
     normalization = (config.get("normalization") or {}).get("name")
     policy = config["batchnorm"]["mode"]
     found = [f"norm: {normalization}"] if normalization else []
-    return found + ([f"batch norm: {policy}"] if policy != "recalibrate" else [])
+    found += [f"batch norm: {policy}"] if policy != "recalibrate" else []
+    found += [f"{config['split']} loss"] if config["split"] != "train" else []
+    return found + ([f"seed {config['seed']}"] if config["seed"] != 0 else [])
 
 
 def order(run: pd.Series) -> tuple[object, ...]:
@@ -94,7 +96,13 @@ def main() -> None:
     runs = find_runs(options.outputs, "python -m mining experiment=quickstart", pipeline="curve")
     for column in ("model", "data"):
         if getattr(options, column):
-            runs = runs[runs[column] == getattr(options, column)]
+            found = runs[runs[column] == getattr(options, column)]
+            if found.empty:
+                raise ValueError(
+                    f"no curve run with --{column} {getattr(options, column)}; there are "
+                    f"{', '.join(sorted(set(runs[column])))}."
+                )
+            runs = found
     runs = runs.loc[sorted(runs.index, key=lambda index: order(runs.loc[index]))]
     print(table(rows(runs)))
     save_figure(draw(runs, options.columns), options.picture, dpi=options.dpi)

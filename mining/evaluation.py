@@ -72,9 +72,9 @@ class Evaluator:
         test: A second set of examples, evaluated in the same pass with the same batch-norm
             statistics.
         progress: Whether to draw a progress bar on stderr.
-        journal: A file to which every finished point is written at once. After an interruption
-            the same call with the same file goes on from there; a file of other directions,
-            grid, model or data is refused.
+        journal: A file to which every finished point of one curve, set of curves or surface is
+            written at once. After an interruption the same call with the same file goes on from
+            there; a file of other directions, grid, model or data is refused.
     """
 
     def __init__(
@@ -83,12 +83,12 @@ class Evaluator:
         *,
         test: Iterable[tuple[Tensor, Tensor]] | None = None,
         progress: bool = True,
-        journal: Path | None = None,
+        journal: str | Path | None = None,
     ) -> None:
         self.landscape = landscape
         self._test = None if test is None else landscape.hold(test)
         self._progress = progress
-        self._journal = journal
+        self._journal = None if journal is None else Path(journal)
 
     def curve(self, direction: Direction, alphas: Tensor) -> Curve:
         """Evaluate along one direction.
@@ -99,13 +99,14 @@ class Evaluator:
                 missing.
 
         Returns:
-            Loss and accuracy at θ + αε; at α = 0 exactly those of θ.
+            Loss and accuracy at θ + αε; at α = 0 exactly those of θ under the landscape's
+            batch-norm policy.
         """
         return self.curves([direction], alphas)[0]
 
     def curves(self, directions: Sequence[Direction], alphas: Tensor) -> list[Curve]:
         """Evaluate along several directions; see ``curve``. θ itself is evaluated once."""
-        alphas = grid_with_origin(alphas)
+        alphas = grid_with_origin(torch.as_tensor(alphas))
         origin = int((alphas == 0).nonzero())
         points = [[0.0] * len(directions)]  # θ first: every direction shares it
         for k in range(len(directions)):
@@ -130,14 +131,14 @@ class Evaluator:
 
         Args:
             x: First direction, shape ``(D,)``.
-            y: Second direction, shape ``(D,)``; ``orthogonalize`` makes it orthogonal.
+            y: Second direction, shape ``(D,)``; ``y.orthogonal_to(x)`` is orthogonal.
             alphas: Points along ``x``, shape ``(A,)``; 0 is added where it is missing.
             betas: Points along ``y``, shape ``(B,)``; 0 is added where it is missing.
 
         Returns:
             Loss and accuracy at θ + αx + βy, shape ``(A, B)``.
         """
-        alphas, betas = grid_with_origin(alphas), grid_with_origin(betas)
+        alphas, betas = (grid_with_origin(torch.as_tensor(axis)) for axis in (alphas, betas))
         points = [[a, b] for a in alphas.tolist() for b in betas.tolist()]
         values = self._evaluate([x, y], points, "surface")
         names = _names([x, y])
@@ -237,7 +238,8 @@ class Journal:
             return
         if content.split("\n", 1)[0] != fingerprint:
             raise ValueError(
-                f"{path} holds points of other directions, grid, model or data. Remove it."
+                f"{path} holds points of other directions, grid, model or data. Give every "
+                "evaluation a file of its own, or remove this one."
             )
         if not content.endswith("\n"):
             path.write_text(content[: content.rindex("\n") + 1])

@@ -338,8 +338,9 @@ class Landscape:
             raise ValueError(f"The loss does not fit: {shapes}: {error}") from error
         if loss.shape != () or getattr(self.loss_fn, "reduction", "mean") != "mean":
             raise ValueError(
-                "loss_fn must return the mean over the batch, shape (): "
-                f"got shape {tuple(loss.shape)} for {shapes}. Use reduction='mean'."
+                "loss_fn must return the mean over the batch, with reduction='mean': got "
+                f"{getattr(self.loss_fn, 'reduction', 'no reduction')!r} and shape "
+                f"{tuple(loss.shape)} for {shapes}."
             )
         largest = max(int(b.targets.max()) for b in self.batches) if self._num_classes else 0
         # One output, or labels beyond the outputs, as of a Poisson loss: no scores of classes.

@@ -36,7 +36,7 @@ def draw_curves(
     A dotted horizontal line marks the loss of guessing, log C; dotted vertical lines mark θ
     (black) and the other checkpoint, where the direction leads to one (red). The title names the
     shapes and gives the average number of stationary points in brackets. Points whose loss is not
-    finite leave a gap and are counted in the title.
+    finite leave a gap and are counted in the title. Dashed lines are the second set of examples.
 
     Args:
         axes: Where to draw.
@@ -47,10 +47,18 @@ def draw_curves(
         legend: Whether to name the directions.
     """
     shapes = [classify(curve) for curve in curves]
-    for curve, shape in zip(curves, shapes, strict=True):
+    names = [curve.name for curve in curves]
+    if len(set(names)) < len(names):
+        names = [f"{name} ({number})" for number, name in enumerate(names, start=1)]
+    for curve, name, shape in zip(curves, names, shapes, strict=True):
         loss = curve.loss.masked_fill(~curve.loss.isfinite(), np.nan)
-        name = f"{curve.name}: {shape}"
-        axes.plot(curve.alphas, loss, marker=".", markersize=4, linewidth=1.2, label=name)
+        label = f"{name}: {shape}"
+        (line,) = axes.plot(
+            curve.alphas, loss, marker=".", markersize=4, linewidth=1.2, label=label
+        )
+        if curve.loss_test is not None:
+            test = curve.loss_test.masked_fill(~curve.loss_test.isfinite(), np.nan)
+            axes.plot(curve.alphas, test, linestyle="--", linewidth=1.0, color=line.get_color())
     chance = curves[0].chance_loss
     axes.axvline(0, color="black", linestyle=":", linewidth=1)
     for other in {curve.info["other_alpha"] for curve in curves if "other_alpha" in curve.info}:
@@ -74,7 +82,7 @@ def draw_curves(
         title += f", cut off at {loss_cap:.3g} of {highest:.3g}"
     axes.set_title(title, fontsize=9)
     axes.set_xlabel("α, in units of the direction's length", fontsize=8)
-    axes.set_ylabel("loss (nats)", fontsize=8)
+    axes.set_ylabel("loss" if chance is None else "loss (nats)", fontsize=8)
     axes.tick_params(labelsize=8)
     if legend:
         axes.legend(fontsize=7, loc="best")
@@ -101,9 +109,9 @@ def draw_surface(
     if loss_cap is not None and highest > loss_cap:
         loss = np.minimum(loss, loss_cap)
         notes.append(f"cut off at {loss_cap:.3g} of {highest:.3g}")
-    name = "loss (nats)"
+    name = "loss" if surface.chance_loss is None else "loss (nats)"
     if log_scale:
-        loss, name = np.log10(loss), "log10 of the loss (nats)"
+        loss, name = np.log10(loss), f"log10 of the {name}"
     picture = Figure(figsize=(10, 4.2), layout="constrained")
     contours, relief = picture.add_subplot(1, 2, 1), picture.add_subplot(1, 2, 2, projection="3d")
     x, y = np.meshgrid(surface.alphas.numpy(), surface.betas.numpy(), indexing="ij")

@@ -68,6 +68,21 @@ def test_fig06_compares_the_descents(outputs, tmp_path, monkeypatch, capsys):
     assert picture.exists()
 
 
+def test_fig06_passes_over_points_without_every_scale(outputs, tmp_path, monkeypatch, capsys):
+    stray = ("direction=most_overlapping", "direction.num_samples=2", "seed=4", *QUICK)
+    monkeypatch.chdir(outputs.parent)
+    monkeypatch.setattr(sys, "argv", ["mining", *stray])
+    main()
+    capsys.readouterr()
+    call(fig06, monkeypatch, "--outputs", outputs, "--picture", tmp_path / "fig06.png")
+    assert len(capsys.readouterr().out.splitlines()) == 1 + 3 + 1
+
+
+def test_gallery_names_the_models_there_are(outputs, monkeypatch):
+    with pytest.raises(ValueError, match="no curve run with --model nope; there are mlp"):
+        call(gallery, monkeypatch, "--outputs", outputs, "--model", "nope")
+
+
 @pytest.mark.parametrize("script", [gallery, fig05, fig06])
 def test_missing_runs_name_the_command_that_makes_them(script, tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="Make it: python -m mining experiment="):

@@ -355,7 +355,7 @@ BAD = [
     (["grid.num=1"], "grid.num must be at least 2 points, got 1"),
     (["grid.low=2"], "grid.low must lie below grid.high, got 2 and 1"),
     (["num_directions=0"], "num_directions must be at least 1, got 0"),
-    (["direction=gradient", "num_directions=2"], "for the full gradient, got 2"),
+    (["direction=gradient", "num_directions=2"], "num_directions must be 1 for the full gradient"),
     (["normalization.name=l2", "normalization=model"], "normalization.name must be model or layer"),
     (["batchnorm.num_examples=0"], "batchnorm.num_examples must be at least 2"),
     (["split=validation"], "split must be train or test or both, got 'validation'"),

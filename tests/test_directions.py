@@ -136,7 +136,7 @@ def test_checkpoint_delta_refuses_theta_itself_and_other_architectures():
         CheckpointDelta({**other_weights(), "extra.weight": torch.zeros(1)}).directions(
             of, 1, generator=torch.Generator()
         )
-    with pytest.raises(ValueError, match="between 1 and 1"):
+    with pytest.raises(ValueError, match="must be 1 for the difference of two checkpoints, got 2"):
         CheckpointDelta(other_weights()).directions(of, 2, generator=torch.Generator())
 
 
@@ -246,6 +246,17 @@ def test_from_file_names_what_is_wrong(tmp_path, stored):
     torch.save({"vectors": torch.ones(1, of.space.size), "names": ["a", "b"]}, foreign)
     with pytest.raises(ValueError, match=r"a, b … where the model has 1\.weight"):
         read(foreign)
+
+
+def test_orthogonal_directions_keep_their_norm_and_remember_the_angle():
+    x = Direction(torch.tensor([1.0, 0.0]), "x")
+    y = Direction(torch.tensor([3.0, 4.0]), "y", 2, {"known": 1.0})
+    found = y.orthogonal_to(x)
+    assert torch.allclose(found.vector, torch.tensor([0.0, 5.0]))
+    assert (found.source, found.index, found.info["known"]) == ("y", 2, 1.0)
+    assert found.info["angle_before"] == pytest.approx(math.degrees(math.atan2(4, 3)))
+    with pytest.raises(ValueError, match="parallel"):
+        x.orthogonal_to(x)
 
 
 def test_direction_refuses_what_is_none():

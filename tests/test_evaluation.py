@@ -1,6 +1,7 @@
 import math
 from contextlib import nullcontext
 
+import numpy as np
 import pytest
 import torch
 from cases import (
@@ -216,6 +217,15 @@ def test_a_direction_may_have_another_dtype():
     vector = direction(of).vector
     curves = [evaluator(of).curve(Direction(v, "x"), ALPHAS) for v in (vector, vector.double())]
     assert torch.equal(curves[0].loss, curves[1].loss)
+
+
+def test_points_and_paths_may_come_in_any_form(tmp_path):
+    of = landscape("mlp")
+    expected = evaluator(of).curve(direction(of), torch.linspace(-1, 1, 5)).loss
+    journal = str(tmp_path / "points.csv")
+    found = evaluator(of, journal=journal).curve(direction(of), np.linspace(-1, 1, 5))
+    assert torch.equal(found.loss, expected)
+    assert torch.equal(evaluator(of).curve(direction(of), [-1, -0.5, 0, 0.5, 1]).loss, expected)
 
 
 def test_journal_keeps_values_exactly(tmp_path):

@@ -32,7 +32,20 @@ def test_curves_are_drawn_as_in_the_paper():
     dotted = [line for line in axes.get_lines() if line.get_linestyle() == ":"]
     assert sorted(line.get_color() for line in dotted) == ["black", "black", "red"]
     assert any(line.get_ydata()[0] == line.get_ydata()[1] == 2.3 for line in dotted)
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["test: v-basin"] * 2
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
+        "test (1): v-basin",
+        "test (2): v-basin",
+    ]
+
+
+def test_test_loss_is_dashed_and_another_loss_has_no_unit():
+    test = (ALPHAS**2 + 1).double()
+    axes = drawn(curve(ALPHAS**2, loss_test=test, chance_loss=None))
+    solid, dashed = axes.get_lines()[:2]
+    assert (solid.get_linestyle(), dashed.get_linestyle()) == ("-", "--")
+    assert solid.get_color() == dashed.get_color()
+    assert np.array_equal(dashed.get_ydata(), test)
+    assert axes.get_ylabel() == "loss"
 
 
 def test_non_finite_points_leave_a_gap_and_are_counted():

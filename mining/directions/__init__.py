@@ -1,11 +1,11 @@
 """Direction sources: random, descent, towards checkpoints, one's own."""
 
-from mining.directions.base import Direction, DirectionSource
+from mining.directions.base import Direction, DirectionSource, cosine
 from mining.directions.checkpoint import CheckpointDelta
 from mining.directions.from_file import FromFile
 from mining.directions.gaussian import Gaussian
 from mining.directions.gradient import Gradient
-from mining.directions.overlap import MostOverlapping, cosine
+from mining.directions.overlap import MostOverlapping
 
 __all__ = [
     "CheckpointDelta",

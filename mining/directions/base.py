@@ -1,14 +1,16 @@
 """What a direction is, and what gives directions."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+from torch.linalg import vector_norm
 
 from mining.landscape import Landscape
-from mining.normalization import Name, Normalization
+from mining.normalization import Name, Normalization, orthogonalize
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +40,24 @@ class Direction:
     def name(self) -> str:
         """The source and the number of the direction, counted from 1."""
         return f"{self.source} {self.index + 1}"
+
+    def orthogonal_to(self, other: "Direction") -> "Direction":
+        """Remove the component along ``other`` and keep the norm.
+
+        The angle between the two before, in degrees, is kept as ``info["angle_before"]``.
+
+        Raises:
+            ValueError: If the two are parallel.
+        """
+        angle = math.degrees(math.acos(cosine(self.vector, other.vector)))
+        vector = orthogonalize(self.vector, other.vector)
+        return replace(self, vector=vector, info={**self.info, "angle_before": angle})
+
+
+def cosine(a: Tensor, b: Tensor) -> float:
+    """Compute the cosine of the angle between two vectors, shape ``(D,)`` each, in float64."""
+    a, b = a.double(), b.double()
+    return float((a @ b / (vector_norm(a) * vector_norm(b))).clamp(-1, 1))
 
 
 class DirectionSource(ABC):
@@ -89,5 +109,5 @@ def as_normalization(normalization: Normalization | Name) -> Normalization:
 def check_num(num: int, most: int | None = None, why: str = "") -> None:
     """Raise ``ValueError`` unless ``1 <= num <= most``."""
     if num < 1 or (most is not None and num > most):
-        allowed = "at least 1" if most is None else f"between 1 and {most}"
+        allowed = {None: "at least 1", 1: "1"}.get(most, f"between 1 and {most}")
         raise ValueError(f"num_directions must be {allowed}{why}, got {num}.")

@@ -52,7 +52,9 @@ class CheckpointDelta(DirectionSource):
         other = space.flatten({name: state[name] for name in space.names}).to(theta)
         delta = other - theta
         if not delta.any():
-            raise ValueError(f"The checkpoint {self.label} is θ itself: there is no direction.")
+            raise ValueError(
+                f"The other checkpoint ({self.label}) is θ itself: take an earlier θ, epoch=EPOCH."
+            )
         normalize = as_normalization(self.normalization)
         vector = normalize(delta, theta, space)
         info = {"distance": float(vector_norm(delta))}

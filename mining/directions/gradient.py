@@ -40,7 +40,11 @@ class Gradient(DirectionSource):
 
         The length of each gradient before normalization is kept as ``info["gradient_norm"]``.
         """
-        check_num(num, 1 if self.batch_size is None else None, " for the full gradient")
+        check_num(
+            num,
+            1 if self.batch_size is None else None,
+            " for the full gradient (direction.batch_size gives several)",
+        )
         normalize = as_normalization(self.normalization)
         found = []
         for index in range(num):

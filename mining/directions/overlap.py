@@ -6,7 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch.linalg import vector_norm
 
-from mining.directions.base import Direction, DirectionSource, check_num, standard_normal
+from mining.directions.base import (
+    Direction,
+    DirectionSource,
+    check_num,
+    cosine,
+    standard_normal,
+)
 from mining.landscape import Landscape
 
 
@@ -54,9 +60,3 @@ class MostOverlapping(DirectionSource):
             )
             for index, (overlap, vector) in enumerate(best)
         ]
-
-
-def cosine(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Compute the cosine of the angle between two vectors, shape ``(D,)`` each, in float64."""
-    a, b = a.double(), b.double()
-    return float((a @ b / (vector_norm(a) * vector_norm(b))).clamp(-1, 1))

@@ -70,7 +70,8 @@ def describe_point(config: Config) -> str:
     theta = "given checkpoint" if config["checkpoint"] else f"E={config['epoch']}"
     if config["checkpoint"] is None and config["epoch"] is None:
         theta = f"E={config['train']['epochs']}"
-    return f"{theta}, {config['split']} loss, batch norm: {config['batchnorm']['mode']}"
+    split = "train loss (dashed: test)" if config["split"] == "both" else f"{config['split']} loss"
+    return f"{theta}, {split}, batch norm: {config['batchnorm']['mode']}"
 
 
 def _features(shape: CurveShape) -> dict[str, object]:

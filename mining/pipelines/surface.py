@@ -1,13 +1,13 @@
 """Evaluate and draw a surface."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 from mining.curves import load_surface, save_surface
 from mining.directions import Direction, cosine
 from mining.directions.storage import load_directions, save_directions
 from mining.evaluation import Evaluator
-from mining.normalization import orthogonalize
 from mining.pipelines.building import Config
 from mining.pipelines.curve import describe_point
 from mining.pipelines.schema import make
@@ -64,7 +64,5 @@ def _directions(config: Config, setting: Setting) -> list[Direction]:
         build_source(config, key).directions(setting.landscape, 1, generator=setting.generator)
         for key in ("x_direction", "y_direction")
     )
-    vector = orthogonalize(y.vector, x.vector) if config["orthogonalize"] else y.vector
-    angle = math.degrees(math.acos(cosine(x.vector, y.vector)))
-    index = y.index + (y.source == x.source)
-    return [x, Direction(vector, y.source, index, {**y.info, "angle_before": angle})]
+    y = replace(y, index=y.index + (y.source == x.source))  # two of a source are numbered 1 and 2
+    return [x, y.orthogonal_to(x) if config["orthogonalize"] else y]
