@@ -65,12 +65,12 @@ def draw(directory: Path, config: Config) -> None:
     save_figure(picture, directory / "curves.png")
 
 
-def describe_point(config: Config) -> str:
-    """Say in a few words which θ and which loss a picture shows."""
+def describe_point(config: Config, second: str = "dashed: test") -> str:
+    """Say in a few words which θ and which loss a picture shows, and where the second one is."""
     theta = "given checkpoint" if config["checkpoint"] else f"E={config['epoch']}"
     if config["checkpoint"] is None and config["epoch"] is None:
         theta = f"E={config['train']['epochs']}"
-    split = "train loss (dashed: test)" if config["split"] == "both" else f"{config['split']} loss"
+    split = f"train loss ({second})" if config["split"] == "both" else f"{config['split']} loss"
     return f"{theta}, {split}, batch norm: {config['batchnorm']['mode']}"
 
 

@@ -53,7 +53,7 @@ def run(config: Config, run: Run) -> None:
 
 def draw(directory: Path, config: Config) -> None:
     """Draw ``surface.npz`` as filled contours and in 3-D."""
-    title = f"{directory.parent.name}, {describe_point(config)}"
+    title = f"{directory.parent.name}, {describe_point(config, 'test in surface.npz')}"
     surface = load_surface(directory / "surface.npz")
     save_figure(draw_surface(surface, title=title, **config["picture"]), directory / "surface.png")
 
