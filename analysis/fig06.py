@@ -22,22 +22,26 @@ _STRETCH = {"Gradient": 1, "MostOverlapping": 10}
 _POINT = ("model", "data", "train", "seed", "split", "batchnorm")
 
 
-def complete_groups(runs: pd.DataFrame) -> dict[str, list[tuple[Curve, Curve]]]:
+def complete_groups(runs: pd.DataFrame) -> list[tuple[str, list[tuple[Curve, Curve]]]]:
     """Pair gradient and Gaussian curves at every θ that has both at every scale."""
     groups: dict[str, dict[str, dict[float, Curve]]] = {}
     for run in runs.itertuples():
-        name = f"{run.model}-{run.data}, {point_name(run.config)}"
+        name = f"{run.model}-{run.data}, {point_name(run.config)}, seed {run.seed}"
         point = json.dumps([name, *(run.config[key] for key in _POINT)], sort_keys=True)
         source = run.config["direction"]["_target_"].rpartition(".")[2]
         if source in _STRETCH:
             curves = groups.setdefault(point, {}).setdefault(source, {})
             scale = run.config["grid"]["high"] / _STRETCH[source]
             curves[round(scale, 9)] = load_curves(Path(run.directory) / "curves.npz")[0]
-    return {
-        json.loads(point)[0]: [(found["Gradient"][s], found["MostOverlapping"][s]) for s in _SCALES]
-        for point, found in groups.items()
+    # A list: trainings that differ in their recipe alone have the same name.
+    return [
+        (
+            json.loads(point)[0],
+            [(found["Gradient"][s], found["MostOverlapping"][s]) for s in _SCALES],
+        )
+        for point, found in sorted(groups.items())
         if all(set(_SCALES) <= set(found.get(source, {})) for source in _STRETCH)
-    }
+    ]
 
 
 def draw_panel(axes: Axes, gradient: Curve, gaussian: Curve) -> dict[str, Any]:
@@ -74,7 +78,7 @@ def main() -> None:
         )
     picture = Figure(figsize=(10, 3.0 * len(groups)), layout="constrained")
     rows = []
-    for line, (name, pairs) in enumerate(sorted(groups.items())):
+    for line, (name, pairs) in enumerate(groups):
         for column, (scale, (gradient, gaussian)) in enumerate(zip(_SCALES, pairs, strict=True)):
             axes = picture.add_subplot(len(groups), 3, 3 * line + column + 1)
             drops = draw_panel(axes, gradient, gaussian)

@@ -130,8 +130,9 @@ def _describe(error: BaseException) -> str:
             return f"{cause.full_key} must be given: {cause.full_key}=VALUE"
         cause = cause.__cause__ or cause.__context__
     if isinstance(error, OSError) and error.errno in (ENOSPC, EACCES, EROFS, ENOTDIR, EEXIST):
-        where = f" to {error.filename}" if error.filename else ""
-        return f"cannot write{where}: {error.strerror}. Make room, or outputs=ANOTHER_FOLDER"
+        where = f" {error.filename}" if error.filename else ""
+        attempt = "access" if error.errno == EACCES else "write"
+        return f"cannot {attempt}{where}: {error.strerror}. Make room, or outputs=ANOTHER_FOLDER"
     return " ".join(str(error).partition("Config search path:")[0].split())
 
 

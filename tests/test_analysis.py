@@ -68,14 +68,30 @@ def test_fig06_compares_the_descents(outputs, tmp_path, monkeypatch, capsys):
     assert picture.exists()
 
 
+def test_fig06_draws_every_seed(outputs, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(outputs.parent)
+    for source in ("gradient", "most_overlapping"):
+        arguments = ("experiment=paper/fig06", "epoch=0", f"direction={source}", "seed=8", *QUICK)
+        monkeypatch.setattr(sys, "argv", ["mining", *arguments])
+        main()
+    capsys.readouterr()
+    call(fig06, monkeypatch, "--outputs", outputs, "--picture", tmp_path / "fig06.png")
+    names = [line.split()[:4] for line in capsys.readouterr().out.splitlines()[1:-1]]
+    assert sorted({name[3] for name in names}) == ["0", "8"]
+    assert len(names) == 2 * 3
+
+
 def test_fig06_passes_over_points_without_every_scale(outputs, tmp_path, monkeypatch, capsys):
+    arguments = ("--outputs", outputs, "--picture", tmp_path / "fig06.png")
+    call(fig06, monkeypatch, *arguments)
+    before = capsys.readouterr().out
     stray = ("direction=most_overlapping", "direction.num_samples=2", "seed=4", *QUICK)
     monkeypatch.chdir(outputs.parent)
     monkeypatch.setattr(sys, "argv", ["mining", *stray])
     main()
     capsys.readouterr()
-    call(fig06, monkeypatch, "--outputs", outputs, "--picture", tmp_path / "fig06.png")
-    assert len(capsys.readouterr().out.splitlines()) == 1 + 3 + 1
+    call(fig06, monkeypatch, *arguments)
+    assert capsys.readouterr().out == before
 
 
 def test_gallery_names_the_models_there_are(outputs, monkeypatch):
