@@ -1,12 +1,23 @@
 """What a loss function tells about itself."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (the name under which everybody knows it)
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
+
+
+class Batch(NamedTuple):
+    """Examples on the device of the model, and what they weigh in a mean."""
+
+    inputs: Tensor  # (B, ...)
+    targets: Tensor  # (B, ...)
+    weight: float  # B; the sum of class weights, or fewer where targets are ignored
+    counted: int  # targets that are not ignored
 
 
 @dataclass(frozen=True)
@@ -47,6 +58,16 @@ class Criterion:
         kept = targets[targets != self.ignored]
         weight = len(kept) if class_weights is None else class_weights.to(kept.device)[kept].sum()
         return float(weight), len(kept)
+
+    def split(self, batches: Iterable[Batch], size: int) -> list[Batch]:
+        """Cut batches into pieces of at most ``size`` examples, each weighing what it holds."""
+        return [
+            Batch(inputs, targets, *self.weigh(targets))
+            for batch in batches
+            for inputs, targets in zip(
+                torch.split(batch.inputs, size), torch.split(batch.targets, size), strict=True
+            )
+        ]
 
     def describe(self) -> list[object]:
         """Name the loss and its plain settings, the same in every process."""

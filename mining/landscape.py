@@ -3,26 +3,32 @@
 import hashlib
 import math
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from mining.batchnorm import BatchNormPolicy, Mode, modes, norm_layers, recalibrate
-from mining.criterion import Criterion, LossFunction
+from mining.batchnorm import (
+    AffineBatchNorm,
+    BatchNormPolicy,
+    Mode,
+    mixes_examples,
+    modes,
+    norm_layers,
+    recalibrate,
+)
+from mining.criterion import Batch, Criterion, LossFunction
+from mining.curvature import (
+    GaussNewtonOperator,
+    HessianOperator,
+    LossAt,
+    ResidualOperator,
+)
 from mining.parameters import ParameterSpace
 from mining.substitution import Substitution
-
-
-class Batch(NamedTuple):
-    """Examples on the device of the model, and what they weigh in a mean."""
-
-    inputs: Tensor  # (B, ...)
-    targets: Tensor  # (B, ...)
-    weight: float  # B; the sum of class weights, or fewer where targets are ignored
-    counted: int  # targets that are not ignored
 
 
 class Evaluation(NamedTuple):
@@ -220,6 +226,105 @@ class Landscape:
                     gradient += torch.autograd.grad(loss, leaf)[0]
         return gradient
 
+    def hessian(
+        self,
+        theta: Tensor | None = None,
+        *,
+        parameters: str | Sequence[str] | None = None,
+        micro_batch: int | None = None,
+        memory: int | None = None,
+    ) -> HessianOperator:
+        """Give the Hessian of the mean loss.
+
+        Batch norm as for ``gradient``. Attention runs on the math kernel, the only one of
+        ``scaled_dot_product_attention`` that has second derivatives.
+
+        Args:
+            theta: Flat parameters, shape ``(D,)``; by default those of the model.
+            parameters: What to differentiate by, as ``ParameterSpace.select`` takes it: names of
+                parameters or layers, patterns, ``weights``; ``None`` takes all D.
+            micro_batch: Most examples in one graph; ``None`` takes 128 on the CPU, whose cache
+                that fits, and the batches of the landscape on a GPU. Batches stay whole where
+                examples share batch statistics.
+            memory: Bytes of graphs to keep between products; ``None`` takes two fifths of what
+                is free.
+
+        Returns:
+            An operator of shape ``(d, d)`` over the d chosen parameters. ``operator.space`` names
+            them; ``landscape.space.embed(v, operator.space)`` fills a vector up to ``(D,)``.
+
+        Raises:
+            ValueError: If a name fits no parameter, the loss at ``theta`` is not finite, the
+                model gives something else each time it runs, or the landscape autocasts.
+        """
+        return HessianOperator(self.loss_at(theta, parameters, micro_batch), memory)
+
+    def gauss_newton(
+        self,
+        theta: Tensor | None = None,
+        *,
+        parameters: str | Sequence[str] | None = None,
+        micro_batch: int | None = None,
+        memory: int | None = None,
+    ) -> GaussNewtonOperator:
+        """Give the Gauss-Newton matrix of the mean loss; arguments as for ``hessian``."""
+        return GaussNewtonOperator(self.loss_at(theta, parameters, micro_batch), memory)
+
+    def residual(
+        self,
+        theta: Tensor | None = None,
+        *,
+        parameters: str | Sequence[str] | None = None,
+        micro_batch: int | None = None,
+        memory: int | None = None,
+    ) -> ResidualOperator:
+        """Give Hessian minus Gauss-Newton matrix; arguments as for ``hessian``."""
+        loss = self.loss_at(theta, parameters, micro_batch)
+        half = None if memory is None else memory // 2
+        return ResidualOperator(HessianOperator(loss, half), GaussNewtonOperator(loss, half))
+
+    def loss_at(
+        self,
+        theta: Tensor | None = None,
+        parameters: str | Sequence[str] | None = None,
+        micro_batch: int | None = None,
+    ) -> LossAt:
+        """Give the loss as a differentiable function around ``theta``; see ``hessian``."""
+        if self._autocast is not None:
+            raise ValueError(
+                f"Second derivatives in {self._autocast} are noise: use precision fp32 or fp64 "
+                "(autocast=None)."
+            )
+        theta = self.theta if theta is None else theta.detach()
+        space = self.space if parameters is None else self.space.select(parameters)
+        statistics = self.statistics(theta)
+        loss = self.evaluate(theta, statistics=statistics).loss
+        if not torch.isfinite(loss):
+            raise ValueError(f"The loss at theta is {loss.item()}: there is no curvature.")
+        values = self.space.unflatten(theta)
+        fixed = {name: tensor for name, tensor in values.items() if name not in space.names}
+        fixed |= self._frozen
+
+        def outputs(leaves: dict[str, Tensor], inputs: Tensor) -> Tensor:
+            # A forward pass may write to buffers, and a graph may be kept.
+            buffers = {name: buffer.clone() for name, buffer in statistics.items()}
+            with ExitStack() as stack:
+                stack.enter_context(self._evaluation_modes())
+                stack.enter_context(self._substitution({**fixed, **buffers, **leaves}))
+                stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+                stack.enter_context(AffineBatchNorm())
+                return self._forward(inputs)
+
+        batches = self.batches
+        if not mixes_examples(self.model, self.batchnorm):
+            if micro_batch is None and self.device.type == "cpu":
+                micro_batch = 128
+            batches = self._criterion.split(batches, micro_batch or self.num_examples)
+        chosen = {name: values[name] for name in space.names}
+        differentiable = LossAt(space, space.flatten(chosen), outputs, self.loss_fn, batches)
+        _check_repeatable(differentiable)
+        return differentiable
+
     def sample(self, num_examples: int, generator: torch.Generator) -> list[Batch]:
         """Draw one batch of examples without replacement.
 
@@ -345,3 +450,20 @@ class Landscape:
         largest = max(int(b.targets.max()) for b in self.batches) if self._num_classes else 0
         # One output, or labels beyond the outputs, as of a Poisson loss: no scores of classes.
         return self._num_classes if (self._num_classes or 0) > max(largest, 1) else None
+
+
+def _check_repeatable(loss: LossAt) -> None:
+    """Raise ``ValueError`` unless the model gives the same outputs twice."""
+    inputs = loss.batches[0].inputs
+    leaves = loss.space.unflatten(loss.theta)
+    with torch.no_grad():
+        first, second = (loss.outputs(leaves, inputs) for _ in range(2))
+    # Sums on a GPU may be taken in another order each time; dropout changes far more than that.
+    tolerance = 1e3 * torch.finfo(first.dtype).eps * first.abs().max()
+    difference = (first - second).abs().max()
+    if difference > tolerance:
+        raise ValueError(
+            "The model is stochastic: the same inputs gave outputs that differ by "
+            f"{difference:.3g}. Turn off what draws random numbers (functional dropout with "
+            "training=True, sampled depth): a Hessian averaged over noise is not that of any loss."
+        )

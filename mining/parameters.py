@@ -1,7 +1,8 @@
 """Named parameters as one flat vector."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cached_property
 from math import prod
 
@@ -129,6 +130,81 @@ class ParameterSpace:
                 self.names, pieces, self.shapes, self.dtypes, strict=True
             )
         }
+
+    def select(self, chosen: str | Sequence[str]) -> "ParameterSpace":
+        """Restrict the space to some of its parameters.
+
+        Args:
+            chosen: One or more of: the name of a parameter (``fc.bias``), the name of a module,
+                which stands for all parameters below it (``layer1``), a pattern
+                (``*.conv*.weight``), or ``weights``, which stands for every parameter that has
+                filters: no biases and no parameters of norm layers.
+
+        Returns:
+            The space of the chosen parameters, in the order of this one.
+
+        Raises:
+            ValueError: If one of them fits no parameter.
+        """
+        kept: set[str] = set()
+        for pattern in [chosen] if isinstance(chosen, str) else chosen:
+            found = {
+                name
+                for name in self.names
+                if name == pattern or name.startswith(f"{pattern}.") or fnmatchcase(name, pattern)
+            }
+            if not found and pattern == "weights":
+                axes = zip(self.names, self.filter_axes, strict=True)
+                found = {name for name, axis in axes if axis is not None}
+            if not found:
+                raise ValueError(
+                    f"No parameters are called {pattern!r}. There are: {', '.join(self._layers)}; "
+                    "a pattern such as '*.weight', or 'weights' for all that have filters."
+                )
+            kept |= found
+        if not kept:
+            raise ValueError("parameters must name at least one layer, got none.")
+        indices = [index for index, name in enumerate(self.names) if name in kept]
+        return ParameterSpace(
+            names=tuple(self.names[i] for i in indices),
+            shapes=tuple(self.shapes[i] for i in indices),
+            dtypes=tuple(self.dtypes[i] for i in indices),
+            filter_axes=tuple(self.filter_axes[i] for i in indices),
+        )
+
+    def embed(self, vector: Tensor, part: "ParameterSpace") -> Tensor:
+        """Fill a vector over some of the parameters up with zeros.
+
+        Args:
+            vector: Shape ``(d,)``, over the space ``part`` that ``select`` returned.
+            part: That space.
+
+        Returns:
+            Shape ``(D,)``.
+        """
+        given = part.unflatten(vector)
+        return self.flatten(
+            {
+                name: given[name] if name in given else vector.new_zeros(shape)
+                for name, shape in zip(self.names, self.shapes, strict=True)
+            }
+        )
+
+    def sums(self, vector: Tensor) -> Tensor:
+        """Sum the entries of each parameter.
+
+        Args:
+            vector: Shape ``(..., D)``.
+
+        Returns:
+            Shape ``(..., P)`` for P parameters, in the order of ``names``.
+        """
+        return torch.stack([piece.sum(-1) for piece in torch.split(vector, self.sizes, -1)], -1)
+
+    @property
+    def _layers(self) -> list[str]:
+        """The modules that own parameters; a parameter of the model itself stands for itself."""
+        return list(dict.fromkeys(name.rpartition(".")[0] or name for name in self.names))
 
     def check(self, vector: Tensor) -> None:
         """Raise ``ValueError`` unless ``vector`` has shape ``(D,)``."""

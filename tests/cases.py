@@ -55,13 +55,13 @@ class TiedNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.first = nn.Linear(64, 64)
-        self.second = nn.Linear(64, 64)
+        self.first = nn.Linear(8, 8)
+        self.second = nn.Linear(8, 8)
         self.second.weight = self.first.weight
-        self.head = nn.Linear(64, 3)
+        self.head = nn.Linear(8, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(torch.tanh(self.second(torch.tanh(self.first(x.flatten(1))))))
+        return self.head(torch.tanh(self.second(torch.tanh(self.first(x.flatten(1)[:, ::8])))))
 
 
 class SharedNet(nn.Module):
@@ -110,6 +110,21 @@ class PartlyUsedNet(nn.Module):
         return self.used(torch.tanh(self.frozen(x.flatten(1))))
 
 
+class AttentionNet(nn.Module):
+    """One block of attention over the rows of an image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.norm = nn.LayerNorm(8)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.flatten(0, 1)
+        mixed, _ = self.attention(rows, rows, rows, need_weights=False)
+        return self.head(self.norm(rows + mixed).mean(1))
+
+
 def mlp() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 3))
 
@@ -121,6 +136,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "partly_used": PartlyUsedNet,
     "shared": SharedNet,
     "counting": CountingNet,
+    "attention": AttentionNet,
 }
 
 

@@ -87,18 +87,6 @@ class DirectionSource(ABC):
         """
 
 
-def standard_normal(size: int, generator: torch.Generator) -> Tensor:
-    """Draw independent standard normal entries, shape ``(size,)``, float32, on the CPU.
-
-    The generator only seeds the stream they are drawn from. Drawn from it directly, they would
-    repeat the random numbers of a network that was initialized from the same seed: the first
-    Gaussian stood at 86.8° to the way that a 395,000-parameter MLP took in training, not at 90.0°
-    ± 0.1°.
-    """
-    seed = int(torch.randint(2**63 - 1, (), generator=generator))
-    return torch.randn(size, generator=torch.Generator().manual_seed(seed))
-
-
 def as_normalization(normalization: Normalization | Name) -> Normalization:
     """Accept a normalization or its name."""
     if isinstance(normalization, Normalization):

@@ -9,10 +9,10 @@ from mining.directions.base import (
     DirectionSource,
     as_normalization,
     check_num,
-    standard_normal,
 )
 from mining.landscape import Landscape
 from mining.normalization import Name, Normalization
+from mining.random_vectors import standard_normal
 
 
 @dataclass(frozen=True)

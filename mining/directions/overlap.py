@@ -11,9 +11,9 @@ from mining.directions.base import (
     DirectionSource,
     check_num,
     cosine,
-    standard_normal,
 )
 from mining.landscape import Landscape
+from mining.random_vectors import standard_normal
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,255 @@
+"""Extreme eigenpairs of a curvature operator."""
+
+import logging
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+import numpy as np
+import torch
+from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, eigsh
+from torch import Tensor
+from torch.linalg import vector_norm
+
+from mining.curvature.lanczos import add_repeated, thick_restart_lanczos
+from mining.curvature.operators import CurvatureOperator
+from mining.curvature.ritz import Which, largest_residuals, wanted_indices
+from mining.curvature.symmetry import check_symmetric
+from mining.memory import available_memory
+from mining.random_vectors import standard_normal
+
+log = logging.getLogger(__name__)
+
+#: Up to this size D looking for repeated eigenvalues costs little.
+_VERIFIED_SIZE = 1000
+_ARPACK_NAMES: Final[dict[Which, Literal["LA", "SA", "LM", "BE"]]] = {
+    "largest": "LA",
+    "smallest": "SA",
+    "magnitude": "LM",
+    "both": "BE",
+}
+
+Method = Literal["lanczos", "eigsh", "power"]
+
+
+@dataclass(frozen=True, eq=False)
+class Eigenpairs:
+    """Eigenpairs (λ, v), the one at the end that was asked for first.
+
+    ``largest`` is in descending order, ``smallest`` in ascending order, ``magnitude`` in
+    descending order of |λ|, and ``both`` is k of ``largest`` and then k of ``smallest``.
+    """
+
+    values: Tensor  # (k,) float64, on the CPU
+    vectors: Tensor  # (D, k), orthonormal
+    residuals: Tensor  # (k,) float64, ‖Hv - λv‖
+    converged: Tensor  # (k,) bool: whether the residual is within the tolerance
+    products: int  # of the operator with a vector
+    largest_magnitude: float  # largest |λ| seen, which scales the rounding of products
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+def eigenpairs(
+    operator: CurvatureOperator,
+    k: int = 1,
+    which: Which = "largest",
+    method: Method = "lanczos",
+    tol: float = 1e-3,
+    *,
+    generator: torch.Generator,
+    max_products: int | None = None,
+    max_vectors: int | None = None,
+    verify: bool | None = None,
+) -> Eigenpairs:
+    """Compute k extreme eigenpairs.
+
+    - ``lanczos``: thick-restart Lanczos on the operator's device, every vector orthogonalized
+      twice against all others. Both ends come out of one Krylov space.
+    - ``eigsh``: ARPACK through SciPy, on the CPU; Xu et al. (2024), Appendix B.1.
+    - ``power``: power iteration with deflation, shifted to reach one end; Alabdulkareem et al.
+      (2022), Algorithm 1. The slowest, for comparison.
+
+    A pair has converged when ‖Hv - λv‖ ≤ tol·|λ|, ARPACK's rule. It keeps small eigenvalues
+    meaningful beside large ones: with a tolerance relative to the largest, the direction of
+    negative curvature of a network could be anything. Where |λ| is as small as the rounding of
+    products, that rounding takes the place of tol·|λ|.
+
+    A Krylov space holds one vector of an eigenvalue that occurs several times exactly. ``verify``
+    searches what is orthogonal to the pairs for more of them, at about the price of the pairs. In
+    networks such eigenvalues lie at zero, so by default only small operators are verified.
+
+    Args:
+        operator: Symmetric, of shape ``(D, D)``.
+        k: How many, at each end for ``both``.
+        which: ``largest``, ``smallest`` (most negative), ``both`` ends, or largest ``magnitude``.
+        method: One of the three.
+        tol: Largest residual, relative to |λ|.
+        generator: Source of the start vector, on the CPU.
+        max_products: Most products to use; ``None`` takes 20 for each pair and at least 300.
+        max_vectors: Most vectors of length D that ``lanczos`` keeps; ``None`` takes four for
+            each pair and at least 128, or as many as half of the free memory holds.
+        verify: Whether ``lanczos`` searches for repeated eigenvalues; ``None``: where D is at
+            most 1000.
+
+    Returns:
+        The pairs. Those that did not converge are among them, flagged, and a warning is logged.
+
+    Raises:
+        ValueError: If k is not between 1 and D, an option is unknown, or the operator is not
+            symmetric.
+        MemoryError: If the vectors do not fit; it says how many would.
+        ArithmeticError: If a product is not finite.
+    """
+    size = operator.shape[0]
+    pairs = 2 * k if which == "both" else k
+    for name, value, allowed in (("which", which, Which), ("method", method, Method)):
+        if value not in get_args(allowed):
+            raise ValueError(f"{name} must be one of {get_args(allowed)}, got {value!r}.")
+    if k < 1 or pairs > size:
+        most = size // 2 if which == "both" else size
+        raise ValueError(
+            f"k must be between 1 and {most} for which={which} of a {size} x {size} operator, "
+            f"got {k}."
+        )
+    if not 0 < tol < 1:
+        raise ValueError(f"tol must be between 0 and 1, got {tol}.")
+    max_products = max(300, 20 * pairs) if max_products is None else max_products
+    if max_products < 1:
+        raise ValueError(f"max_products must be at least 1, got {max_products}.")
+    before = operator.products
+    if method == "lanczos":
+        if max_vectors is None:
+            vector = size * operator.dtype.itemsize
+            fitting = available_memory(operator.device) // 2 // vector - pairs - 1
+            max_vectors = max(pairs + 2, min(max(128, 4 * pairs), fitting))
+        limits = (max_products, max_vectors)
+        found = thick_restart_lanczos(operator, k, which, tol, *limits, generator)
+        if verify or (verify is None and size <= _VERIFIED_SIZE):
+            left = max_products - (operator.products - before)
+            found = add_repeated(operator, found, k, which, tol, left, max_vectors, generator)
+        values, vectors, residuals, scale = found
+    else:
+        check_symmetric(operator, generator)
+        solve = _eigsh if method == "eigsh" else _power
+        vectors = solve(operator, k, which, tol, max_products, generator)
+        # Neither says how exact it is: one product for each pair does.
+        products = operator @ vectors
+        values = (vectors.double() * products.double()).sum(0)
+        residuals = vector_norm(products.double() - vectors.double() * values, dim=0).cpu()
+        order = wanted_indices(values.cpu(), k, which)
+        values, residuals, vectors = values.cpu()[order], residuals[order], vectors[:, order]
+        scale = float(values.abs().max()) if len(values) else 0.0
+    converged = residuals <= largest_residuals(values, tol, scale, operator.dtype)
+    result = Eigenpairs(values, vectors, residuals, converged, operator.products - before, scale)
+    if len(values) < pairs or not converged.all():
+        log.warning(
+            "%d of %d eigenpairs converged to a residual of %g |lambda| in %d products.",
+            int(converged.sum()),
+            pairs,
+            tol,
+            result.products,
+        )
+    return result
+
+
+def _eigsh(
+    operator: CurvatureOperator,
+    k: int,
+    which: Which,
+    tol: float,
+    max_products: int,
+    generator: torch.Generator,
+) -> Tensor:
+    """Return the vectors, shape ``(D, m)``: fewer than wanted where ARPACK did not converge."""
+    size = operator.shape[0]
+    start = standard_normal(size, generator).to(operator.dtype).numpy()
+    pairs = 2 * k if which == "both" else k
+    if pairs >= size:
+        raise ValueError(f"eigsh computes fewer than all {size} pairs: use method=lanczos.")
+    kept = min(size, max(2 * pairs + 1, 20))  # ARPACK's own choice
+    restarts = max(1, (max_products - kept) // (kept - pairs))
+    try:
+        _, vectors = eigsh(
+            operator.to_scipy(),
+            pairs,
+            which=_ARPACK_NAMES[which],
+            v0=start,
+            tol=tol,
+            maxiter=restarts,
+        )
+    except ArpackNoConvergence as error:
+        vectors = error.eigenvectors
+    except ArpackError as error:
+        raise ArithmeticError(f"{error} Use method=lanczos.") from error
+    return torch.from_numpy(np.ascontiguousarray(vectors)).to(operator.device, operator.dtype)
+
+
+def _power(
+    operator: CurvatureOperator,
+    k: int,
+    which: Which,
+    tol: float,
+    max_products: int,
+    generator: torch.Generator,
+) -> Tensor:
+    """Return the vectors, shape ``(D, k)`` or, for both ends, ``(D, 2k)``."""
+    none = torch.zeros(operator.shape[0], 0, dtype=operator.dtype, device=operator.device)
+    if which == "magnitude":
+        return _deflated_power(operator, k, 0.0, tol, max_products, generator, none)
+    # Far from zero on the other side, the end that is wanted is the largest in magnitude.
+    before = operator.products
+    (largest,) = _deflated_power(operator, 1, 0.0, 0.1, max_products, generator, none).T
+    radius = 1.1 * float(vector_norm(operator @ largest))
+    shifts = {"largest": [radius], "smallest": [-radius]}.get(which, [radius, -radius])
+    budget = max(1, max_products - operator.products + before) // len(shifts)
+    found = none
+    for shift in shifts:
+        found = _deflated_power(operator, k, shift, tol, budget, generator, found)
+    return found
+
+
+def _deflated_power(
+    operator: CurvatureOperator,
+    k: int,
+    shift: float,
+    tol: float,
+    max_products: int,
+    generator: torch.Generator,
+    found: Tensor,
+) -> Tensor:
+    """Iterate v ← (H + shift)v for k vectors, one after the other, orthogonal to those found.
+
+    A vector is as exact as those before it let it be, so each stops at a fifth of the tolerance,
+    leaving out what the others hold of its residual.
+
+    Returns:
+        The vectors found before, shape ``(D, m)``, and the new ones: ``(D, m + k)``.
+    """
+    left, scale = max_products, abs(shift)
+    for pair in range(k):
+        vector = _deflate(standard_normal(len(found), generator).to(found), found)
+        last = max(0, left // (k - pair) - 1)
+        for step in range(last + 1):
+            product = operator @ vector
+            left -= 1
+            value = float(vector.double() @ product.double())
+            scale = max(scale, abs(value))
+            error = product - value * vector
+            residual = float(vector_norm(error - found @ (found.T @ error)))
+            limit = largest_residuals(torch.tensor(value), tol / 5, scale, operator.dtype)
+            moved = product + shift * vector
+            if residual <= limit or step == last or not moved.any():
+                break
+            vector = _deflate(moved, found)
+        found = torch.cat([found, vector[:, None]], 1)
+    return found
+
+
+def _deflate(vector: Tensor, found: Tensor) -> Tensor:
+    """Make a vector orthogonal to the columns of ``found``, and a unit vector."""
+    for _ in range(2):
+        vector = vector / vector_norm(vector)
+        vector = vector - found @ (found.T @ vector)
+    length: Tensor = vector_norm(vector)
+    return vector / length

@@ -1,0 +1,276 @@
+"""The trace of a curvature operator, with an error that can be trusted."""
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from scipy.stats import t as student
+from torch import Tensor
+
+from mining.curvature.lanczos import check_basis
+from mining.curvature.operators import CurvatureOperator
+from mining.random_vectors import Distribution, random_vector
+
+log = logging.getLogger(__name__)
+
+Method = Literal["hutchinson", "hutch++", "xtrace"]
+
+#: Fewer samples say too little about their own spread.
+_FEWEST = 10
+#: Vectors that are multiplied in one go.
+_BLOCK = 8
+
+
+class Estimate(NamedTuple):
+    """A mean over samples."""
+
+    mean: float
+    standard_error: float
+
+    @classmethod
+    def of(cls, samples: Tensor) -> "Estimate":
+        """Take mean and standard error of independent samples, shape ``(n,)``, n at least 2."""
+        return cls(float(samples.mean()), float(samples.std() / math.sqrt(len(samples))))
+
+
+@dataclass(frozen=True, eq=False)
+class TraceEstimate:
+    """The trace of an operator, estimated."""
+
+    mean: float
+    standard_error: float  # one standard deviation of the mean
+    samples: Tensor  # (n,) float64, one for each probe
+    products: int  # of the operator with a vector
+    converged: bool  # whether the relative error asked for was reached; True if none was
+    layers: Mapping[str, Estimate]  # by parameter; their means add up to the whole
+
+
+def trace(
+    operator: CurvatureOperator,
+    method: Method = "hutchinson",
+    *,
+    generator: torch.Generator,
+    distribution: Distribution = "rademacher",
+    num_products: int | None = None,
+    relative_error: float | None = None,
+    confidence: float = 0.95,
+) -> TraceEstimate:
+    """Estimate the trace from products with random vectors v.
+
+    - ``hutchinson``: the mean of vᵀHv. Hutchinson (1990).
+    - ``hutch++``: exact on the range of a random sketch, which a third of the products go to, and
+      on a third of them; ``hutchinson`` on the rest. Meyer et al. (2021).
+    - ``xtrace``: every vector serves as a probe of what the others leave over. The most exact
+      for the same number of products where the spectrum has outliers. Epperly et al. (2024).
+
+    The traces of the diagonal blocks of all parameters come from the same products:
+    E[Σ_{i in block} v_i (Hv)_i] is the trace of the block.
+
+    Args:
+        operator: Symmetric, of shape ``(D, D)``.
+        method: One of the three.
+        generator: Source of the random vectors, on the CPU.
+        distribution: ``rademacher`` (entries ±1) or ``gaussian``. Rademacher vectors are exact
+            for diagonal matrices and never vary more.
+        num_products: Products to use; with ``relative_error`` the most to use. ``None`` takes 100
+            without and 1000 with it.
+        relative_error: Go on until ``confidence`` that the mean is within this fraction of the
+            trace: by Student's t, from at least ten samples.
+        confidence: Of the interval, between 0 and 1.
+
+    Returns:
+        Mean, standard error and samples. A relative error that was not reached is flagged, and a
+        warning is logged.
+
+    Raises:
+        ValueError: If an option is unknown or out of its range.
+        MemoryError: If the sketch of ``hutch++`` or ``xtrace`` does not fit.
+        ArithmeticError: If a product is not finite.
+    """
+    if method not in get_args(Method):
+        raise ValueError(f"method must be one of {get_args(Method)}, got {method!r}.")
+    if relative_error is not None and not relative_error > 0:
+        raise ValueError(f"relative_error must be positive, got {relative_error}.")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be between 0 and 1, got {confidence}.")
+    if num_products is None:
+        num_products = 100 if relative_error is None else 1000
+    fewest = {"hutchinson": 2, "hutch++": 6, "xtrace": 4}[method]
+    if num_products < fewest:
+        raise ValueError(
+            f"num_products must be at least {fewest} for {method}, got {num_products}."
+        )
+    probes = _Probes(operator, distribution, generator)
+    before = operator.products
+    goal = _Goal(relative_error, confidence)
+    estimate = {"hutchinson": _hutchinson, "hutch++": _hutch_pp, "xtrace": _xtrace}[method]
+    blocks = estimate(probes, num_products, goal)
+    samples = blocks.sum(1)
+    total = Estimate.of(samples)
+    names = ("",) if operator.space is None else operator.space.names
+    result = TraceEstimate(
+        *total,
+        samples=samples,
+        products=operator.products - before,
+        converged=goal.reached(samples),
+        layers={n: Estimate.of(blocks[:, index]) for index, n in enumerate(names) if n},
+    )
+    if not result.converged:
+        log.warning(
+            "The trace %.4g has a standard error of %.2g after %d products: a relative error of "
+            "%g at %g %% confidence was not reached.",
+            *total,
+            result.products,
+            relative_error,
+            100 * confidence,
+        )
+    return result
+
+
+@dataclass(frozen=True)
+class _Goal:
+    """When the samples are enough."""
+
+    relative_error: float | None
+    confidence: float
+
+    def reached(self, samples: Tensor) -> bool:
+        """Whether the confidence interval of the mean is as narrow as asked for."""
+        if self.relative_error is None:
+            return True
+        if len(samples) < _FEWEST:
+            return False
+        mean, error = Estimate.of(samples)
+        quantile = float(student.ppf(0.5 + self.confidence / 2, len(samples) - 1))
+        return quantile * error <= self.relative_error * abs(mean)
+
+
+@dataclass(frozen=True)
+class _Probes:
+    """Random vectors, and sums over the parameters of an operator."""
+
+    operator: CurvatureOperator
+    distribution: Distribution
+    generator: torch.Generator
+
+    def draw(self, num: int) -> Tensor:
+        """Draw vectors, shape ``(D, num)``."""
+        size = self.operator.shape[0]
+        vectors = [random_vector(size, self.distribution, self.generator) for _ in range(num)]
+        return torch.stack(vectors, 1).to(self.operator.device, self.operator.dtype)
+
+    def sums(self, entries: Tensor) -> Tensor:
+        """Sum entries, shape ``(D, K)``, over each of P parameters: ``(K, P)``, float64."""
+        entries = entries.T.double()
+        space = self.operator.space
+        return (entries.sum(1, keepdim=True) if space is None else space.sums(entries)).cpu()
+
+
+def _hutchinson(probes: _Probes, num_products: int, goal: _Goal) -> Tensor:
+    """Return vᵀHv by parameter, shape ``(n, P)``."""
+    samples = torch.empty(0)
+    while len(samples) < num_products:
+        vectors = probes.draw(min(_BLOCK, num_products - len(samples)))
+        found = probes.sums(vectors * (probes.operator @ vectors))
+        samples = torch.cat([samples.to(found).view(-1, found.shape[1]), found])
+        if goal.relative_error is not None and goal.reached(samples.sum(1)):
+            break
+    return samples
+
+
+def _hutch_pp(probes: _Probes, num_products: int, goal: _Goal) -> Tensor:
+    """Return, by parameter, what the sketch holds plus a probe of what it leaves, ``(n, P)``."""
+    operator = probes.operator
+    # With a relative error to reach, the number of probes is open: the sketch is what 100
+    # products would give it.
+    rank = (num_products if goal.relative_error is None else min(num_products, 100)) // 3
+    rank = min(rank, operator.shape[0])
+    check_basis(operator, 2 * rank + 2 * _BLOCK, f"hutch++ with a sketch of {rank}", "num_products")
+    basis, _ = torch.linalg.qr(operator @ probes.draw(rank))
+    image = operator @ basis
+    # With the projection P on the sketch: H = PH + HP - PHP + (1 - P)H(1 - P), by parameter.
+    exact = 2 * probes.sums(basis * image).sum(0)
+    exact -= probes.sums(basis * (basis @ (basis.T @ image))).sum(0)
+    left = num_products - 2 * rank
+    samples = torch.empty(0, len(exact), dtype=torch.float64)
+    while len(samples) < left:
+        vectors = probes.draw(min(_BLOCK, left - len(samples)))
+        vectors = vectors - basis @ (basis.T @ vectors)
+        found = operator @ vectors
+        found = found - basis @ (basis.T @ found)
+        samples = torch.cat([samples, exact + probes.sums(vectors * found)])
+        if goal.relative_error is not None and goal.reached(samples.sum(1)):
+            break
+    return samples
+
+
+def _xtrace(probes: _Probes, num_products: int, goal: _Goal) -> Tensor:
+    """Return the exchangeable estimates by parameter, shape ``(n, P)``."""
+    operator = probes.operator
+    size = operator.shape[0]
+    most = min(num_products // 2, size)
+    vectors, sketch, basis, image = (torch.empty(size, 0) for _ in range(4))
+    triangle = torch.empty(0, 0)
+    num = most if goal.relative_error is None else min(most, _FEWEST)
+    while True:
+        # Twelve matrices of this size at the worst moment.
+        check_basis(operator, 12 * num, f"xtrace with {2 * num} products", "num_products")
+        more = probes.draw(num - vectors.shape[1])
+        vectors, triangle = vectors.to(more), triangle.to(more)
+        found = operator @ more
+        rest, across = found, torch.zeros(len(triangle), more.shape[1]).to(more)
+        for _ in range(2):
+            inside = basis.to(more).T @ rest
+            rest, across = rest - basis.to(more) @ inside, across + inside
+        new, corner = torch.linalg.qr(rest)
+        below = torch.zeros(len(corner), len(triangle)).to(more)
+        triangle = torch.cat([torch.cat([triangle, across], 1), torch.cat([below, corner], 1)])
+        vectors = torch.cat([vectors, more], 1)
+        sketch = torch.cat([sketch.to(more), found], 1)
+        basis = torch.cat([basis.to(more), new], 1)
+        image = torch.cat([image.to(more), operator @ new], 1)
+        samples = _leave_one_out(probes, vectors, sketch, basis, triangle, image)
+        if num == most or goal.reached(samples.sum(1)):
+            return samples
+        num = min(2 * num, most)
+
+
+def _leave_one_out(
+    probes: _Probes, vectors: Tensor, sketch: Tensor, basis: Tensor, triangle: Tensor, image: Tensor
+) -> Tensor:
+    """Estimate from each vector as a probe and the others as the sketch, shape ``(n, P)``.
+
+    Args:
+        probes: Sums over parameters.
+        vectors: Ω, shape ``(D, n)``.
+        sketch: HΩ, shape ``(D, n)``.
+        basis: Q of its QR decomposition, shape ``(D, n)``.
+        triangle: R, shape ``(n, n)``.
+        image: HQ, shape ``(D, n)``.
+    """
+    size, num = vectors.shape
+    core = basis.T @ image
+    within = probes.sums(basis * image).sum(0)
+    twice = probes.sums(basis * (basis @ core)).sum(0)
+    singular = torch.linalg.svdvals(triangle)
+    if num == size or singular[-1] <= 100 * torch.finfo(triangle.dtype).eps * singular[0]:
+        # The sketch spans the range of the operator: the trace is exact.
+        return (2 * within - twice).expand(max(num, 2), -1).clone()
+    # Column i of S is orthogonal to all columns of R but the i-th: what the others do not span.
+    left_out: Tensor = torch.linalg.inv(triangle).T
+    left_out = left_out / torch.linalg.vector_norm(left_out, dim=0)
+    outside = basis @ left_out
+    exact = 2 * (within - probes.sums(outside * (image @ left_out))) - twice
+    exact += probes.sums(outside * (basis @ ((core + core.T) @ left_out)))
+    exact -= probes.sums(outside**2) * (left_out * (core @ left_out)).sum(0).double().cpu()[:, None]
+
+    def inside(coordinates: Tensor) -> Tensor:
+        return coordinates - left_out * (left_out * coordinates).sum(0)
+
+    coordinates = inside(basis.T @ vectors)
+    rest = sketch - image @ coordinates
+    rest = rest - basis @ inside(basis.T @ rest)
+    return exact + probes.sums((vectors - basis @ coordinates) * rest)

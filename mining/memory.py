@@ -1,0 +1,30 @@
+"""How much memory there is left."""
+
+import psutil
+import torch
+
+
+def available_memory(device: torch.device) -> int:
+    """Return the bytes that can still be allocated on ``device``."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return free + unused
+    return int(psutil.virtual_memory().available)
+
+
+def check_memory(needed: int, device: torch.device, what: str, remedy: str) -> None:
+    """Raise ``MemoryError`` if ``needed`` bytes are not available on ``device``.
+
+    Args:
+        needed: Bytes.
+        device: Where.
+        what: What needs them.
+        remedy: What would fit.
+    """
+    free = available_memory(device)
+    if needed > free:
+        raise MemoryError(
+            f"{what} needs {needed / 2**30:.3g} GiB, but {free / 2**30:.3g} GiB are available on "
+            f"{device}: {remedy}."
+        )

@@ -1,0 +1,41 @@
+"""The published ResNet-20 for CIFAR-10 and some of its training images, where they are at hand."""
+
+import os
+import runpy
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from mining import Landscape
+from mining.models import CifarResNet, load_weights
+
+SHARED = Path(
+    os.environ.get("MINING_SHARED", Path(__file__).parent.parent.parent / "shared")
+).resolve()
+WEIGHTS = SHARED / "weights" / "resnet20_cifar10.pt"
+IMAGES = SHARED / "data" / "cifar10" / "train_0.webp"
+AVAILABLE = WEIGHTS.exists() and IMAGES.exists()
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def resnet20() -> nn.Module:
+    model = CifarResNet((3, 32, 32), 10, depth=20)
+    load_weights(model, WEIGHTS)
+    return model.eval()
+
+
+def training_images(num: int) -> tuple[Tensor, Tensor]:
+    """The first ``num`` of the 10,000 images in one packed file, normalized as published."""
+    tiles = runpy.run_path(str(SHARED / "tools" / "unpack_data.py"))["tiles"]
+    images = tiles(np.asarray(Image.open(IMAGES)), 32, 32)[:num]
+    labels = np.load(IMAGES.with_name("train_labels.npy"))[:num]
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (_MEAN, _STD))
+    return (pixels - mean) / std, torch.from_numpy(labels.astype(np.int64))
+
+
+def resnet20_landscape(num: int, batchnorm: str = "frozen") -> Landscape:
+    return Landscape(resnet20(), nn.CrossEntropyLoss(), [training_images(num)], batchnorm=batchnorm)

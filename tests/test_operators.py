@@ -1,0 +1,343 @@
+"""Every curvature operator against the dense matrix of torch.autograd, float64 on the CPU."""
+
+import math
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from cases import (
+    MODELS,
+    assert_unchanged,
+    build,
+    landscape,
+    loader,
+    quadratic_landscape,
+    snapshot,
+)
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from mining import Landscape, MatrixOperator, make_dense
+from mining.batchnorm import AffineBatchNorm
+from mining.criterion import LossFunction
+from mining.curvature import CurvatureOperator
+
+#: Products of float64 arithmetic, up to some hundred terms of order one.
+EXACT = {"rtol": 1e-10, "atol": 1e-10}
+OPERATORS = ["hessian", "gauss_newton", "residual"]
+POINTS = [
+    *(pytest.param(name, "recalibrate", id=name) for name in MODELS if name != "counting"),
+    pytest.param("batchnorm", "frozen", id="batchnorm-frozen"),
+    pytest.param("batchnorm", "batch", id="batchnorm-batch"),
+    pytest.param("shared", "batch", id="shared-batch"),
+]
+
+
+def one_hot_mse(outputs: Tensor, targets: Tensor) -> Tensor:
+    return F.mse_loss(outputs, F.one_hot(targets, outputs.shape[1]).to(outputs))
+
+
+def reference(of: Landscape, kind: str, theta: Tensor, batches: list | None = None) -> Tensor:
+    """Differentiate the loss of whole batches twice, one entry of θ after the other."""
+    batches = of.batches if batches is None else batches
+    statistics = of.statistics(theta)
+    total = sum(batch.weight for batch in batches)
+    size = of.space.size
+    matrix = torch.zeros(size, size, dtype=torch.float64)
+    for inputs, targets, weight, _ in batches:
+
+        def outputs(flat: Tensor, inputs: Tensor = inputs) -> Tensor:
+            tensors = of._tensors(flat, {n: b.clone() for n, b in statistics.items()})
+            with of._evaluation_modes(), of._substitution(tensors), sdpa_kernel(SDPBackend.MATH):
+                return of.model(inputs)
+
+        def loss(flat: Tensor, targets: Tensor = targets) -> Tensor:
+            return of.loss_fn(outputs(flat), targets)
+
+        if kind == "hessian":
+            found = torch.autograd.functional.hessian(loss, theta)
+        else:
+            jacobian = torch.autograd.functional.jacobian(outputs, theta).flatten(0, 1)
+            at = outputs(theta).detach()
+            inner = torch.autograd.functional.hessian(
+                lambda z, targets=targets: of.loss_fn(z, targets), at
+            ).reshape(at.numel(), at.numel())
+            found = jacobian.T @ inner @ jacobian
+        matrix += weight / total * found
+    return matrix
+
+
+@cache
+def dense(name: str, policy: str, loss: LossFunction) -> tuple[Landscape, dict[str, Tensor]]:
+    of = Landscape(build(name), loss, loader(), batchnorm=policy)
+    matrices = {kind: reference(of, kind, away(of)) for kind in OPERATORS[:2]}
+    return of, {**matrices, "residual": matrices["hessian"] - matrices["gauss_newton"]}
+
+
+def away(of: Landscape) -> Tensor:
+    """A point that is not the model's own θ."""
+    generator = torch.Generator().manual_seed(3)
+    return of.theta + 0.05 * torch.randn(of.space.size, generator=generator, dtype=torch.float64)
+
+
+def vectors(size: int, num: int = 3) -> Tensor:
+    generator = torch.Generator().manual_seed(4)
+    return torch.randn(size, num, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("kind", OPERATORS)
+@pytest.mark.parametrize(("name", "policy"), POINTS)
+@pytest.mark.parametrize("loss", [F.cross_entropy, one_hot_mse], ids=["cross_entropy", "mse"])
+def test_products_are_those_of_the_dense_matrix(kind, name, policy, loss):
+    of, matrices = dense(name, policy, loss)
+    operator, matrix = getattr(of, kind)(away(of)), matrices[kind]
+    block = vectors(of.space.size)
+    torch.testing.assert_close(operator @ block, matrix @ block, **EXACT)
+    torch.testing.assert_close(operator @ block[:, 0], matrix @ block[:, 0], **EXACT)
+    torch.testing.assert_close(make_dense(operator), (matrix + matrix.T) / 2, **EXACT)
+
+
+@pytest.mark.parametrize(("name", "policy"), POINTS)
+def test_hessian_is_the_derivative_of_the_gradient(name, policy):
+    of = landscape(name, policy)
+    theta, v = away(of), vectors(of.space.size, 1)[:, 0]
+    if policy == "recalibrate":  # statistics move with θ in gradient(), and not in the Hessian
+        of = Landscape(build(name), of.loss_fn, loader(), batchnorm="frozen")
+    step = 1e-6
+    difference = (of.gradient(theta + step * v) - of.gradient(theta - step * v)) / (2 * step)
+    # Central differences: rounding 1e-16 / 1e-6 and truncation 1e-12 times third derivatives.
+    torch.testing.assert_close(of.hessian(theta) @ v, difference, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", OPERATORS)
+@pytest.mark.parametrize(("name", "policy"), POINTS)
+def test_operator_is_symmetric_and_linear(kind, name, policy):
+    operator = getattr(landscape(name, policy), kind)()
+    v, w, x = vectors(operator.shape[0]).T
+    hv, hw = operator @ v, operator @ w
+    torch.testing.assert_close(v @ hw, w @ hv, **EXACT)
+    torch.testing.assert_close(operator @ (2 * v - 3 * x), 2 * hv - 3 * (operator @ x), **EXACT)
+
+
+@pytest.mark.parametrize("kind", OPERATORS)
+def test_ragged_batches_and_micro_batches_weigh_every_example_the_same(kind):
+    whole = Landscape(build("mlp"), nn.CrossEntropyLoss(), loader(70, 70))
+    block = vectors(whole.space.size)
+    expected = getattr(whole, kind)() @ block
+    for size in (32, 7, 64):  # 70 = 2 * 32 + 6 = 64 + 6
+        parts = Landscape(build("mlp"), nn.CrossEntropyLoss(), loader(70, size))
+        torch.testing.assert_close(getattr(parts, kind)() @ block, expected, **EXACT)
+        micro = getattr(whole, kind)(micro_batch=size)
+        torch.testing.assert_close(micro @ block, expected, **EXACT)
+        torch.testing.assert_close(
+            getattr(parts, kind)(micro_batch=5, memory=0) @ block, expected, **EXACT
+        )
+
+
+def test_class_weights_and_ignored_targets_weigh_as_in_one_batch():
+    weight = torch.tensor([1.0, 5.0, 0.2], dtype=torch.float64)
+    inputs, targets = loader(70, 70)[0]
+    targets = targets.clone()
+    targets[::3] = -100
+    targets[64:] = -100  # the last micro-batch counts for nothing
+    of = Landscape(build("mlp"), nn.CrossEntropyLoss(weight), [(inputs, targets)])
+    block = vectors(of.space.size)
+    torch.testing.assert_close(
+        of.hessian(micro_batch=32) @ block, of.hessian(micro_batch=70) @ block, **EXACT
+    )
+
+
+def test_batch_statistics_keep_batches_whole():
+    of = landscape("batchnorm", "batch")
+    block = vectors(of.space.size)
+    torch.testing.assert_close(
+        of.hessian(micro_batch=2) @ block, of.hessian() @ block, rtol=0, atol=0
+    )
+
+
+@pytest.mark.parametrize("memory", [0, 200_000, None])
+def test_kept_graphs_change_nothing(memory):
+    of = landscape("batchnorm")
+    block = vectors(of.space.size)
+    operator = of.hessian(micro_batch=16, memory=memory)
+    expected = of.hessian(micro_batch=16, memory=0) @ block
+    for _ in range(2):
+        torch.testing.assert_close(operator @ block, expected, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("kind", OPERATORS)
+@pytest.mark.parametrize("name", ["batchnorm", "partly_used", "shared"])
+def test_restriction_is_a_block_of_the_matrix(kind, name):
+    of = landscape(name)
+    matrix = make_dense(getattr(of, kind)())
+    chosen = of.space.names[::2]
+    part = getattr(of, kind)(parameters=chosen)
+    rows = torch.cat(
+        [
+            torch.full((size,), n in chosen)
+            for n, size in zip(of.space.names, of.space.sizes, strict=True)
+        ]
+    )
+    torch.testing.assert_close(make_dense(part), matrix[rows][:, rows], **EXACT)
+    v = vectors(part.shape[0], 1)[:, 0]
+    embedded = of.space.embed(v, part.space)
+    assert torch.equal(embedded[rows], v)
+    assert not embedded[~rows].any()
+
+
+def test_one_layer_a_list_a_pattern_and_the_weights_can_be_chosen():
+    of = landscape("batchnorm")
+    assert of.hessian(parameters="linear").space.names == ("linear.weight", "linear.bias")
+    assert of.hessian(parameters=["bn", "conv.bias"]).space.names == (
+        "conv.bias",
+        "bn.weight",
+        "bn.bias",
+    )
+    assert of.hessian(parameters="*.bias").space.names == ("conv.bias", "bn.bias", "linear.bias")
+    assert of.hessian(parameters="weights").space.names == ("conv.weight", "linear.weight")
+
+
+def test_unknown_layers_are_refused_with_those_that_exist():
+    with pytest.raises(ValueError, match=r"'lineal'\. There are: conv, bn, linear"):
+        landscape("batchnorm").hessian(parameters="lineal")
+    with pytest.raises(ValueError, match="at least one"):
+        landscape("batchnorm").hessian(parameters=[])
+
+
+def test_logistic_regression_has_its_closed_form():
+    of = Landscape(
+        nn.Sequential(nn.Flatten(), nn.Linear(64, 3, bias=False)).double(),
+        nn.CrossEntropyLoss(),
+        loader(),
+    )
+    inputs = torch.cat([x for x, _ in loader()]).flatten(1)
+    p = torch.softmax(inputs @ of.theta.view(3, 64).T, 1)
+    inner = torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
+    expected = torch.einsum("ncd,ni,nj->cidj", inner, inputs, inputs).reshape(192, 192) / 70
+    torch.testing.assert_close(make_dense(of.hessian()), expected, **EXACT)
+    torch.testing.assert_close(make_dense(of.gauss_newton()), expected, **EXACT)
+    assert make_dense(of.residual()).abs().max() < 1e-12
+
+
+def test_linear_regression_has_its_closed_form():
+    inputs = torch.cat([x for x, _ in loader()]).flatten(1)
+    pairs = [(x, x[:, :2]) for x in inputs.split(32)]
+    of = Landscape(nn.Linear(64, 2, bias=False).double(), nn.MSELoss(), pairs)
+    # The mean over 70 examples and 2 outputs of (Wx - y)².
+    expected = torch.block_diag(*[2 * inputs.T @ inputs / 140] * 2)
+    torch.testing.assert_close(make_dense(of.hessian()), expected, **EXACT)
+
+
+def test_quadratic_loss_has_its_matrix():
+    of = quadratic_landscape()
+    torch.testing.assert_close(make_dense(of.hessian()), of.model.matrix, **EXACT)
+
+
+def test_loss_without_curvature_in_the_outputs_has_a_zero_gauss_newton_matrix():
+    of = quadratic_landscape()
+    assert not make_dense(of.gauss_newton()).any()
+    torch.testing.assert_close(make_dense(of.residual()), of.model.matrix, **EXACT)
+
+
+@pytest.mark.parametrize("kind", OPERATORS)
+def test_model_is_left_as_it_was(kind):
+    model = build("shared")
+    before = snapshot(model)
+    of = Landscape(model, nn.CrossEntropyLoss(), loader())
+    operator = getattr(of, kind)(away(of))
+    operator @ vectors(of.space.size)
+    assert_unchanged(model, before)
+    with pytest.raises(ValueError, match="shape"):
+        operator @ torch.zeros(3)
+    assert_unchanged(model, before)
+
+
+def test_second_product_is_the_same_as_the_first():
+    operator = landscape("batchnorm", "batch").hessian()
+    block = vectors(operator.shape[0])
+    assert torch.equal(operator @ block, operator @ block)
+    assert operator.products == 6
+
+
+def test_scipy_multiplies_with_it():
+    of = landscape("mlp")
+    wrapped, matrix = of.hessian().to_scipy(), make_dense(of.hessian()).numpy()
+    block = vectors(of.space.size).numpy()
+    np.testing.assert_allclose(wrapped @ block, matrix @ block, **EXACT)
+    np.testing.assert_allclose(wrapped.T @ block[:, 0], matrix @ block[:, 0], **EXACT)
+    assert wrapped.dtype == np.float64
+
+
+class Dropping(nn.Module):
+    """Dropout that eval mode does not turn off."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(64, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(self.linear(x.flatten(1)), 0.01, training=True)
+
+
+def test_stochastic_model_is_refused():
+    of = Landscape(Dropping().double(), nn.CrossEntropyLoss(), loader())
+    with pytest.raises(ValueError, match="stochastic"):
+        of.hessian()
+
+
+def test_non_finite_loss_is_refused():
+    of = landscape("mlp")
+    with pytest.raises(ValueError, match="loss at theta is nan"):
+        of.hessian(torch.full_like(of.theta, math.nan))
+
+
+def test_low_precision_is_refused():
+    with pytest.raises(ValueError, match="noise"):
+        landscape("mlp", autocast=torch.bfloat16).hessian()
+
+
+def test_matrix_must_be_square():
+    with pytest.raises(ValueError, match="square"):
+        MatrixOperator(torch.zeros(2, 3))
+
+
+def test_dense_matrix_that_is_not_symmetric_is_refused():
+    with pytest.raises(ValueError, match="not symmetric"):
+        make_dense(MatrixOperator(vectors(3)))
+
+
+def test_dense_matrix_that_does_not_fit_is_refused():
+    class Huge(CurvatureOperator):
+        def _multiply(self, rows: Tensor) -> Tensor:
+            raise AssertionError
+
+    with pytest.raises(MemoryError, match="GiB"):
+        make_dense(Huge(10**7, torch.device("cpu"), torch.float32))
+
+
+def test_fused_attention_would_have_no_second_derivative():
+    of = landscape("attention")
+    outputs = of.model(of.batches[0].inputs)  # the kernel that torch chooses by itself
+    (gradient,) = torch.autograd.grad(
+        outputs.square().sum(), of.model.attention.in_proj_weight, create_graph=True
+    )
+    with pytest.raises(RuntimeError, match="not implemented"):
+        gradient.square().sum().backward()
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("shape", [(6, 4), (6, 4, 5), (6, 4, 3, 2)])
+def test_batch_norm_as_an_affine_map_is_batch_norm(affine, shape):
+    kind = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d}[len(shape)]
+    layer = kind(4, affine=affine).double()
+    layer.running_mean.normal_()
+    layer.running_var.uniform_(0.5, 2)
+    inputs = vectors(math.prod(shape), 1).view(shape)
+    expected = layer.eval()(inputs)
+    with AffineBatchNorm():
+        torch.testing.assert_close(layer(inputs), expected, rtol=1e-12, atol=1e-12)
+    expected = layer.train()(inputs)
+    with AffineBatchNorm():  # statistics of the batch are left to torch
+        assert torch.equal(layer(inputs), expected)

@@ -1,0 +1,172 @@
+"""Trace estimates against the trace of the dense matrix."""
+
+import logging
+import math
+
+import pytest
+import torch
+from cases import landscape
+from torch import Tensor
+
+from mining import MatrixOperator, make_dense, trace
+
+METHODS = ["hutchinson", "hutch++", "xtrace"]
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def outliers_and_bulk(size: int = 200) -> Tensor:
+    """A symmetric matrix with the spectrum of a trained network in small."""
+    normal = torch.randn(size, size, generator=generator(), dtype=torch.float64)
+    basis = torch.linalg.qr(normal).Q
+    values = 0.1 * torch.randn(size, generator=generator(1), dtype=torch.float64)
+    values[:8] = torch.tensor([60.0, 31.0, 30.0, 12.0, 7.0, -5.0, -4.0, -3.0])
+    product = (basis * values) @ basis.T
+    return (product + product.T) / 2
+
+
+@pytest.mark.parametrize("distribution", ["rademacher", "gaussian"])
+@pytest.mark.parametrize("method", METHODS)
+def test_error_bar_is_honest(method, distribution):
+    dense = outliers_and_bulk()
+    operator = MatrixOperator(dense)
+    deviations = []
+    for seed in range(200):
+        found = trace(
+            operator,
+            method,
+            distribution=distribution,
+            num_products=48,
+            generator=generator(seed),
+        )
+        deviations.append((found.mean - float(dense.trace())) / found.standard_error)
+    deviations = torch.tensor(deviations)
+    # Student's t with 15 to 47 degrees of freedom: 95 % lie within 2.1 standard errors. Of 200
+    # draws 91 % do unless something is wrong (four standard deviations of the count are 6 %).
+    assert (deviations.abs() < 2.1).double().mean() > 0.89
+    assert abs(float(deviations.mean())) < 0.35
+    assert 0.8 < float(deviations.std()) < 1.3
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_relative_error_that_is_asked_for_holds(method):
+    dense = outliers_and_bulk()
+    within = 0
+    for seed in range(40):
+        found = trace(
+            MatrixOperator(dense),
+            method,
+            relative_error=0.1,
+            num_products=4000,
+            generator=generator(seed),
+        )
+        assert found.converged
+        within += abs(found.mean - float(dense.trace())) <= 0.1 * float(dense.trace())
+    # 95 % are promised; looking again after every few products takes some of it away.
+    assert within >= 35
+
+
+def test_xtrace_needs_the_fewest_products():
+    operator = MatrixOperator(outliers_and_bulk())
+    errors = [
+        trace(operator, method, num_products=48, generator=generator()).standard_error
+        for method in METHODS
+    ]
+    assert errors[2] < errors[1] < errors[0] / 10
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", ["batchnorm", "tied", "attention"])
+def test_layers_come_from_the_same_products(method, name):
+    of = landscape(name)
+    operator = of.hessian()
+    dense = make_dense(operator)
+    found = trace(operator, method, num_products=240, generator=generator(1))
+    exact = dict(zip(of.space.names, of.space.sums(dense.diagonal()).tolist(), strict=True))
+    assert list(found.layers) == list(of.space.names)
+    for layer, estimate in found.layers.items():
+        # Some twenty layers, none further than four and a half standard errors.
+        slack = 4.5 * estimate.standard_error + 1e-10
+        assert estimate.mean == pytest.approx(exact[layer], abs=slack), layer
+    assert sum(e.mean for e in found.layers.values()) == pytest.approx(found.mean, rel=1e-10)
+    assert found.mean == pytest.approx(float(dense.trace()), abs=4.5 * found.standard_error + 1e-9)
+    assert found.products <= 240
+
+
+def test_rademacher_is_exact_for_a_diagonal_matrix():
+    found = trace(MatrixOperator(torch.diag(torch.arange(9.0))), generator=generator())
+    assert found.mean == 36
+    assert found.standard_error == 0
+
+
+@pytest.mark.parametrize("method", ["hutch++", "xtrace"])
+def test_low_rank_is_exact(method):
+    vectors = torch.randn(50, 4, generator=generator(), dtype=torch.float64)
+    dense = vectors @ vectors.T
+    found = trace(MatrixOperator(dense), method, num_products=30, generator=generator())
+    assert found.mean == pytest.approx(float(dense.trace()), rel=1e-10)
+    assert found.standard_error < 1e-10
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("size", [1, 5])
+def test_zero_operator_has_trace_zero(method, size):
+    found = trace(MatrixOperator(torch.zeros(size, size)), method, generator=generator())
+    assert (found.mean, found.standard_error) == (0, 0)
+
+
+def test_small_operator_is_exact():
+    dense = outliers_and_bulk(12)
+    found = trace(MatrixOperator(dense), "xtrace", num_products=100, generator=generator())
+    assert found.products == 24
+    assert found.mean == pytest.approx(float(dense.trace()), rel=1e-10)
+
+
+def test_error_that_was_not_reached_is_said(caplog):
+    with caplog.at_level(logging.WARNING):
+        found = trace(
+            MatrixOperator(outliers_and_bulk()),
+            relative_error=0.001,
+            num_products=30,
+            generator=generator(),
+        )
+    assert not found.converged
+    assert found.products == 30
+    assert "not reached" in caplog.text
+
+
+def test_two_probes_never_pass_for_an_answer():
+    """The samples of a matrix with one entry agree at once by chance; ten are still taken."""
+    dense = torch.zeros(100, 100, dtype=torch.float64)
+    dense[0, 0] = 1
+    found = trace(MatrixOperator(dense), relative_error=0.5, generator=generator())
+    assert len(found.samples) >= 10
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "hutch"}, "method must be one of"),
+        ({"distribution": "uniform"}, "distribution must be one of"),
+        ({"relative_error": 0.0}, "relative_error must be positive"),
+        ({"confidence": 1.0}, "confidence must be between 0 and 1"),
+        ({"num_products": 1}, "num_products must be at least 2 for hutchinson"),
+    ],
+)
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        trace(MatrixOperator(torch.eye(4)), **options, generator=generator())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_product_that_is_not_finite_is_said(method):
+    with pytest.raises(ArithmeticError, match="not finite"):
+        trace(MatrixOperator(torch.full((20, 20), math.inf)), method, generator=generator())
+
+
+def test_sketch_that_does_not_fit_is_refused(monkeypatch):
+    monkeypatch.setattr("mining.memory.available_memory", lambda device: 1000)
+    with pytest.raises(MemoryError, match="xtrace"):
+        trace(MatrixOperator(torch.eye(50)), "xtrace", generator=generator())
