@@ -12,11 +12,21 @@ if TYPE_CHECKING:
     from mining.classification import CurveClassifier as CurveClassifier
     from mining.classification import CurveShape as CurveShape
     from mining.classification import classify as classify
+    from mining.curvature import CurvatureOperator as CurvatureOperator
+    from mining.curvature import Eigenpairs as Eigenpairs
+    from mining.curvature import MatrixOperator as MatrixOperator
+    from mining.curvature import SpectralDensity as SpectralDensity
+    from mining.curvature import TraceEstimate as TraceEstimate
+    from mining.curvature import eigenpairs as eigenpairs
+    from mining.curvature import make_dense as make_dense
+    from mining.curvature import spectral_density as spectral_density
+    from mining.curvature import trace as trace
     from mining.curves import Curve as Curve
     from mining.curves import Surface as Surface
     from mining.directions import CheckpointDelta as CheckpointDelta
     from mining.directions import Direction as Direction
     from mining.directions import DirectionSource as DirectionSource
+    from mining.directions import Eigenvectors as Eigenvectors
     from mining.directions import FromFile as FromFile
     from mining.directions import Gaussian as Gaussian
     from mining.directions import Gradient as Gradient
@@ -30,6 +40,12 @@ if TYPE_CHECKING:
     from mining.plotting import draw_curves as draw_curves
     from mining.plotting import draw_surface as draw_surface
     from mining.runs import load_runs as load_runs
+    from mining.scaling import stretch as stretch
+    from mining.scaling import with_scales as with_scales
+    from mining.second_order import Expansions as Expansions
+    from mining.second_order import Perturbations as Perturbations
+    from mining.second_order import expand as expand
+    from mining.second_order import perturb as perturb
 
 _MODULES = {
     "BatchNormPolicy": "batchnorm",
@@ -48,6 +64,22 @@ _MODULES = {
     "Normalization": "normalization",
     "ParameterSpace": "parameters",
     "Surface": "curves",
+    "CurvatureOperator": "curvature",
+    "Eigenpairs": "curvature",
+    "MatrixOperator": "curvature",
+    "SpectralDensity": "curvature",
+    "TraceEstimate": "curvature",
+    "eigenpairs": "curvature",
+    "make_dense": "curvature",
+    "spectral_density": "curvature",
+    "trace": "curvature",
+    "Eigenvectors": "directions",
+    "Expansions": "second_order",
+    "Perturbations": "second_order",
+    "expand": "second_order",
+    "perturb": "second_order",
+    "with_scales": "scaling",
+    "stretch": "scaling",
     "classify": "classification",
     "draw_curves": "plotting",
     "draw_surface": "plotting",

@@ -26,7 +26,14 @@ from mining.pipelines import PIPELINE_KEYS
 from mining.runs import Run, run_directory
 
 #: What wrong input raises; anything else is a mistake of ours and shows its traceback.
-_EXPECTED = (HydraException, OmegaConfBaseException, ValueError, OSError, ArithmeticError)
+_EXPECTED = (
+    HydraException,
+    OmegaConfBaseException,
+    ValueError,
+    OSError,
+    ArithmeticError,
+    MemoryError,
+)
 _HYDRA = {"version_base": "1.3", "config_path": "pkg://mining.conf", "config_name": "config"}
 _failures: list[BaseException] = []
 log = logging.getLogger("mining")

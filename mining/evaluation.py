@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,10 +20,13 @@ from mining.landscape import Landscape
 class Grid:
     """The points of a curve or surface, in units of the direction's length.
 
-    The second axis, of surfaces only, is like the first where nothing else is said.
+    The second axis, of surfaces only, is like the first where nothing else is said. Each
+    direction is followed ``scale`` times its length, or as far as its curvature shows; see
+    ``with_scales``.
 
     Raises:
-        ValueError: If a range is not finite or increasing, or has fewer than two points.
+        ValueError: If a range is not finite or increasing, or has fewer than two points, or the
+            scale is not positive.
     """
 
     low: float = -1.0
@@ -31,6 +35,7 @@ class Grid:
     y_low: float | None = None
     y_high: float | None = None
     y_num: int | None = None
+    scale: float | Literal["curvature"] = 1.0
 
     def __post_init__(self) -> None:
         for prefix, (low, high, num) in {"": self._x, "y_": self._y}.items():
@@ -40,6 +45,8 @@ class Grid:
                 )
             if num < 2:
                 raise ValueError(f"grid.{prefix}num must be at least 2 points, got {num}.")
+        if self.scale != "curvature" and not 0 < self.scale < math.inf:
+            raise ValueError(f"grid.scale must be positive or curvature, got {self.scale}.")
 
     @property
     def alphas(self) -> Tensor:

@@ -21,6 +21,14 @@ ROOT = Path(__file__).parent.parent
 QUICK = ("data.num_examples=100", "train.epochs=3", "train.checkpoints=[0,1]", "progress=false")
 
 
+SMALL = (
+    "spectrum.num_eigenvalues=3",
+    "spectrum.density_steps=8",
+    "spectrum.density_probes=2",
+    "spectrum.trace_products=40",
+)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """One working directory for all, so that trainings are shared as in a user's."""
@@ -351,6 +359,21 @@ def test_a_users_own_model_direction_and_data(command, folder, capsys):
 BAD = [
     (["model=resnet50"], "Could not find 'model/resnet50'"),
     (["grid.nun=5"], "no key 'grid.nun'; there are high, low, num"),
+    (["grid.scale=0"], "grid.scale must be positive or curvature, got 0"),
+    (["grid.scale=wide"], "grid.scale must be a number or curvature, got 'wide'"),
+    (["num_examples=0"], "num_examples must be at least 1, got 0"),
+    (["direction=eigenvectors", "direction.which=top"], "direction.which must be both or largest"),
+    (["direction=eigenvectors", "direction.parameters=fc"], "There are: layers.1, layers.3"),
+    (["direction=eigenvectors", "num_directions=0"], "num_directions must be at least 1"),
+    (["direction=eigenvectors", "precision=bf16"], "Second derivatives in torch.bfloat16"),
+    (["pipeline=spectrum", "spectrum.operator=fisher"], "spectrum.operator must be hessian or"),
+    (["pipeline=spectrum", "spectrum.num_eigenvalues=-1"], "spectrum.num_eigenvalues must be 0"),
+    (["pipeline=spectrum", "spectrum.num_eigenvalues=9999"], "k must be between 1 and 4805"),
+    (["pipeline=spectrum", "spectrum.parameters=[conv]"], "No parameters are called 'conv'"),
+    (["pipeline=spectrum", "spectrum.tol=2"], "tol must be between 0 and 1, got 2"),
+    (["pipeline=spectrum", "spectrum.micro_batch=0"], "spectrum.micro_batch must be at least 1"),
+    (["view=gmi", "expansion.num_offsets=4"], "expansion.num_offsets must be odd"),
+    (["pipeline=perturbation", "perturbation.sigma=0"], "a positive sigma"),
     (["nonsense=1"], "no key 'nonsense'; there are batch_size,"),
     (["grid.num=1"], "grid.num must be at least 2 points, got 1"),
     (["grid.low=2"], "grid.low must lie below grid.high, got 2 and 1"),
@@ -443,6 +466,154 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert printed.out == ""
     left = {p for p in (folder / "outputs").rglob("*") if "train" not in p.parts} - existing
     assert not [p for p in left if p.is_file()]
+
+
+def test_spectrum_leaves_what_the_contract_says(command, folder):
+    directory = command(*QUICK, "pipeline=spectrum", *SMALL)
+    assert {p.name for p in directory.iterdir()} == {
+        "run.json",
+        "eigenpairs.npz",
+        "eigenvectors.pt",
+        "trace.npz",
+        "density.npz",
+        "spectrum.png",
+        "mining.log",
+    }
+    metrics = record(directory)["metrics"]
+    for end, sign in (("largest", 1), ("smallest", -1)):
+        values, residuals = metrics[f"eigenvalues_{end}"], metrics[f"residuals_{end}"]
+        assert len(values) == len(residuals) == 3
+        assert values == sorted(values, reverse=sign > 0)
+        assert all(r <= 1e-3 * abs(v) for r, v in zip(residuals, values, strict=True))
+    assert metrics["products"] == sum(metrics["products_of"].values())
+    assert metrics["trace_standard_error"] > 0
+    assert metrics["seconds_per_product"] > 0
+    assert metrics["seconds_per_gradient"] > 0
+    assert sum(layer["mean"] for layer in metrics["layer_traces"].values()) == pytest.approx(
+        metrics["trace"]
+    )
+    # The same θ and examples, by hand.
+    training = directory.parents[2] / "train/mlp-digits"
+    (checkpoint,) = training.glob("*/epoch_0003.pt")
+    model = MLP((1, 8, 8), 10)
+    load_weights(model, checkpoint)
+    of = Landscape(
+        model, torch.nn.CrossEntropyLoss(), digits(num_examples=100).split("train").batches(128)
+    )
+    vectors = torch.load(directory / "eigenvectors.pt")["vectors"]
+    errors = of.hessian() @ vectors.T - vectors.T * torch.tensor(
+        metrics["eigenvalues_largest"] + metrics["eigenvalues_smallest"]
+    )
+    assert (errors.norm(dim=0) < 2e-3 * metrics["eigenvalues_largest"][0]).all()
+
+
+def test_spectrum_of_a_layer_and_of_some_parts(command):
+    directory = command(
+        *QUICK,
+        "pipeline=spectrum",
+        "spectrum.operator=gauss_newton",
+        "spectrum.parameters=layers.3",
+        "spectrum.num_eigenvalues=0",
+        "spectrum.density_probes=0",
+        "spectrum.trace_error=null",
+        "spectrum.trace_products=10",
+    )
+    metrics = record(directory)["metrics"]
+    assert metrics["eigenvalues_largest"] == []
+    assert list(metrics["layer_traces"]) == ["layers.3.weight", "layers.3.bias"]
+    assert metrics["products"] == 10
+    assert (directory / "spectrum.png").exists()
+    assert not (directory / "density.npz").exists()
+
+
+def test_spectrum_goes_on_after_an_interruption(command, folder, monkeypatch):
+    arguments = (*QUICK, "pipeline=spectrum", *SMALL, "seed=5")
+    with monkeypatch.context() as broken:
+        broken.setattr("mining.pipelines.spectrum.spectral_density", _interrupt)
+        with pytest.raises(SystemExit):
+            command(*arguments)
+    (directory,) = (
+        path.parent
+        for path in (folder / "outputs/spectrum/mlp-digits").glob("*/trace.npz")
+        if not (path.parent / "run.json").exists()
+    )
+    before = (directory / "eigenpairs.npz").stat().st_mtime_ns
+    assert command(*arguments) == directory
+    assert (directory / "eigenpairs.npz").stat().st_mtime_ns == before
+    metrics = record(directory)["metrics"]
+    whole = record(command(*arguments, f"outputs={folder}/other"))["metrics"]
+    for key in ("eigenvalues_largest", "trace", "density_trace"):
+        assert metrics[key] == whole[key]
+
+
+def test_eigenvectors_followed_as_far_as_their_curvature_shows(command):
+    directory = command(
+        *QUICK, "direction=eigenvectors", "num_directions=2", "epoch=0", "grid.scale=curvature"
+    )
+    metrics = record(directory)["metrics"]
+    assert metrics["directions"] == ["P.E.1", "N.E.1"]
+    curves = load_curves(directory / "curves.npz")
+    stored = torch.load(directory / "directions.pt")
+    for curve, vector, info, share in zip(
+        curves, stored["vectors"], metrics["info"], (1, 0.2), strict=True
+    ):
+        assert float(vector.norm()) == pytest.approx(1, abs=1e-5)
+        loss = metrics["loss_at_theta"]
+        change = 0.5 * info["scale"] ** 2 * abs(info["eigenvalue"])
+        assert change == pytest.approx(share * loss, rel=1e-3)
+        # The curve near θ is the parabola of that eigenvalue.
+        a, b = curve.origin - 1, curve.origin + 1
+        bend = float(curve.loss[a] + curve.loss[b] - 2 * curve.loss[curve.origin])
+        step = float(curve.alphas[b]) * info["scale"]
+        assert bend / step**2 == pytest.approx(info["eigenvalue"], rel=0.1)
+
+
+def test_surface_of_eigenvectors_names_their_factors(command):
+    directory = command(
+        *QUICK,
+        "pipeline=surface",
+        "x_direction=eigenvectors",
+        "y_direction=eigenvectors",
+        "y_direction.which=smallest",
+        "grid.scale=0.5",
+        "grid.num=5",
+        "epoch=0",
+    )
+    assert record(directory)["metrics"]["scales"] == [0.5, 0.5]
+    assert load_surface(directory / "surface.npz").names == ("P.E.1 × 0.5", "N.E.1 × 0.5")
+
+
+def test_second_order_models_along_gmi_and_mli(command):
+    for view in ("gmi", "mli"):
+        directory = command(*QUICK, f"view={view}", "grid.num=5", "expansion.num_points=3")
+        metrics = record(directory)["metrics"]
+        assert metrics["alphas"] == [-1, -0.5, 0]
+        assert max(metrics["errors"]) < 0.1
+        assert metrics["info"].get("other_alpha") == (-1 if view == "mli" else None)
+        assert (directory / "expansions.png").exists()
+
+
+def test_perturbation_beside_its_prediction(command):
+    directory = command(*QUICK, "pipeline=perturbation", "perturbation.num_samples=50")
+    metrics = record(directory)["metrics"]
+    for predicted, found in zip(
+        metrics["predicted_deviation"], metrics["second_order_deviation"], strict=True
+    ):
+        assert predicted == pytest.approx(found, rel=0.4)  # of 50 samples: 10 %, four times
+    assert (directory / "perturbations.png").exists()
+
+
+def test_num_examples_leaves_the_training_alone(command):
+    few, all_of_them = (
+        record(command(*QUICK, "grid.num=3", *more))["metrics"]
+        for more in (["num_examples=40"], [])
+    )
+    assert (few["num_examples"], all_of_them["num_examples"]) == (40, 100)
+    assert few["loss_at_theta"] != all_of_them["loss_at_theta"]
+
+
+def _interrupt(*arguments, **options):
+    raise KeyboardInterrupt
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")

@@ -82,7 +82,8 @@ def test_names_that_others_rely_on_are_there():
     assert config["pipeline"] == "curve"
     assert config["grid"] == {
         "_target_": "mining.evaluation.Grid",
-        "low": -1, "high": 1, "num": 41, "y_low": None, "y_high": None, "y_num": None
+        "low": -1, "high": 1, "num": 41, "y_low": None, "y_high": None, "y_num": None,
+        "scale": 1.0,
     }  # fmt: skip
     assert (config["split"], config["num_directions"], config["seed"]) == ("train", 1, 0)
     assert (config["device"], config["precision"]) == ("auto", "fp32")

@@ -9,15 +9,17 @@ from torch import nn
 from mining import (
     CheckpointDelta,
     Direction,
+    Eigenvectors,
     FromFile,
     Gaussian,
     Gradient,
     Landscape,
     MostOverlapping,
 )
+from mining.curvature import make_dense
 from mining.directions import cosine
-from mining.directions.base import standard_normal
 from mining.directions.storage import load_directions, save_directions
+from mining.random_vectors import standard_normal
 
 
 def other_weights():
@@ -41,6 +43,7 @@ SOURCES = [
     CheckpointDelta(other_weights()),
     CheckpointDelta(other_weights(), normalization="model"),
     MostOverlapping(num_samples=5),
+    CheckpointDelta(other_weights(), away=True),
 ]
 
 
@@ -98,6 +101,89 @@ def test_gradient_is_the_negative_gradient():
     expected = -(of.model.matrix @ of.theta + of.model.linear)
     assert torch.allclose(found.vector, expected, rtol=1e-12)
     assert found.info["gradient_norm"] == pytest.approx(float(expected.norm()))
+
+
+# The start vector is random and what it leads to is not: the contract's "another seed, another
+# direction" does not hold for eigenvectors, so they have tests of their own.
+
+
+def eigenvectors(of, num, seed=0, **options):
+    source = Eigenvectors(**{"tol": 1e-9, **options})
+    return source.directions(of, num, generator=torch.Generator().manual_seed(seed))
+
+
+def test_eigenvectors_are_those_of_the_dense_hessian():
+    of = landscape("batchnorm")
+    before = snapshot(of.model)
+    found = eigenvectors(of, 5)
+    assert_unchanged(of.model, before)
+    assert [d.source for d in found] == ["P.E.1", "P.E.2", "P.E.3", "N.E.1", "N.E.2"]
+    values, vectors = torch.linalg.eigh(make_dense(of.hessian()))
+    for direction, column in zip(found, [-1, -2, -3, 0, 1], strict=True):
+        assert direction.info["eigenvalue"] == pytest.approx(float(values[column]), abs=1e-9)
+        assert abs(cosine(direction.vector, vectors[:, column])) == pytest.approx(1, abs=1e-9)
+        assert float(direction.vector.norm()) == pytest.approx(1, abs=1e-9)
+        slope = float(direction.vector @ of.gradient())
+        assert slope <= 1e-9
+        assert direction.info["slope"] == pytest.approx(slope, abs=1e-9)
+        assert direction.info["converged"] == 1
+
+
+def test_eigenvectors_do_not_depend_on_the_seed():
+    of = landscape("mlp")
+    for one, other in zip(eigenvectors(of, 4), eigenvectors(of, 4, seed=1), strict=True):
+        torch.testing.assert_close(one.vector, other.vector, rtol=0, atol=1e-7)
+    again = eigenvectors(of, 4)
+    assert all(
+        torch.equal(a.vector, b.vector) for a, b in zip(again, eigenvectors(of, 4), strict=True)
+    )
+
+
+def test_eigenvectors_of_one_end_from_the_second_on():
+    of = landscape("batchnorm")
+    both = {d.source: d.vector for d in eigenvectors(of, 6)}
+    up = eigenvectors(of, 2, which="largest", start=2)
+    down = eigenvectors(of, 1, which="smallest", start=3)
+    assert [d.source for d in up + down] == ["P.E.2", "P.E.3", "N.E.3"]
+    for direction in up + down:
+        torch.testing.assert_close(direction.vector, both[direction.source], rtol=0, atol=1e-7)
+
+
+def test_eigenvectors_of_a_layer_are_zero_elsewhere():
+    of = landscape("batchnorm")
+    (found,) = eigenvectors(of, 1, parameters="conv")
+    pieces = of.space.unflatten(found.vector)
+    assert not pieces["linear.weight"].any()
+    assert float(pieces["conv.weight"].norm()) > 0.5
+
+
+def test_negative_eigenvectors_where_there_are_none():
+    inputs = torch.randn(20, 4, dtype=torch.float64)
+    convex = Landscape(
+        nn.Linear(4, 3).double(), nn.CrossEntropyLoss(), [(inputs, torch.arange(20) % 3)]
+    )
+    with pytest.raises(ValueError, match=r"There is no N\.E\.1 at theta"):
+        eigenvectors(convex, 1, which="smallest", tol=1e-3)
+
+
+def test_eigenvectors_refuse_bad_options():
+    with pytest.raises(ValueError, match=r"direction\.which must be one of"):
+        Eigenvectors(which="top")
+    with pytest.raises(ValueError, match=r"direction\.start must be at least 1"):
+        Eigenvectors(start=0)
+    with pytest.raises(ValueError, match="num_directions must be at least 1"):
+        eigenvectors(landscape("mlp"), 0)
+
+
+def test_checkpoint_delta_away_mirrors_the_curve():
+    of, generator = landscape("batchnorm"), torch.Generator()
+    (to,) = CheckpointDelta(other_weights(), "E=9").directions(of, 1, generator=generator)
+    (away,) = CheckpointDelta(other_weights(), "E=9", away=True).directions(
+        of, 1, generator=generator
+    )
+    assert torch.equal(away.vector, -to.vector)
+    assert (to.info["other_alpha"], away.info["other_alpha"]) == (1, -1)
+    assert away.source == "from E=9"
 
 
 def test_batch_gradients_average_to_the_full_one():

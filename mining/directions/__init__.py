@@ -2,6 +2,7 @@
 
 from mining.directions.base import Direction, DirectionSource, cosine
 from mining.directions.checkpoint import CheckpointDelta
+from mining.directions.eigenvectors import Eigenvectors
 from mining.directions.from_file import FromFile
 from mining.directions.gaussian import Gaussian
 from mining.directions.gradient import Gradient
@@ -11,6 +12,7 @@ __all__ = [
     "CheckpointDelta",
     "Direction",
     "DirectionSource",
+    "Eigenvectors",
     "FromFile",
     "Gaussian",
     "Gradient",

@@ -25,11 +25,14 @@ class CheckpointDelta(DirectionSource):
         checkpoint: A file, or tensors by parameter name; buffers are ignored.
         label: How the other checkpoint is called in legends, ``E=200`` for instance.
         normalization: A normalization or its name.
+        away: Whether to go the other way, θ - θ', so that α = -1 is the other checkpoint: from an
+            early checkpoint this is the way that training took.
     """
 
     checkpoint: str | Path | Mapping[str, Tensor]
     label: str = "checkpoint"
     normalization: Normalization | Name = "none"
+    away: bool = False
 
     def __post_init__(self) -> None:
         as_normalization(self.normalization)
@@ -60,4 +63,6 @@ class CheckpointDelta(DirectionSource):
         info = {"distance": float(vector_norm(delta))}
         if normalize.name in ("none", "model"):
             info["other_alpha"] = float(vector_norm(delta) / vector_norm(vector))
-        return [Direction(vector, f"to {self.label}", 0, info)]
+            info["other_alpha"] *= -1 if self.away else 1
+        name = f"{'from' if self.away else 'to'} {self.label}"
+        return [Direction(-vector if self.away else vector, name, 0, info)]

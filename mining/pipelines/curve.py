@@ -13,11 +13,12 @@ from mining.pipelines.schema import make
 from mining.pipelines.setting import build_setting, build_source
 from mining.plotting import draw_curves, save_figure
 from mining.runs import Run
+from mining.scaling import stretch, with_scales
 
 
 def run(config: Config, run: Run) -> None:
     """Evaluate loss and accuracy along the configured directions into ``run``."""
-    alphas = make("grid", config["grid"]).alphas
+    grid = make("grid", config["grid"])
     setting = build_setting(config)
     landscape = setting.landscape
     stored = run.directory / "directions.pt"
@@ -26,14 +27,15 @@ def run(config: Config, run: Run) -> None:
         directions = source.directions(
             landscape, config["num_directions"], generator=setting.generator
         )
-        save_directions(stored, directions, landscape)
+        save_directions(stored, with_scales(landscape, directions, grid.scale), landscape)
     evaluator = Evaluator(
         landscape,
         test=setting.test,
         progress=config["progress"],
         journal=run.directory / "points.csv",
     )
-    curves = evaluator.curves(load_directions(stored, landscape), alphas)
+    directions = [stretch(direction) for direction in load_directions(stored, landscape)]
+    curves = evaluator.curves(directions, grid.alphas)
     save_curves(run.directory / "curves.npz", curves)
     draw(run.directory, config)
     shapes = [classify(curve) for curve in curves]

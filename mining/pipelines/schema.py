@@ -16,6 +16,7 @@ _TOP_LEVEL: dict[str, Any] = {
     "epoch": int | None,
     "split": Literal["train", "test", "both"],
     "num_directions": int,
+    "num_examples": int | None,
     "orthogonalize": bool,
     "seed": int,
     "batch_size": int,
@@ -40,7 +41,7 @@ def check_top_level(config: Mapping[str, Any]) -> None:
         raise ValueError(f"picture has the keys {', '.join(_PICTURE)}, got {config['picture']}.")
     for key, hint in _PICTURE.items():
         _check(f"picture.{key}", config["picture"][key], hint)
-    for key in ("batch_size", "num_threads"):
+    for key in ("batch_size", "num_threads", "num_examples"):
         if config[key] is not None and config[key] < 1:
             raise ValueError(f"{key} must be at least 1, got {config[key]}.")
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mining.batchnorm import BatchNormPolicy, norm_layers
-from mining.data import Dataset
+from mining.data import Dataset, Split
 from mining.directions import DirectionSource
 from mining.landscape import Landscape
 from mining.models import load_weights
@@ -65,15 +65,23 @@ def build_setting(config: Config) -> Setting:
     landscape = Landscape(
         model,
         nn.CrossEntropyLoss(),
-        dataset.split(main).batches(config["batch_size"]),
+        _chosen(dataset, main, config).batches(config["batch_size"]),
         batchnorm=policy,
         recalibration=recalibration,
         autocast=torch.bfloat16 if config["precision"] == "bf16" else None,
     )
-    test = (
-        dataset.split("test").batches(config["batch_size"]) if config["split"] == "both" else None
-    )
+    test = None
+    if config["split"] == "both":
+        test = _chosen(dataset, "test", config).batches(config["batch_size"])
     return Setting(dataset, landscape, test, torch.Generator().manual_seed(config["seed"]))
+
+
+def _chosen(dataset: Dataset, split: Literal["train", "test"], config: Config) -> Split:
+    """Take ``num_examples`` of a split, the same ones in every run."""
+    examples = dataset.split(split)
+    if config["num_examples"] is None:
+        return examples
+    return examples.subset(config["num_examples"], torch.Generator().manual_seed(0))
 
 
 def build_source(config: Config, key: str) -> DirectionSource:

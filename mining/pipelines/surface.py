@@ -14,6 +14,7 @@ from mining.pipelines.schema import make
 from mining.pipelines.setting import Setting, build_setting, build_source
 from mining.plotting import draw_surface, save_figure
 from mining.runs import Run
+from mining.scaling import stretch, with_scales
 
 
 def run(config: Config, run: Run) -> None:
@@ -23,8 +24,9 @@ def run(config: Config, run: Run) -> None:
     landscape = setting.landscape
     stored = run.directory / "directions.pt"
     if not stored.exists():  # an interrupted run goes on along the directions that it had
-        save_directions(stored, _directions(config, setting), landscape)
-    x, y = load_directions(stored, landscape)
+        directions = with_scales(landscape, _directions(config, setting), grid.scale)
+        save_directions(stored, directions, landscape)
+    x, y = map(stretch, load_directions(stored, landscape))
     evaluator = Evaluator(
         landscape,
         test=setting.test,
@@ -32,6 +34,10 @@ def run(config: Config, run: Run) -> None:
         journal=run.directory / "points.csv",
     )
     surface = evaluator.surface(x, y, grid.alphas, grid.betas)
+    scales = [direction.info.get("scale") for direction in (x, y)]
+    names = surface.names
+    axes = [f"{n} × {s:.3g}" if s else n for n, s in zip(names, scales, strict=True)]
+    surface = replace(surface, names=(axes[0], axes[1]))
     save_surface(run.directory / "surface.npz", surface)
     draw(run.directory, config)
     row, column = int((surface.alphas == 0).nonzero()), int((surface.betas == 0).nonzero())
@@ -40,7 +46,8 @@ def run(config: Config, run: Run) -> None:
         {
             "loss_at_theta": surface.loss[row, column].item(),
             "accuracy_at_theta": None if accuracy is None else accuracy[row, column].item(),
-            "directions": list(surface.names),
+            "directions": list(names),
+            "scales": scales,
             "angle": math.degrees(math.acos(cosine(x.vector, y.vector))),
             "angle_before": y.info.get("angle_before"),
             "nonfinite": surface.nonfinite,
@@ -64,5 +71,5 @@ def _directions(config: Config, setting: Setting) -> list[Direction]:
         build_source(config, key).directions(setting.landscape, 1, generator=setting.generator)
         for key in ("x_direction", "y_direction")
     )
-    y = replace(y, index=y.index + (y.source == x.source))  # two of a source are numbered 1 and 2
+    y = replace(y, index=y.index + (y.name == x.name))  # two of a source are numbered 1 and 2
     return [x, y.orthogonal_to(x) if config["orthogonalize"] else y]

@@ -52,7 +52,8 @@ def draw_curves(
         names = [f"{name} ({number})" for number, name in enumerate(names, start=1)]
     for curve, name, shape in zip(curves, names, shapes, strict=True):
         loss = curve.loss.masked_fill(~curve.loss.isfinite(), np.nan)
-        label = f"{name}: {shape}"
+        scale = curve.info.get("scale")
+        label = f"{name}: {shape}" if scale is None else f"{name} × {scale:.3g}: {shape}"
         (line,) = axes.plot(
             curve.alphas, loss, marker=".", markersize=4, linewidth=1.2, label=label
         )
@@ -81,7 +82,10 @@ def draw_curves(
         axes.set_ylim(lowest - (0 if log_scale else 0.05 * (loss_cap - lowest)), loss_cap)
         title += f", cut off at {loss_cap:.3g} of {highest:.3g}"
     axes.set_title(title, fontsize=9)
-    axes.set_xlabel("α, in units of the direction's length", fontsize=8)
+    unit = "the direction's length"
+    if any("scale" in curve.info for curve in curves):
+        unit += " × its factor"
+    axes.set_xlabel(f"α, in units of {unit}", fontsize=8)
     axes.set_ylabel("loss" if chance is None else "loss (nats)", fontsize=8)
     axes.tick_params(labelsize=8)
     if legend:

@@ -1,0 +1,104 @@
+"""Compare a curve with its second-order models, and random perturbation with its prediction."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from mining.curves import load_curves, save_curves
+from mining.directions.storage import load_directions, save_directions
+from mining.evaluation import Evaluator
+from mining.pipelines.building import Config
+from mining.pipelines.curve import describe_point
+from mining.pipelines.schema import make
+from mining.pipelines.setting import build_setting, build_source
+from mining.plotting import draw_expansions, save_figure
+from mining.records import load_record, save_record
+from mining.runs import Run
+from mining.scaling import stretch, with_scales
+from mining.second_order import Expansions, expand
+
+
+@dataclass(frozen=True)
+class ExpansionSettings:
+    """Where ``pipeline=second_order`` expands the loss; see ``conf/config.yaml``.
+
+    Raises:
+        ValueError: If a value is out of its range.
+    """
+
+    num_points: int = 11
+    reach: float = 0.05
+    num_offsets: int = 5
+
+    def __post_init__(self) -> None:
+        if self.num_points < 2:
+            raise ValueError(f"expansion.num_points must be at least 2, got {self.num_points}.")
+        if not self.reach > 0:
+            raise ValueError(f"expansion.reach must be positive, got {self.reach}.")
+        if self.num_offsets < 3 or self.num_offsets % 2 == 0:
+            raise ValueError(
+                f"expansion.num_offsets must be odd and at least 3, got {self.num_offsets}."
+            )
+
+    def points(self, low: float, high: float) -> Tensor:
+        """The points of expansion, shape ``(P,)``, float64."""
+        return torch.linspace(low, high, self.num_points, dtype=torch.float64)
+
+    @property
+    def offsets(self) -> Tensor:
+        """Where each parabola is compared with the loss, shape ``(O,)``, float64."""
+        return torch.linspace(-self.reach, self.reach, self.num_offsets, dtype=torch.float64)
+
+
+def run(config: Config, run: Run) -> None:
+    """Evaluate one curve and expand it at points between its ends into ``run``."""
+    settings: ExpansionSettings = make("expansion", config["expansion"])
+    grid = make("grid", config["grid"])
+    setting = build_setting(config)
+    landscape = setting.landscape
+    stored = run.directory / "directions.pt"
+    if not stored.exists():  # an interrupted run goes on along the direction that it had
+        source = build_source(config, "direction")
+        directions = source.directions(landscape, 1, generator=setting.generator)
+        save_directions(stored, with_scales(landscape, directions, grid.scale), landscape)
+    (direction,) = load_directions(stored, landscape)
+    direction = stretch(direction)
+    evaluator = Evaluator(
+        landscape, progress=config["progress"], journal=run.directory / "points.csv"
+    )
+    curve = evaluator.curve(direction, grid.alphas)
+    points = settings.points(grid.low, grid.high)
+    found = expand(landscape, direction, points, settings.offsets, progress=config["progress"])
+    save_curves(run.directory / "curves.npz", [curve])
+    save_record(run.directory / "expansions.npz", found, predicted=found.predicted)
+    draw(run.directory, config)
+    run.finish(
+        {
+            "direction": direction.name,
+            "loss_at_theta": curve.loss[curve.origin].item(),
+            "alphas": found.alphas.tolist(),
+            "slopes": found.slope.tolist(),
+            "curvatures": found.curvature.tolist(),
+            "errors": found.error.tolist(),
+            "relative_errors": found.relative_error.tolist(),
+            "info": dict(direction.info),
+            "num_parameters": landscape.space.size,
+            "num_examples": landscape.num_examples,
+        },
+        device=str(landscape.device),
+    )
+
+
+def draw(directory: Path, config: Config) -> None:
+    """Draw the curve with a parabola at every point."""
+    (curve,) = load_curves(directory / "curves.npz")
+    found = load_record(directory / "expansions.npz", Expansions)
+    picture = Figure(figsize=(5.6, 4), layout="constrained")
+    axes = picture.add_subplot()
+    draw_expansions(axes, curve, found)
+    title = f"{directory.parent.name}, {describe_point(config)}\n{axes.get_title()}"
+    axes.set_title(title, fontsize=9)
+    save_figure(picture, directory / "expansions.png")

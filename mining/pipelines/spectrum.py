@@ -1,0 +1,300 @@
+"""Eigenpairs, trace and spectral density of the curvature at a checkpoint."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from mining.curvature import (
+    CurvatureOperator,
+    SpectralDensity,
+    eigenpairs,
+    spectral_density,
+    trace,
+)
+from mining.curvature.eigen import Method as EigenMethod
+from mining.curvature.trace import Method as TraceMethod
+from mining.directions import Direction
+from mining.directions.storage import save_directions
+from mining.files import save_arrays
+from mining.landscape import Landscape
+from mining.pipelines.building import Config
+from mining.pipelines.curve import describe_point
+from mining.pipelines.schema import make
+from mining.pipelines.setting import build_setting
+from mining.plotting import draw_density, draw_eigenvalues, save_figure
+from mining.records import load_record, save_record
+from mining.runs import Run
+
+Kind = Literal["hessian", "gauss_newton", "residual"]
+
+
+@dataclass(frozen=True)
+class SpectrumSettings:
+    """What ``pipeline=spectrum`` computes, and how exactly; see ``conf/config.yaml``.
+
+    Raises:
+        ValueError: If a value is out of its range.
+    """
+
+    operator: Kind = "hessian"
+    parameters: str | Sequence[str] | None = None
+    num_eigenvalues: int = 10
+    method: EigenMethod = "lanczos"
+    tol: float = 1e-3
+    max_products: int | None = None
+    trace_method: TraceMethod = "xtrace"
+    trace_error: float | None = 0.05
+    trace_products: int = 400
+    density_steps: int = 60
+    density_probes: int = 8
+    micro_batch: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.operator not in get_args(Kind):
+            raise ValueError(
+                f"spectrum.operator must be one of {get_args(Kind)}, got {self.operator!r}."
+            )
+        for name in ("num_eigenvalues", "trace_products", "density_probes"):
+            if getattr(self, name) < 0:
+                raise ValueError(
+                    f"spectrum.{name} must be 0, which leaves it out, or more, got "
+                    f"{getattr(self, name)}."
+                )
+        if self.micro_batch is not None and self.micro_batch < 1:
+            raise ValueError(f"spectrum.micro_batch must be at least 1, got {self.micro_batch}.")
+
+
+def run(config: Config, run: Run) -> None:
+    """Compute eigenpairs, trace and density into ``run``.
+
+    Each part is written when it is done, so an interrupted run goes on with the next.
+    """
+    settings: SpectrumSettings = make("spectrum", config["spectrum"])
+    landscape = build_setting(config).landscape
+    operator: CurvatureOperator = getattr(landscape, settings.operator)(
+        parameters=settings.parameters, micro_batch=settings.micro_batch
+    )
+    parts: list[tuple[str, int, Callable[..., None]]] = [
+        ("eigenpairs", settings.num_eigenvalues, _eigenpairs),
+        ("trace", settings.trace_products, _trace),
+        ("density", settings.density_probes, _density),
+    ]
+    directory = run.directory
+    for number, (name, wanted, compute) in enumerate(parts):
+        path = directory / f"{name}.npz"
+        if wanted and not path.exists():
+            # Each part has random numbers of its own: they do not depend on what was done before.
+            generator = torch.Generator().manual_seed(1000 * config["seed"] + number)
+            compute(settings, operator, landscape, generator, path)
+    metrics = _metrics(directory)
+    draw(directory, config)
+    metrics |= _seconds(operator, landscape)
+    run.finish(
+        {
+            **metrics,
+            "num_parameters": landscape.space.size,
+            "num_differentiated": operator.shape[0],
+            "num_examples": landscape.num_examples,
+            "loss_at_theta": float(landscape.loss(landscape.theta)),
+            "gradient_norm": float(landscape.gradient().norm()),
+        },
+        device=str(landscape.device),
+    )
+
+
+def draw(directory: Path, config: Config) -> None:
+    """Draw density and extreme eigenvalues side by side."""
+    pairs, traced = (_load(directory / f"{name}.npz") for name in ("eigenpairs", "trace"))
+    density = directory / "density.npz"
+    panels = 1 + (pairs is not None and density.exists())
+    picture = Figure(figsize=(5.6 * panels, 4), layout="constrained")
+    largest, smallest = _ends(pairs, "eigenvalues")
+    if density.exists():
+        extremes = (smallest[0], largest[0]) if pairs else None
+        draw_density(
+            picture.add_subplot(1, panels, 1), load_record(density, SpectralDensity), extremes
+        )
+    if pairs:
+        draw_eigenvalues(
+            picture.add_subplot(1, panels, panels), largest, smallest, pairs["residuals"].tolist()
+        )
+    settings = config["spectrum"]
+    of = "" if settings["parameters"] is None else f" of {settings['parameters']}"
+    title = f"{directory.parent.name}, {settings['operator'].replace('_', '-')}{of}, "
+    title += describe_point(config)
+    if traced:
+        title += f", trace {traced['mean']:.4g} ± {traced['standard_error']:.2g}"
+    picture.suptitle(title, fontsize=9)
+    save_figure(picture, directory / "spectrum.png")
+
+
+def _eigenpairs(
+    settings: SpectrumSettings,
+    operator: CurvatureOperator,
+    landscape: Landscape,
+    generator: torch.Generator,
+    path: Path,
+) -> None:
+    k = settings.num_eigenvalues
+    start = time.perf_counter()
+    found = eigenpairs(
+        operator,
+        k,
+        "both",
+        settings.method,
+        settings.tol,
+        generator=generator,
+        max_products=settings.max_products,
+    )
+    seconds = time.perf_counter() - start
+    vectors = path.with_name("eigenvectors.pt")
+    _save_vectors(vectors, found.values, found.vectors, operator, landscape)
+    arrays = {
+        "eigenvalues": found.values,
+        "residuals": found.residuals,
+        "converged": found.converged,
+        "num_largest": min(k, len(found)),
+        "products": found.products,
+        "seconds": seconds,
+    }
+    save_arrays(path, arrays)
+
+
+def _save_vectors(
+    path: Path, values: Tensor, vectors: Tensor, operator: CurvatureOperator, landscape: Landscape
+) -> None:
+    """Write the eigenvectors as directions, so that ``direction=from_file`` takes them."""
+    assert operator.space is not None
+    num = {"P.E.": 0, "N.E.": 0}
+    directions = []
+    for value, vector in zip(values.tolist(), vectors.T, strict=True):
+        end = "P.E." if value > 0 else "N.E."
+        num[end] += 1
+        embedded = landscape.space.embed(vector, operator.space)
+        directions.append(Direction(embedded, f"{end}{num[end]}", info={"eigenvalue": value}))
+    save_directions(path, directions, landscape)
+
+
+def _trace(
+    settings: SpectrumSettings,
+    operator: CurvatureOperator,
+    landscape: Landscape,
+    generator: torch.Generator,
+    path: Path,
+) -> None:
+    start = time.perf_counter()
+    found = trace(
+        operator,
+        settings.trace_method,
+        generator=generator,
+        num_products=settings.trace_products,
+        relative_error=settings.trace_error,
+    )
+    arrays = {
+        "samples": found.samples,
+        "mean": found.mean,
+        "standard_error": found.standard_error,
+        "converged": found.converged,
+        "layers": list(found.layers),
+        "layer_means": [estimate.mean for estimate in found.layers.values()],
+        "layer_standard_errors": [e.standard_error for e in found.layers.values()],
+        "products": found.products,
+        "seconds": time.perf_counter() - start,
+    }
+    save_arrays(path, arrays)
+
+
+def _density(
+    settings: SpectrumSettings,
+    operator: CurvatureOperator,
+    landscape: Landscape,
+    generator: torch.Generator,
+    path: Path,
+) -> None:
+    start = time.perf_counter()
+    found = spectral_density(
+        operator, settings.density_steps, settings.density_probes, generator=generator
+    )
+    points = found.grid()
+    save_record(
+        path,
+        found,
+        points=points,
+        density=found.evaluate(points),
+        width=found.width,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _metrics(directory: Path) -> dict[str, Any]:
+    """Collect the numbers of all parts: none of one that was left out."""
+    pairs, traced, density = (
+        _load(directory / f"{name}.npz") for name in ("eigenpairs", "trace", "density")
+    )
+    metrics: dict[str, Any] = {}
+    for field in ("eigenvalues", "residuals", "converged"):
+        largest, smallest = _ends(pairs, field)
+        metrics[f"{field}_largest"], metrics[f"{field}_smallest"] = largest, smallest
+    for name in ("mean", "standard_error", "converged"):
+        key = "trace" if name == "mean" else f"trace_{name}"
+        metrics[key] = traced[name].item() if traced else None
+    metrics["layer_traces"] = (
+        {}
+        if traced is None
+        else {
+            str(layer): {"mean": mean, "standard_error": error}
+            for layer, mean, error in zip(
+                traced["layers"],
+                traced["layer_means"].tolist(),
+                traced["layer_standard_errors"].tolist(),
+                strict=True,
+            )
+        }
+    )
+    if density:
+        record = load_record(directory / "density.npz", SpectralDensity)
+        moments = [record.moment(order)._asdict() for order in (1, 2)]
+        metrics |= {"density_trace": moments[0], "density_trace_of_square": moments[1]}
+    done = {"eigenpairs": pairs, "trace": traced, "density": density}
+    metrics["products_of"] = {n: int(part["products"]) for n, part in done.items() if part}
+    metrics["seconds_of"] = {n: float(part["seconds"]) for n, part in done.items() if part}
+    metrics["products"] = sum(metrics["products_of"].values())
+    return metrics
+
+
+def _seconds(operator: CurvatureOperator, landscape: Landscape) -> dict[str, float]:
+    """Time products and gradients of the same examples, one after the other: medians of five."""
+    vector = landscape.theta.new_ones(operator.shape[0])
+    operator @ vector  # builds what is kept between products
+    times: dict[str, list[float]] = {"seconds_per_product": [], "seconds_per_gradient": []}
+    for _ in range(5):
+        start = time.perf_counter()
+        operator @ vector
+        times["seconds_per_product"].append(time.perf_counter() - start)
+        start = time.perf_counter()
+        landscape.gradient().norm().item()  # waits for the device
+        times["seconds_per_gradient"].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def _ends(pairs: dict[str, np.ndarray] | None, field: str) -> tuple[list[Any], list[Any]]:
+    """Divide an array of eigenpairs into those of the largest and the smallest eigenvalues."""
+    if pairs is None:
+        return [], []
+    values, num = pairs[field].tolist(), int(pairs["num_largest"])
+    return values[:num], values[num:]
+
+
+def _load(path: Path) -> dict[str, np.ndarray] | None:
+    if not path.exists():
+        return None
+    with np.load(path) as arrays:
+        return dict(arrays)

@@ -1,0 +1,149 @@
+"""Pictures of spectra and of second-order models."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import FigureBase
+from scipy.stats import norm
+
+from mining.curvature import SpectralDensity
+from mining.curves import Curve
+from mining.second_order import Expansions, Perturbations
+
+_FLOOR = 1e-10
+_POSITIVE, _NEGATIVE = "tab:blue", "tab:red"
+
+
+def draw_density(
+    axes: Axes, density: SpectralDensity, extremes: tuple[float, float] | None = None
+) -> None:
+    """Draw a spectral density on a logarithmic axis, as Xu et al. (2024), Fig. 13.
+
+    The line is the mean over the random vectors and the band reaches from the lowest to the
+    highest of them. Dotted lines mark the extreme eigenvalues, which the title gives.
+
+    Args:
+        axes: Where to draw.
+        density: The quadrature.
+        extremes: Smallest and largest eigenvalue; by default the extreme nodes.
+    """
+    low, high = (density.low, density.high) if extremes is None else extremes
+    points = density.grid()
+    found = density.evaluate(points).clamp(min=_FLOOR)
+    mean = found.mean(0)
+    axes.fill_between(points, found.amin(0), found.amax(0), alpha=0.25, linewidth=0)
+    axes.plot(points, mean, linewidth=1.2)
+    for value, color in ((low, _NEGATIVE), (high, _POSITIVE)):
+        axes.axvline(value, color=color, linestyle=":", linewidth=1)
+    axes.set_yscale("log")
+    # A single eigenvalue weighs 1/D: what lies far below is the tail of the broadening.
+    peak = 1 / (density.size * density.width * math.sqrt(2 * math.pi))
+    axes.set_ylim(max(_FLOOR, 1e-3 * peak), 3 * float(found.max()))
+    axes.set_title(
+        f"density, λ in [{low:.4g}, {high:.4g}], {len(density.nodes)} vectors × "
+        f"{density.nodes.shape[1]} nodes, broadened by {density.width:.2g}",
+        fontsize=8,
+    )
+    axes.set_xlabel("eigenvalue λ", fontsize=8)
+    axes.set_ylabel("share of eigenvalues per unit of λ", fontsize=8)
+    axes.tick_params(labelsize=8)
+
+
+def draw_eigenvalues(
+    axes: Axes, largest: Sequence[float], smallest: Sequence[float], errors: Sequence[float]
+) -> None:
+    """Draw the eigenvalues at both ends as bars, P.E.1 … k and N.E.k … 1.
+
+    Args:
+        axes: Where to draw.
+        largest: Shape ``(k,)``, descending.
+        smallest: Shape ``(j,)``, ascending.
+        errors: Residual norms of both, which bound the errors of the eigenvalues, ``(k + j,)``.
+    """
+    values = np.array([*largest, *reversed(smallest)])
+    errors = [*errors[: len(largest)], *reversed(errors[len(largest) :])]
+    names = [f"P.E.{i + 1}" for i in range(len(largest))]
+    names += [f"N.E.{i + 1}" if smallest[i] < 0 else "" for i in reversed(range(len(smallest)))]
+    colors = [_POSITIVE if value > 0 else _NEGATIVE for value in values]
+    axes.bar(range(len(values)), values, color=colors, yerr=errors, capsize=2)
+    axes.axhline(0, color="black", linewidth=0.6)
+    # Negative eigenvalues are often a hundredth of the positive ones: both must be seen.
+    lowest = np.abs(values[values != 0]).min(initial=np.abs(values).max())
+    axes.set_yscale("symlog", linthresh=max(float(lowest), 1e-12))
+    axes.set_xticks(range(len(values)), names, rotation=90, fontsize=7)
+    axes.set_ylabel("eigenvalue λ (symmetric log scale)", fontsize=8)
+    axes.tick_params(axis="y", labelsize=8)
+    axes.set_title("extreme eigenvalues, bars of error: residual ‖Hv - λv‖", fontsize=8)
+
+
+def draw_expansions(axes: Axes, curve: Curve, found: Expansions) -> None:
+    """Draw a curve and its second-order models, as Xu et al. (2024), Fig. 14.
+
+    Args:
+        axes: Where to draw.
+        curve: The curve.
+        found: Its parabolas.
+    """
+    axes.plot(curve.alphas, curve.loss, color="0.6", linewidth=1.2, label=f"loss, {curve.name}")
+    for row, alpha in enumerate(found.alphas.tolist()):
+        x = np.linspace(float(found.offsets[0]), float(found.offsets[-1]), 21)
+        parabola = (
+            float(found.loss[row])
+            + float(found.slope[row]) * x
+            + float(found.curvature[row]) * x**2 / 2
+        )
+        label = "second order" if row == 0 else None
+        axes.plot(alpha + x, parabola, color="tab:red", linewidth=1.6, label=label)
+    axes.plot(found.alphas, found.loss, "o", color="black", markersize=3)
+    if curve.chance_loss is not None and curve.chance_loss < 1.5 * float(curve.loss.max()):
+        axes.axhline(curve.chance_loss, color="black", linestyle=":", linewidth=1)
+    axes.axvline(0, color="black", linestyle=":", linewidth=1)
+    axes.set_title(f"largest error of a parabola {float(found.error.max()):.2g} nats", fontsize=9)
+    axes.set_xlabel("α, in units of the direction's length", fontsize=8)
+    axes.set_ylabel("loss (nats)" if curve.chance_loss is not None else "loss", fontsize=8)
+    axes.tick_params(labelsize=8)
+    axes.legend(fontsize=7)
+
+
+def draw_perturbations(picture: FigureBase, found: Perturbations, *, title: str = "") -> None:
+    """Draw the distribution of the loss change for every λ, as Xu et al. (2024), Fig. 13.
+
+    Args:
+        picture: Where to draw: a panel for each λ.
+        found: The samples.
+        title: Above all panels.
+    """
+    means = found.predicted_mean().tolist()
+    deviations = found.predicted_variance().sqrt().tolist()
+    for column, scale in enumerate(found.scales.tolist()):
+        axes = picture.add_subplot(1, len(found.scales), column + 1)
+        samples = found.changes[:, column].numpy()
+        kept = samples[np.isfinite(samples)]
+        mean, deviation = means[column], deviations[column]
+        axes.hist(kept, bins=20, density=True, alpha=0.5, label="loss change, evaluated")
+        axes.hist(
+            found.second_order[:, column].numpy(),
+            bins=20,
+            density=True,
+            histtype="step",
+            color="tab:red",
+            label="second order",
+        )
+        points = np.linspace(
+            min(kept.min(initial=mean), mean - 4 * deviation),
+            max(kept.max(initial=mean), mean + 4 * deviation),
+            200,
+        )
+        axes.plot(points, norm.pdf(points, mean, deviation), color="black", label="predicted")
+        axes.axvline(0, color="black", linestyle=":", linewidth=1)
+        axes.set_title(
+            f"λ = {scale:g}: {float((found.changes[:, column] > 0).double().mean()):.0%} rise",
+            fontsize=9,
+        )
+        axes.set_xlabel("L(θ + λε) - L(θ) (nats)", fontsize=8)
+        axes.set_ylabel("probability density", fontsize=8)
+        axes.tick_params(labelsize=7)
+        axes.legend(fontsize=7)
+    picture.suptitle(f"{title}: {len(found.slopes)} Gaussians, σ = {found.sigma:g}", fontsize=9)

@@ -1,0 +1,70 @@
+"""How far to follow a direction so that its curvature shows."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import torch
+
+from mining.directions.base import Direction
+from mining.landscape import Landscape
+
+Scale = float | Literal["curvature"]
+
+#: The second-order change at α = 1, as a share of the loss at θ, where the loss curves up.
+_RISE = 1.0
+#: Where it curves down. A loss cannot fall below zero, and what stops its fall, terms of fourth
+#: order, soon lifts it above the peak: at a fifth both minima of a w-peak are in sight.
+_FALL = 0.2
+
+
+def with_scales(
+    landscape: Landscape, directions: Sequence[Direction], scale: Scale
+) -> list[Direction]:
+    """Note down in ``info["scale"]`` by what factor each direction is to be followed.
+
+    Args:
+        landscape: The point θ and the loss.
+        directions: Of shape ``(D,)`` each.
+        scale: One factor for all, or ``curvature``: for each direction ε the s at which the
+            second-order change ½ s² |εᵀHε| is the loss at θ itself where εᵀHε is positive, and a
+            fifth of it where it is negative.
+
+    Returns:
+        The same vectors. ``stretch`` applies the factor.
+
+    Raises:
+        ValueError: If the scale is not positive, or the loss has no curvature along a direction.
+    """
+    if scale == 1.0:
+        return list(directions)
+    if scale != "curvature":
+        return [replace(d, info={**d.info, "scale": float(scale)}) for d in directions]
+    loss = abs(float(landscape.loss(landscape.theta)))
+    vectors = torch.stack([direction.vector for direction in directions], 1)
+    curvatures = (vectors * (landscape.hessian() @ vectors)).double().sum(0).tolist()
+    scaled = []
+    for direction, curvature in zip(directions, curvatures, strict=True):
+        if curvature == 0 or loss == 0:
+            raise ValueError(
+                f"grid.scale=curvature: the curvature along {direction.name} is {curvature:.3g} "
+                f"and the loss at theta {loss:.3g}. Give a number."
+            )
+        share = _RISE if curvature > 0 else _FALL
+        factor = math.sqrt(2 * share * loss / abs(curvature))
+        scaled.append(
+            replace(direction, info={**direction.info, "curvature": curvature, "scale": factor})
+        )
+    return scaled
+
+
+def stretch(direction: Direction) -> Direction:
+    """Multiply a direction by its ``info["scale"]``; one without is returned as it is."""
+    scale = direction.info.get("scale")
+    if scale is None:
+        return direction
+    info = dict(direction.info)
+    if "other_alpha" in info:
+        info["other_alpha"] /= scale
+    return replace(direction, vector=direction.vector * scale, info=info)
