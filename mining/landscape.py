@@ -4,7 +4,6 @@ import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -27,6 +26,7 @@ from mining.curvature import (
     LossAt,
     ResidualOperator,
 )
+from mining.examples import pick_examples, read_batches
 from mining.parameters import ParameterSpace
 from mining.substitution import Substitution
 
@@ -102,24 +102,7 @@ class Landscape:
             ValueError: If there is none, one is not a pair of tensors of equal length, or a label
                 is beyond the outputs of the model.
         """
-        pairs: list[tuple[Tensor, Tensor]] = []
-        for batch in loader:
-            if not (
-                isinstance(batch, list | tuple)
-                and len(batch) == 2
-                and all(isinstance(item, Tensor) for item in batch)
-                and len(batch[0]) == len(batch[1])
-            ):
-                raise ValueError(
-                    "A batch must be a pair of tensors (inputs, targets) of equal length, "
-                    f"got {type(batch).__name__}. Wrap the loader, or the model, to make it so."
-                )
-            pairs.append((batch[0].to(self.device), batch[1].to(self.device)))
-        if not pairs:
-            raise ValueError("The loader is empty: at least one batch is needed.")
-        if len(pairs) > 1 and len(pairs[-1][0]) == 1:
-            last_two = [pairs.pop(-2), pairs.pop()]
-            pairs.append((torch.cat([x for x, _ in last_two]), torch.cat([y for _, y in last_two])))
+        pairs = read_batches(loader, self.device)
         batches = [Batch(*pair, *self._criterion.weigh(pair[1])) for pair in pairs]
         self._check_labels(batches)
         return batches
@@ -322,7 +305,7 @@ class Landscape:
             batches = self._criterion.split(batches, micro_batch or self.num_examples)
         chosen = {name: values[name] for name in space.names}
         differentiable = LossAt(space, space.flatten(chosen), outputs, self.loss_fn, batches)
-        _check_repeatable(differentiable)
+        differentiable.check_repeatable()
         return differentiable
 
     def sample(self, num_examples: int, generator: torch.Generator) -> list[Batch]:
@@ -343,14 +326,7 @@ class Landscape:
                 f"num_examples must be between 1 and {self.num_examples}, got {num_examples}."
             )
         chosen = torch.randperm(self.num_examples, generator=generator)[:num_examples]
-        chosen = chosen.sort().values.to(self.device)
-        sizes = torch.tensor([0] + [len(batch.inputs) for batch in self.batches])
-        picks = [
-            chosen[(chosen >= start) & (chosen < stop)] - start
-            for start, stop in pairwise(sizes.cumsum(0).tolist())
-        ]
-        pairs = [(b.inputs[i], b.targets[i]) for b, i in zip(self.batches, picks, strict=True)]
-        return self.hold([(torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs]))])
+        return self.hold([pick_examples(self.batches, chosen.sort().values)])
 
     def fingerprint(self, also: Sequence[Batch] = ()) -> str:
         """Digest what decides a loss: parameters, examples, model, loss, policy and precision.
@@ -450,20 +426,3 @@ class Landscape:
         largest = max(int(b.targets.max()) for b in self.batches) if self._num_classes else 0
         # One output, or labels beyond the outputs, as of a Poisson loss: no scores of classes.
         return self._num_classes if (self._num_classes or 0) > max(largest, 1) else None
-
-
-def _check_repeatable(loss: LossAt) -> None:
-    """Raise ``ValueError`` unless the model gives the same outputs twice."""
-    inputs = loss.batches[0].inputs
-    leaves = loss.space.unflatten(loss.theta)
-    with torch.no_grad():
-        first, second = (loss.outputs(leaves, inputs) for _ in range(2))
-    # Sums on a GPU may be taken in another order each time; dropout changes far more than that.
-    tolerance = 1e3 * torch.finfo(first.dtype).eps * first.abs().max()
-    difference = (first - second).abs().max()
-    if difference > tolerance:
-        raise ValueError(
-            "The model is stochastic: the same inputs gave outputs that differ by "
-            f"{difference:.3g}. Turn off what draws random numbers (functional dropout with "
-            "training=True, sampled depth): a Hessian averaged over noise is not that of any loss."
-        )

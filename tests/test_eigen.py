@@ -240,7 +240,7 @@ def test_bad_options_are_refused(options, message):
 def test_vectors_that_do_not_fit_are_refused_with_what_would(monkeypatch):
     operator = MatrixOperator(matrix(spectrum_with_outliers()))
     monkeypatch.setattr("mining.memory.available_memory", lambda device: 20 * 200 * 8)
-    monkeypatch.setattr("mining.curvature.lanczos.available_memory", lambda device: 20 * 200 * 8)
+    monkeypatch.setattr("mining.curvature.krylov.available_memory", lambda device: 20 * 200 * 8)
     with pytest.raises(MemoryError, match="max_vectors=17 would fit"):
         eigenpairs(operator, 2, max_vectors=100, generator=generator())
     eigenpairs(operator, 2, max_vectors=17, generator=generator())

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mining.curvature.lanczos import tridiagonalize
+from mining.curvature.krylov import KrylovSpace, check_basis
 from mining.curvature.operators import CurvatureOperator
 from mining.curvature.trace import Estimate
+from mining.memory import available_memory
+from mining.random_vectors import rademacher
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,5 +112,59 @@ def spectral_density(
         raise ValueError(f"num_probes must be at least 2, got {num_probes}.")
     before = operator.products
     num_steps = min(num_steps, operator.shape[0])
-    nodes, weights = tridiagonalize(operator, num_steps, num_probes, generator)
+    nodes, weights = _quadrature(operator, num_steps, num_probes, generator)
     return SpectralDensity(nodes, weights, operator.shape[0], operator.products - before)
+
+
+def _quadrature(
+    operator: CurvatureOperator, num_steps: int, num_probes: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Run Lanczos from several random vectors at once, each in its own space.
+
+    Args:
+        operator: Of shape ``(D, D)``.
+        num_steps: Products for each start vector, at most D.
+        num_probes: How many start vectors P, with entries ±1/√D.
+        generator: Source of the start vectors.
+
+    Returns:
+        The eigenvalues of the P tridiagonal matrices, shape ``(P, m)``, and the squared first
+        entries of their eigenvectors, shape ``(P, m)``, which sum to one: nodes and weights of a
+        Gauss quadrature. m is ``num_steps``, or fewer where all spaces closed earlier; one that
+        closed before the others repeats its last node with weight 0.
+
+    Raises:
+        ValueError: If the operator is not symmetric.
+        MemoryError: If the vectors do not fit.
+        ArithmeticError: If a product is not finite.
+    """
+    size = operator.shape[0]
+    starts = [rademacher(size, generator) for _ in range(num_probes)]
+    nodes = torch.zeros(num_probes, num_steps, dtype=torch.float64)
+    weights = torch.zeros(num_probes, num_steps, dtype=torch.float64)
+    at_once = _probes_at_once(operator, num_steps, num_probes)
+    for chunk in torch.split(torch.arange(num_probes), at_once):
+        spaces = [
+            KrylovSpace(operator, num_steps, generator, start=starts[probe])
+            for probe in chunk.tolist()
+        ]
+        for _ in range(num_steps):
+            growing = [space for space in spaces if not space.closed]
+            if growing:
+                products = operator @ torch.stack([space.next for space in growing], 1)
+                for space, product in zip(growing, products.T, strict=True):
+                    space.expand(product)
+        for probe, space in zip(chunk.tolist(), spaces, strict=True):
+            values, vectors, _ = space.ritz_pairs()
+            nodes[probe] = values[-1]
+            nodes[probe, : space.num] = values
+            weights[probe, : space.num] = vectors[0] ** 2
+    longest = int((weights > 0).any(0).nonzero().max()) + 1
+    return nodes[:, :longest], weights[:, :longest]
+
+
+def _probes_at_once(operator: CurvatureOperator, num_steps: int, num_probes: int) -> int:
+    """How many spaces of ``num_steps`` vectors fit into half of the free memory."""
+    check_basis(operator, num_steps + 2, f"num_steps={num_steps}", "num_steps", 2)
+    space = (num_steps + 2) * operator.shape[0] * operator.dtype.itemsize
+    return int(min(num_probes, max(1, available_memory(operator.device) // 2 // space)))

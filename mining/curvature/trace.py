@@ -10,7 +10,7 @@ import torch
 from scipy.stats import t as student
 from torch import Tensor
 
-from mining.curvature.lanczos import check_basis
+from mining.curvature.krylov import check_basis
 from mining.curvature.operators import CurvatureOperator
 from mining.random_vectors import Distribution, random_vector
 

@@ -122,10 +122,12 @@ def draw_perturbations(picture: FigureBase, found: Perturbations, *, title: str 
         samples = found.changes[:, column].numpy()
         kept = samples[np.isfinite(samples)]
         mean, deviation = means[column], deviations[column]
-        axes.hist(kept, bins=20, density=True, alpha=0.5, label="loss change, evaluated")
+        second = found.second_order[:, column].numpy()
+        bins = np.histogram_bin_edges(np.concatenate([kept, second]), 20).tolist()
+        axes.hist(kept, bins, density=True, alpha=0.5, label="loss change, evaluated")
         axes.hist(
-            found.second_order[:, column].numpy(),
-            bins=20,
+            second,
+            bins,
             density=True,
             histtype="step",
             color="tab:red",

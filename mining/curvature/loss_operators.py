@@ -1,0 +1,234 @@
+"""The curvature of a loss: Hessian, Gauss-Newton matrix, residual."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor
+from torch.autograd import grad
+from torch.autograd.graph import saved_tensors_hooks
+
+from mining.criterion import Batch, LossFunction
+from mining.curvature.operators import CurvatureOperator
+from mining.memory import available_memory
+from mining.parameters import ParameterSpace
+
+#: Share of the free memory in which graphs are kept between products.
+_KEPT_SHARE = 0.4
+
+
+@dataclass(frozen=True)
+class LossAt:
+    """The mean loss over examples, a sum of micro-batches, as a function around one θ.
+
+    Args:
+        space: The d parameters to differentiate by.
+        theta: Their values, shape ``(d,)``.
+        outputs: Maps those parameters by name, and inputs, to the outputs of the model.
+        loss_fn: Maps outputs and targets to the mean loss over a batch.
+        batches: The micro-batches. Each weighs its share of the whole.
+    """
+
+    space: ParameterSpace
+    theta: Tensor
+    outputs: Callable[[dict[str, Tensor], Tensor], Tensor]
+    loss_fn: LossFunction
+    batches: Sequence[Batch]
+
+    @cached_property
+    def total(self) -> float:
+        """What all micro-batches weigh together."""
+        return sum(batch.weight for batch in self.batches)
+
+    def leaves(self) -> dict[str, Tensor]:
+        """Give θ by name, each tensor ready to differentiate by."""
+        return {
+            name: tensor.detach().clone().requires_grad_()
+            for name, tensor in self.space.unflatten(self.theta).items()
+        }
+
+    def check_repeatable(self) -> None:
+        """Raise ``ValueError`` unless the model gives the same outputs twice."""
+        inputs = self.batches[0].inputs
+        leaves = self.space.unflatten(self.theta)
+        with torch.no_grad():
+            first, second = (self.outputs(leaves, inputs) for _ in range(2))
+        # Sums on a GPU may be taken in another order each time; dropout changes far more than that.
+        tolerance = 1e3 * torch.finfo(first.dtype).eps * first.abs().max()
+        difference = (first - second).abs().max()
+        if difference > tolerance:
+            raise ValueError(
+                "The model is stochastic: the same inputs gave outputs that differ by "
+                f"{difference:.3g}. Turn off what draws random numbers (functional dropout with "
+                "training=True, sampled depth): a Hessian averaged over noise is that of no loss."
+            )
+
+
+class HessianOperator(CurvatureOperator):
+    """The Hessian of the mean loss, exact, by differentiating the gradient along the vectors.
+
+    The graph of the gradient is kept between products as far as ``memory`` allows; the rest is
+    built anew for every product, or once for a block of vectors.
+
+    Args:
+        loss: The loss and the point.
+        memory: Bytes of graphs to keep; ``None`` takes two fifths of what is free.
+    """
+
+    def __init__(self, loss: LossAt, memory: int | None = None) -> None:
+        super().__init__(loss.space.size, loss.theta.device, loss.theta.dtype, loss.space)
+        self._graphs = _Graphs(loss, self._build, memory)
+
+    def _multiply(self, rows: Tensor) -> Tensor:
+        products = torch.zeros_like(rows)
+        for leaves, gradient in self._graphs:
+            for row, product in zip(rows, products, strict=True):
+                product += _pull_back(gradient, _cut(row, gradient), leaves)
+        return products
+
+    @staticmethod
+    def _build(loss: LossAt, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
+        leaves = loss.leaves()
+        value = loss.loss_fn(loss.outputs(leaves, batch.inputs), batch.targets)
+        share = batch.weight / loss.total
+        tensors = list(leaves.values())
+        return tensors, list(
+            grad(value * share, tensors, create_graph=True, materialize_grads=True)
+        )
+
+
+class GaussNewtonOperator(CurvatureOperator):
+    """The generalized Gauss-Newton matrix: the mean over examples of Jᵀ ∇²ℓ J.
+
+    J is the Jacobian of the model's outputs and ∇²ℓ the Hessian of the loss in the outputs, which
+    is taken by automatic differentiation and so exact for every loss. Positive semi-definite
+    where the loss is convex in the outputs. Schraudolph (2002), Neural Computation 14(7).
+
+    Args:
+        loss: The loss and the point.
+        memory: Bytes of graphs to keep; ``None`` takes two fifths of what is free.
+    """
+
+    def __init__(self, loss: LossAt, memory: int | None = None) -> None:
+        super().__init__(loss.space.size, loss.theta.device, loss.theta.dtype, loss.space)
+        self._graphs = _Graphs(loss, self._build, memory)
+
+    def _multiply(self, rows: Tensor) -> Tensor:
+        products = torch.zeros_like(rows)
+        for graph in self._graphs:
+            for row, product in zip(rows, products, strict=True):
+                push = _pull_back(graph.pulled, _cut(row, graph.pulled), [graph.cotangent])
+                curved = _pull_back([graph.slope], [push.view_as(graph.slope)], [graph.at])
+                product += _pull_back([graph.outputs], [curved.view_as(graph.at)], graph.leaves)
+        return products
+
+    @staticmethod
+    def _build(loss: LossAt, batch: Batch) -> "_Linearization":
+        leaves = loss.leaves()
+        outputs = loss.outputs(leaves, batch.inputs)
+        # Jᵀu is linear in u, so that differentiating it by u gives J v: no forward mode is needed.
+        cotangent = torch.zeros_like(outputs, requires_grad=True)
+        tensors = list(leaves.values())
+        pulled = grad(outputs, tensors, cotangent, create_graph=True, materialize_grads=True)
+        at = outputs.detach().requires_grad_()
+        value = loss.loss_fn(at, batch.targets) * (batch.weight / loss.total)
+        (slope,) = grad(value, at, create_graph=True)
+        return _Linearization(tensors, outputs, cotangent, list(pulled), at, slope)
+
+
+class ResidualOperator(CurvatureOperator):
+    """What the Gauss-Newton matrix leaves of the Hessian: the mean of Σ_c ∂ℓ/∂z_c ∇²z_c.
+
+    Args:
+        hessian: The Hessian.
+        gauss_newton: The Gauss-Newton matrix at the same point, of the same loss.
+    """
+
+    def __init__(self, hessian: HessianOperator, gauss_newton: GaussNewtonOperator) -> None:
+        super().__init__(hessian.shape[0], hessian.device, hessian.dtype, hessian.space)
+        self._hessian, self._gauss_newton = hessian, gauss_newton
+
+    def _multiply(self, rows: Tensor) -> Tensor:
+        return self._hessian._multiply(rows) - self._gauss_newton._multiply(rows)
+
+
+@dataclass(frozen=True)
+class _Linearization:
+    """The outputs of one micro-batch as a function of the parameters, and the loss of them."""
+
+    leaves: list[Tensor]
+    outputs: Tensor  # (B, ...)
+    cotangent: Tensor  # u, of the shape of the outputs
+    pulled: list[Tensor]  # Jᵀu
+    at: Tensor  # the outputs without their graph
+    slope: Tensor  # the gradient of the loss in them
+
+
+_Graph = TypeVar("_Graph")
+
+
+class _Graphs(Generic[_Graph]):
+    """The graph of each micro-batch, kept where memory allows and else built when it is used."""
+
+    def __init__(
+        self,
+        loss: LossAt,
+        build: Callable[[LossAt, Batch], _Graph],
+        memory: int | None,
+    ) -> None:
+        self._loss, self._build, self._memory = loss, build, memory
+        self._batches = [batch for batch in loss.batches if batch.weight > 0]
+        self._kept: list[_Graph] = []
+        self._num_kept: int | None = None
+
+    def __iter__(self) -> Iterator[_Graph]:
+        if self._num_kept is None:
+            self._num_kept = self._count_kept()
+        for index, batch in enumerate(self._batches):
+            if index < len(self._kept):
+                yield self._kept[index]
+                continue
+            with torch.enable_grad():
+                graph = self._build(self._loss, batch)
+            if index < self._num_kept:
+                self._kept.append(graph)
+            yield graph
+            del graph  # before the next one is built
+
+    def _count_kept(self) -> int:
+        """Find how many graphs fit, by the size of that of the first micro-batch."""
+        device = self._loss.theta.device
+        memory = self._memory
+        if memory is None:
+            memory = int(_KEPT_SHARE * available_memory(device))
+        sizes: dict[int, int] = {}
+
+        def record(tensor: Tensor) -> Tensor:
+            tensor = tensor.detach()
+            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.enable_grad(), saved_tensors_hooks(record, lambda tensor: tensor):
+            self._build(self._loss, self._batches[0])
+        return memory // max(sum(sizes.values()), 1)
+
+
+def _cut(row: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """Cut a flat vector into tensors of given shapes and dtypes."""
+    pieces = zip(torch.split(row, [tensor.numel() for tensor in like]), like, strict=True)
+    return [piece.view(tensor.shape).to(tensor.dtype) for piece, tensor in pieces]
+
+
+def _pull_back(
+    outputs: Sequence[Tensor], cotangents: Sequence[Tensor], inputs: Sequence[Tensor]
+) -> Tensor:
+    """Multiply cotangents by the transposed Jacobian of ``outputs`` in ``inputs``, flat."""
+    # Where the loss is linear in a parameter its gradient is constant and has no graph.
+    pairs = [pair for pair in zip(outputs, cotangents, strict=True) if pair[0].requires_grad]
+    if not pairs:
+        return torch.cat([torch.zeros_like(tensor).view(-1) for tensor in inputs])
+    differentiated, along = zip(*pairs, strict=True)
+    found = grad(differentiated, inputs, along, retain_graph=True, materialize_grads=True)
+    return torch.cat([tensor.reshape(-1) for tensor in found])
