@@ -62,10 +62,13 @@ def overlaps(runs: pd.DataFrame) -> list[tuple[str, str, int, dict[str, float]]]
         theta = theta_of(run.config)
         if theta in spectra:
             eigenvectors = read(spectra[theta])
-            point = f"{run.model}-{run.data}, {point_name(run.config)}, seed {run.seed}"
+            point = f"{run.model}-{run.data}, {point_name(run.config)}, seed {run.seed}, "
+            point += f"{run.metrics['num_examples']} examples"
             for name, vector in read(Path(run.directory) / "directions.pt").items():
                 cosines = {e: abs(cosine(vector, eigenvectors[e])) for e in order([*eigenvectors])}
-                found.append((point, name, len(vector), cosines))
+                # The same direction may have been followed over several grids.
+                if (point, name, len(vector), cosines) not in found:
+                    found.append((point, name, len(vector), cosines))
     return sorted(found, key=lambda item: item[:2])
 
 

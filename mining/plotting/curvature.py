@@ -95,7 +95,8 @@ def draw_expansions(axes: Axes, curve: Curve, found: Expansions) -> None:
             + float(found.curvature[row]) * x**2 / 2
         )
         label = "second order" if row == 0 else None
-        axes.plot(alpha + x, parabola, color="tab:red", linewidth=1.6, label=label)
+        color = "tab:red" if row % 2 == 0 else "tab:orange"  # neighbours may touch
+        axes.plot(alpha + x, parabola, color=color, linewidth=1.6, label=label)
     axes.plot(found.alphas, found.loss, "o", color="black", markersize=3)
     if curve.chance_loss is not None and curve.chance_loss < 1.5 * float(curve.loss.max()):
         axes.axhline(curve.chance_loss, color="black", linestyle=":", linewidth=1)

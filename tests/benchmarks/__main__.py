@@ -34,7 +34,7 @@ def main() -> None:
         "largest": lambda: curvature.largest_eigenpairs(num, 2 if small else 5),
         "both_ends": lambda: curvature.both_ends(num, 2 if small else 10),
         "trace": lambda: curvature.traces(num, 0.2 if small else 0.05),
-        "density": lambda: curvature.densities(num, 10 if small else 30, 2 if small else 4),
+        "density": lambda: curvature.densities(num, 10 if small else 20, 4),
     }
     for name, workload in workloads.items():
         results[name] = workload()
