@@ -18,13 +18,19 @@ from mining.directions import cosine
 from mining.plotting import save_figure, table
 
 #: What must be the same for two runs to look at the same θ.
-_THETA = ("model", "data", "train", "seed", "checkpoint")
+_THETA = ("model", "data", "train", "seed", "checkpoint", "split", "batchnorm")
 _COLUMNS = 3
 
 
 def theta_of(config: dict[str, Any]) -> str:
     """Describe θ so that runs at the same one agree."""
     return str([point_name(config), *(config[key] for key in _THETA)])
+
+
+def is_hessian(config: dict[str, Any]) -> bool:
+    """Whether a spectrum is that of the whole Hessian."""
+    spectrum = config["spectrum"]
+    return bool(spectrum["operator"] == "hessian" and spectrum["parameters"] is None)
 
 
 def read(path: Path) -> dict[str, Tensor]:
@@ -40,9 +46,9 @@ def read(path: Path) -> dict[str, Tensor]:
 
 def order(names: list[str]) -> list[str]:
     """Sort as the paper does: N.E.1 to N.E.10, then P.E.10 to P.E.1."""
-    number = {name: int(name.rpartition(".")[2]) for name in names}
-    negative = sorted((n for n in names if n.startswith("N.E.")), key=number.__getitem__)
-    positive = sorted((n for n in names if n.startswith("P.E.")), key=number.__getitem__)
+    number = {name: int(name[4:]) for name in names if name[:4] in ("N.E.", "P.E.")}
+    negative = sorted((n for n in number if n.startswith("N.E.")), key=number.__getitem__)
+    positive = sorted((n for n in number if n.startswith("P.E.")), key=number.__getitem__)
     return negative + positive[::-1]
 
 
@@ -54,8 +60,11 @@ def overlaps(runs: pd.DataFrame) -> list[tuple[str, str, int, dict[str, float]]]
     """
     spectra = {
         theta_of(run.config): Path(run.directory) / "eigenvectors.pt"
-        for run in runs[runs.pipeline == "spectrum"].itertuples()
-        if (Path(run.directory) / "eigenvectors.pt").exists()
+        # Of several at one θ the one of the most examples.
+        for run in sorted(
+            runs[runs.pipeline == "spectrum"].itertuples(), key=lambda r: r.metrics["num_examples"]
+        )
+        if is_hessian(run.config) and (Path(run.directory) / "eigenvectors.pt").exists()
     }
     found = []
     for run in runs[runs.pipeline == "curve"].sort_values("directory").itertuples():

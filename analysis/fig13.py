@@ -9,12 +9,15 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analysis.fig09 import is_hessian
 from analysis.records import find_runs, parser, point_name, run_script
 from mining.curvature import SpectralDensity
 from mining.plotting import draw_density, draw_perturbations, save_figure, table
 from mining.records import load_record
 from mining.second_order import Perturbations
 
+#: What both runs of a row must have in common, beside model, data, seed and epoch.
+_POINT = ("checkpoint", "train", "num_examples", "split", "batchnorm")
 _COMMAND = "python -m mining experiment=paper/fig13"
 
 
@@ -25,15 +28,20 @@ def points(runs: pd.DataFrame) -> list[tuple[str, Any, Any]]:
         config = run.config
         epoch = config["train"]["epochs"] if config["epoch"] is None else config["epoch"]
         name = f"{run.model}-{run.data}, {point_name(config)}, seed {run.seed}"
-        recipe = str([config[key] for key in ("checkpoint", "train", "num_examples", "batchnorm")])
+        recipe = str([config[key] for key in _POINT])
         key = (run.model, run.data, run.seed, recipe, epoch, name)
-        if run.pipeline == "perturbation" or (Path(run.directory) / "density.npz").exists():
+        if run.pipeline == "perturbation" or is_complete(run):
             found.setdefault(key, {})[run.pipeline] = run
     return [
         (key[-1], pair["spectrum"], pair["perturbation"])
         for key, pair in sorted(found.items(), key=lambda item: item[0])
         if len(pair) == 2
     ]
+
+
+def is_complete(run: Any) -> bool:
+    """Whether a spectrum run is of the whole Hessian and has a density."""
+    return is_hessian(run.config) and (Path(run.directory) / "density.npz").exists()
 
 
 def spectrum_row(name: str, metrics: dict[str, Any]) -> dict[str, Any]:
@@ -91,7 +99,7 @@ def main() -> None:
         largest = spectrum.metrics["eigenvalues_largest"]
         smallest = spectrum.metrics["eigenvalues_smallest"]
         density = load_record(Path(spectrum.directory) / "density.npz", SpectralDensity)
-        draw_density(axes, density, (smallest[0], largest[0]) if largest else None)
+        draw_density(axes, density, (smallest[0], largest[0]) if smallest else None)
         axes.set_title(f"{name}\n{axes.get_title()}", fontsize=8)
         record = Path(perturbation.directory) / "perturbations.npz"
         draw_perturbations(right, load_record(record, Perturbations), title=name)

@@ -27,6 +27,7 @@ from mining.curvature import (
     ResidualOperator,
 )
 from mining.examples import pick_examples, read_batches
+from mining.memory import available_memory
 from mining.parameters import ParameterSpace
 from mining.substitution import Substitution
 
@@ -180,7 +181,10 @@ class Landscape:
         return self.evaluate(theta).loss
 
     def gradient(
-        self, theta: Tensor | None = None, batches: Sequence[Batch] | None = None
+        self,
+        theta: Tensor | None = None,
+        batches: Sequence[Batch] | None = None,
+        statistics: dict[str, Tensor] | None = None,
     ) -> Tensor:
         """Compute the gradient of the mean loss.
 
@@ -191,13 +195,16 @@ class Landscape:
         Args:
             theta: Flat parameters, shape ``(D,)``; by default those of the model.
             batches: Other examples than those of the landscape, as ``hold`` returns them.
+            statistics: What ``statistics`` returned, to hold it fixed or to share it.
 
         Returns:
             Shape ``(D,)``.
         """
         theta = self.theta if theta is None else theta
         batches = self.batches if batches is None else batches
-        buffers = self.statistics(theta)
+        buffers = self.statistics(theta) if statistics is None else statistics
+        # A forward pass may write to buffers: under ``batch`` it updates running statistics.
+        buffers = {name: buffer.clone() for name, buffer in buffers.items()}
         total = sum(batch.weight for batch in batches)
         gradient = torch.zeros_like(theta)
         with torch.enable_grad(), self._evaluation_modes():
@@ -263,7 +270,8 @@ class Landscape:
     ) -> ResidualOperator:
         """Give Hessian minus Gauss-Newton matrix; arguments as for ``hessian``."""
         loss = self.loss_at(theta, parameters, micro_batch)
-        half = None if memory is None else memory // 2
+        memory = available_memory(self.device) * 2 // 5 if memory is None else memory
+        half = memory // 2
         return ResidualOperator(HessianOperator(loss, half), GaussNewtonOperator(loss, half))
 
     def loss_at(
@@ -278,6 +286,8 @@ class Landscape:
                 f"Second derivatives in {self._autocast} are noise: use precision fp32 or fp64 "
                 "(autocast=None)."
             )
+        if micro_batch is not None and micro_batch < 1:
+            raise ValueError(f"micro_batch must be at least 1, got {micro_batch}.")
         theta = self.theta if theta is None else theta.detach()
         space = self.space if parameters is None else self.space.select(parameters)
         statistics = self.statistics(theta)
@@ -303,10 +313,28 @@ class Landscape:
             if micro_batch is None and self.device.type == "cpu":
                 micro_batch = 128
             batches = self._criterion.split(batches, micro_batch or self.num_examples)
+            self._check_separable(theta, statistics, len(batches[0].inputs))
         chosen = {name: values[name] for name in space.names}
         differentiable = LossAt(space, space.flatten(chosen), outputs, self.loss_fn, batches)
         differentiable.check_repeatable()
         return differentiable
+
+    def _check_separable(
+        self, theta: Tensor, statistics: dict[str, Tensor], micro_batch: int
+    ) -> None:
+        """Raise ``ValueError`` if examples of the first batch depend on each other."""
+        whole = self.batches[:1]
+        if len(whole[0].inputs) <= micro_batch:
+            return
+        parts = self._criterion.split(whole, micro_batch)
+        losses = [self.evaluate(theta, b, statistics).loss.item() for b in (whole, parts)]
+        rounding = 1e3 * torch.finfo(self.space.dtype).eps * max(1.0, abs(losses[0]))
+        if abs(losses[0] - losses[1]) > rounding:
+            raise ValueError(
+                f"In micro-batches of {micro_batch} the loss of the first batch is {losses[1]:.6g} "
+                f"and not {losses[0]:.6g}: its examples depend on each other. Give "
+                f"micro_batch={len(whole[0].inputs)}, the size of the batches."
+            )
 
     def sample(self, num_examples: int, generator: torch.Generator) -> list[Batch]:
         """Draw one batch of examples without replacement.

@@ -42,11 +42,13 @@ def with_scales(
     if scale != "curvature":
         return [replace(d, info={**d.info, "scale": float(scale)}) for d in directions]
     loss = abs(float(landscape.loss(landscape.theta)))
-    vectors = torch.stack([direction.vector for direction in directions], 1)
-    curvatures = (vectors * (landscape.hessian() @ vectors)).double().sum(0).tolist()
+    vectors = torch.stack([d.vector.to(landscape.theta) for d in directions], 1)
+    products = landscape.hessian() @ vectors
+    curvatures = (vectors.double() * products.double()).sum(0).tolist()
+    rounding = 10 * torch.finfo(vectors.dtype).eps * vectors.norm(dim=0) * products.norm(dim=0)
     scaled = []
-    for direction, curvature in zip(directions, curvatures, strict=True):
-        if curvature == 0 or loss == 0:
+    for direction, curvature, limit in zip(directions, curvatures, rounding, strict=True):
+        if abs(curvature) <= limit or loss == 0:
             raise ValueError(
                 f"grid.scale=curvature: the curvature along {direction.name} is {curvature:.3g} "
                 f"and the loss at theta {loss:.3g}. Give a number."

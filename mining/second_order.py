@@ -160,9 +160,10 @@ def perturb(
     Raises:
         ValueError: If a number is out of its range.
     """
-    if num_samples < 2 or not sigma > 0 or not scales or not all(map(math.isfinite, scales)):
+    usable = all(math.isfinite(scale) and scale != 0 for scale in scales)
+    if num_samples < 2 or not sigma > 0 or not scales or not usable:
         raise ValueError(
-            "perturb needs at least 2 samples, a positive sigma and finite scales, got "
+            "perturb needs at least 2 samples, a positive sigma and finite scales but 0, got "
             f"{num_samples}, {sigma} and {list(scales)}."
         )
     theta = landscape.theta

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from analysis import fig05, fig06, gallery
+from analysis import fig05, fig06, fig09, fig13, fig14, gallery
 from analysis.records import run_script
 from mining.__main__ import main
 
@@ -28,6 +28,18 @@ def outputs(tmp_path_factory):
             *QUICK,
         ),
         ("experiment=paper/fig06", "epoch=0", "direction=gradient", *QUICK),
+        (
+            "experiment=paper/fig13",
+            "epoch=1",
+            "num_examples=80",
+            "spectrum.num_eigenvalues=3",
+            "spectrum.density_steps=8",
+            "spectrum.trace_products=40",
+            "perturbation.num_samples=20",
+            *QUICK,
+        ),
+        ("experiment=paper/fig14", "seed=0", "expansion.num_points=3", "grid.num=5", *QUICK),
+        ("experiment=paper/fig09", "epoch=1", "num_examples=80", "grid.num=3", *QUICK),
     ):
         patch.setattr(sys, "argv", ["mining", *arguments])
         main()
@@ -94,12 +106,48 @@ def test_fig06_passes_over_points_without_every_scale(outputs, tmp_path, monkeyp
     assert capsys.readouterr().out == before
 
 
+def test_fig13_shows_spectrum_and_perturbation_of_every_point(
+    outputs, tmp_path, monkeypatch, capsys
+):
+    picture = tmp_path / "fig13.png"
+    call(fig13, monkeypatch, "--outputs", outputs, "--picture", picture)
+    spectra, changes = capsys.readouterr().out.split("\n\n")
+    assert len(spectra.splitlines()) == 2
+    header, *rows, path = changes.splitlines()[1:]
+    assert "as Eq. 4 prints" in header
+    assert [row.split()[4] for row in rows] == ["0.001", "0.01"]
+    assert path == str(picture)
+    assert picture.exists()
+
+
+def test_fig14_lists_every_parabola(outputs, tmp_path, monkeypatch, capsys):
+    picture = tmp_path / "fig14.png"
+    call(fig14, monkeypatch, "--outputs", outputs, "--picture", picture)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + 2 * 3 + 1
+    assert "from E=0" in lines[1]
+    assert "gaussian" in lines[-2]
+    assert picture.exists()
+
+
+def test_fig09_compares_directions_with_eigenvectors(outputs, tmp_path, monkeypatch, capsys):
+    picture = tmp_path / "fig09.png"
+    call(fig09, monkeypatch, "--outputs", outputs, "--picture", picture)
+    table = capsys.readouterr().out
+    # The quickstart's N.E.1 and P.E.1 are of 100 examples, those of the spectrum of 80 of them.
+    (row,) = (line for line in table.splitlines() if " N.E.1 " in line and " 100 " in line)
+    assert float(row.split()[-1]) > 0.5
+    for direction in ("gaussian", "negative gradient", "to E=2"):
+        assert direction in table
+    assert picture.exists()
+
+
 def test_gallery_names_the_models_there_are(outputs, monkeypatch):
     with pytest.raises(ValueError, match="no curve run with --model nope; there are mlp"):
         call(gallery, monkeypatch, "--outputs", outputs, "--model", "nope")
 
 
-@pytest.mark.parametrize("script", [gallery, fig05, fig06])
+@pytest.mark.parametrize("script", [gallery, fig05, fig06, fig09, fig13, fig14])
 def test_missing_runs_name_the_command_that_makes_them(script, tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="Make it: python -m mining experiment="):
         call(script, monkeypatch, "--outputs", tmp_path)

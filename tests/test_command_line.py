@@ -371,6 +371,8 @@ BAD = [
     (["pipeline=spectrum", "spectrum.num_eigenvalues=9999"], "k must be between 1 and 4805"),
     (["pipeline=spectrum", "spectrum.parameters=[conv]"], "No parameters are called 'conv'"),
     (["pipeline=spectrum", "spectrum.tol=2"], "tol must be between 0 and 1, got 2"),
+    (["pipeline=spectrum", "spectrum.density_probes=1"], "spectrum.density_probes must be 0 or"),
+    (["pipeline=spectrum", "spectrum.trace_products=3"], "spectrum.trace_products must be 0 or"),
     (["pipeline=spectrum", "spectrum.micro_batch=0"], "spectrum.micro_batch must be at least 1"),
     (["view=gmi", "expansion.num_offsets=4"], "expansion.num_offsets must be odd"),
     (["pipeline=perturbation", "perturbation.sigma=0"], "a positive sigma"),
@@ -524,6 +526,17 @@ def test_spectrum_of_a_layer_and_of_some_parts(command):
     assert metrics["products"] == 10
     assert (directory / "spectrum.png").exists()
     assert not (directory / "density.npz").exists()
+
+
+@pytest.mark.parametrize("max_products", [1, 4, 5])
+def test_spectrum_of_fewer_pairs_than_asked_keeps_the_ends_apart(command, max_products):
+    metrics = record(
+        command(*QUICK, "pipeline=spectrum", *SMALL, f"spectrum.max_products={max_products}")
+    )["metrics"]
+    largest, smallest = metrics["eigenvalues_largest"], metrics["eigenvalues_smallest"]
+    assert len(largest) == (max_products + 1) // 2
+    assert len(smallest) == max_products // 2
+    assert not smallest or max(smallest) < min(largest)
 
 
 def test_spectrum_goes_on_after_an_interruption(command, folder, monkeypatch):

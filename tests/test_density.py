@@ -122,3 +122,14 @@ def test_operator_that_is_not_symmetric_is_refused():
 def test_product_that_is_not_finite_is_said():
     with pytest.raises(ArithmeticError, match="not finite"):
         spectral_density(MatrixOperator(torch.full((5, 5), math.nan)), 5, 2, generator=generator())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_density_on_a_gpu_is_that_on_the_cpu():
+    dense = rotated(torch.randn(60))
+    found, expected = (
+        spectral_density(MatrixOperator(m), 10, 4, generator=generator())
+        for m in (dense.cuda(), dense)
+    )
+    torch.testing.assert_close(found.nodes, expected.nodes, rtol=1e-9, atol=1e-9)

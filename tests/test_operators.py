@@ -1,6 +1,8 @@
 """Every curvature operator against the dense matrix of torch.autograd, float64 on the CPU."""
 
+import gc
 import math
+import weakref
 from functools import cache
 
 import numpy as np
@@ -23,6 +25,7 @@ from mining import Landscape, MatrixOperator, make_dense
 from mining.batchnorm import AffineBatchNorm
 from mining.criterion import LossFunction
 from mining.curvature import CurvatureOperator
+from mining.curvature.loss_operators import full_precision
 
 #: Products of float64 arithmetic, up to some hundred terms of order one.
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
@@ -103,10 +106,9 @@ def test_products_are_those_of_the_dense_matrix(kind, name, policy, loss):
 def test_hessian_is_the_derivative_of_the_gradient(name, policy):
     of = landscape(name, policy)
     theta, v = away(of), vectors(of.space.size, 1)[:, 0]
-    if policy == "recalibrate":  # statistics move with θ in gradient(), and not in the Hessian
-        of = Landscape(build(name), of.loss_fn, loader(), batchnorm="frozen")
-    step = 1e-6
-    difference = (of.gradient(theta + step * v) - of.gradient(theta - step * v)) / (2 * step)
+    step, fixed = 1e-6, of.statistics(theta)
+    up, down = (of.gradient(theta + s * v, statistics=fixed) for s in (step, -step))
+    difference = (up - down) / (2 * step)
     # Central differences: rounding 1e-16 / 1e-6 and truncation 1e-12 times third derivatives.
     torch.testing.assert_close(of.hessian(theta) @ v, difference, rtol=1e-6, atol=1e-7)
 
@@ -157,14 +159,65 @@ def test_batch_statistics_keep_batches_whole():
     )
 
 
-@pytest.mark.parametrize("memory", [0, 200_000, None])
-def test_kept_graphs_change_nothing(memory):
+@pytest.mark.parametrize(("memory", "kept"), [(0, 0), (300_000, None), (None, 5)])
+def test_kept_graphs_change_nothing(memory, kept):
     of = landscape("batchnorm")
     block = vectors(of.space.size)
-    operator = of.hessian(micro_batch=16, memory=memory)
+    operator = of.hessian(micro_batch=16, memory=memory)  # 16, 16, 16, 16 and 6 of 32, 32 and 6
     expected = of.hessian(micro_batch=16, memory=0) @ block
     for _ in range(2):
         torch.testing.assert_close(operator @ block, expected, rtol=0, atol=1e-15)
+    found = len(operator._graphs._kept)
+    assert 0 < found < 5 if kept is None else found == kept
+
+
+@pytest.mark.parametrize("kind", ["hessian", "gauss_newton"])
+def test_graphs_that_are_not_kept_go_one_by_one(kind, monkeypatch):
+    of = landscape("batchnorm")
+    operator = getattr(of, kind)(micro_batch=16, memory=0)
+    v = vectors(of.space.size, 1)[:, 0]
+    operator @ v
+    build, alive, most = operator._graphs._build, weakref.WeakSet(), []
+
+    def counted(loss, batch):
+        gc.collect()
+        most.append(len(alive))
+        graph = build(loss, batch)
+        alive.add((graph[0] if kind == "hessian" else graph.leaves)[0])
+        return graph
+
+    monkeypatch.setattr(operator._graphs, "_build", counted)
+    operator @ v
+    assert most == [0] * 5
+
+
+def test_full_precision_is_for_the_time_of_a_product():
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = True
+    try:
+        with full_precision():
+            assert not torch.backends.cudnn.allow_tf32
+        assert torch.backends.cudnn.allow_tf32
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+@pytest.mark.parametrize("kind", OPERATORS)
+def test_parameters_that_the_loss_does_not_use_have_no_curvature(kind):
+    operator = getattr(landscape("partly_used"), kind)(parameters="unused")
+    assert not make_dense(operator).any()
+
+
+def test_micro_batches_of_a_loss_that_compares_examples_are_refused():
+    def contrast(outputs: Tensor, targets: Tensor) -> Tensor:
+        return (outputs @ outputs.T).logsumexp(1).mean()
+
+    of = Landscape(build("mlp"), contrast, loader(64, 64))
+    with pytest.raises(ValueError, match=r"depend on each other\. Give micro_batch=64"):
+        of.hessian(micro_batch=16)
+    of.hessian(micro_batch=64)
+    with pytest.raises(ValueError, match="micro_batch must be at least 1"):
+        of.hessian(micro_batch=0)
 
 
 @pytest.mark.parametrize("kind", OPERATORS)
@@ -281,8 +334,25 @@ class Dropping(nn.Module):
         return F.dropout(self.linear(x.flatten(1)), 0.01, training=True)
 
 
-def test_stochastic_model_is_refused():
-    of = Landscape(Dropping().double(), nn.CrossEntropyLoss(), loader())
+class DroppingDepth(Dropping):
+    """Now and then skips a layer, for a whole batch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs = self.linear(x.flatten(1))
+        return outputs if torch.rand(()) < 0.999 else 0 * outputs
+
+
+def noisy_loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(outputs + 1e-9 * torch.randn_like(outputs), targets)
+
+
+@pytest.mark.parametrize(
+    ("model", "loss"),
+    [(Dropping, F.cross_entropy), (DroppingDepth, F.cross_entropy), (nn.Flatten, noisy_loss)],
+)
+def test_stochastic_model_or_loss_is_refused(model, loss):
+    network = model() if model is not nn.Flatten else build("mlp")
+    of = Landscape(network.double(), loss, loader())
     with pytest.raises(ValueError, match="stochastic"):
         of.hessian()
 
@@ -317,16 +387,6 @@ def test_dense_matrix_that_does_not_fit_is_refused():
         make_dense(Huge(10**7, torch.device("cpu"), torch.float32))
 
 
-def test_fused_attention_would_have_no_second_derivative():
-    of = landscape("attention")
-    outputs = of.model(of.batches[0].inputs)  # the kernel that torch chooses by itself
-    (gradient,) = torch.autograd.grad(
-        outputs.square().sum(), of.model.attention.in_proj_weight, create_graph=True
-    )
-    with pytest.raises(RuntimeError, match="not implemented"):
-        gradient.square().sum().backward()
-
-
 @pytest.mark.parametrize("affine", [True, False])
 @pytest.mark.parametrize("shape", [(6, 4), (6, 4, 5), (6, 4, 3, 2)])
 def test_batch_norm_as_an_affine_map_is_batch_norm(affine, shape):
@@ -341,3 +401,15 @@ def test_batch_norm_as_an_affine_map_is_batch_norm(affine, shape):
     expected = layer.train()(inputs)
     with AffineBatchNorm():  # statistics of the batch are left to torch
         assert torch.equal(layer(inputs), expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("kind", OPERATORS)
+def test_products_on_a_gpu_are_those_on_the_cpu(kind):
+    on_cpu = landscape("batchnorm")
+    on_gpu = Landscape(build("batchnorm").cuda(), nn.CrossEntropyLoss(), loader())
+    block = vectors(on_cpu.space.size)
+    found = getattr(on_gpu, kind)() @ block
+    assert found.is_cuda
+    torch.testing.assert_close(found.cpu(), getattr(on_cpu, kind)() @ block, **EXACT)

@@ -71,7 +71,14 @@ def test_perturbation_of_a_quadratic_loss_has_the_moments_that_follow_from_eq_1(
 
 
 @pytest.mark.parametrize(
-    "options", [{"num_samples": 1}, {"sigma": 0.0}, {"scales": []}, {"scales": [float("nan")]}]
+    "options",
+    [
+        {"num_samples": 1},
+        {"sigma": 0.0},
+        {"scales": []},
+        {"scales": [float("nan")]},
+        {"scales": [0.0]},
+    ],
 )
 def test_perturbation_refuses_bad_numbers(options):
     of = quadratic_landscape()

@@ -20,11 +20,11 @@ def make_dense(operator: CurvatureOperator, block_size: int = 64) -> Tensor:
 
     Raises:
         ValueError: If the operator is not symmetric.
-        MemoryError: If two such matrices do not fit.
+        MemoryError: If three such matrices do not fit.
     """
     size = operator.shape[0]
     most = f"{size} x {size} entries are for small networks; take fewer parameters"
-    check_memory(2 * size**2 * operator.dtype.itemsize, operator.device, "The matrix", most)
+    check_memory(3 * size**2 * operator.dtype.itemsize, operator.device, "The matrix", most)
     columns = torch.arange(size, device=operator.device)
     matrix = torch.empty(size, size, dtype=operator.dtype, device=operator.device)
     for chosen in torch.split(columns, block_size):

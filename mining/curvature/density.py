@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mining.curvature.krylov import KrylovSpace, check_basis
+from mining.curvature.krylov import KrylovSpace, check_basis, would_fit
 from mining.curvature.operators import CurvatureOperator
 from mining.curvature.trace import Estimate
 from mining.memory import available_memory
@@ -165,6 +165,11 @@ def _quadrature(
 
 def _probes_at_once(operator: CurvatureOperator, num_steps: int, num_probes: int) -> int:
     """How many spaces of ``num_steps`` vectors fit into half of the free memory."""
-    check_basis(operator, num_steps + 2, f"num_steps={num_steps}", "num_steps", 2)
+    check_basis(
+        operator,
+        num_steps + 2,
+        f"num_steps={num_steps}",
+        lambda fitting: would_fit("num_steps", fitting - 2, 1),
+    )
     space = (num_steps + 2) * operator.shape[0] * operator.dtype.itemsize
     return int(min(num_probes, max(1, available_memory(operator.device) // 2 // space)))

@@ -43,8 +43,9 @@ class Eigenpairs:
     vectors: Tensor  # (D, k), orthonormal
     residuals: Tensor  # (k,) float64, ‖Hv - λv‖
     converged: Tensor  # (k,) bool: whether the residual is within the tolerance
-    products: int  # of the operator with a vector
-    largest_magnitude: float  # largest |λ| seen, which scales the rounding of products
+    products: int  # of the operator with a vector, those that check the result among them
+    largest_magnitude: float  # largest |Hv| / |v| seen: it scales the rounding of products
+    verified: bool  # whether a search for repeated eigenvalues came to its end
 
     def __len__(self) -> int:
         return len(self.values)
@@ -118,6 +119,7 @@ def eigenpairs(
     if max_products < 1:
         raise ValueError(f"max_products must be at least 1, got {max_products}.")
     before = operator.products
+    verified = False
     if method == "lanczos":
         if max_vectors is None:
             vector = size * operator.dtype.itemsize
@@ -127,21 +129,36 @@ def eigenpairs(
         found = thick_restart_lanczos(operator, k, which, tol, *limits, generator)
         if verify or (verify is None and size <= _VERIFIED_SIZE):
             left = max_products - (operator.products - before)
-            found = add_repeated(operator, found, k, which, tol, left, max_vectors, generator)
+            found, verified = add_repeated(
+                operator, found, k, which, tol, left, max_vectors, generator
+            )
+            if not verified:
+                log.warning(
+                    "The search for repeated eigenvalues did not end in %d products: some may be "
+                    "missing.",
+                    max_products,
+                )
         values, vectors, residuals, scale = found
     else:
-        check_symmetric(operator, generator)
+        if max_products < 3 + 2 * pairs:
+            raise ValueError(
+                f"max_products must be at least {3 + 2 * pairs} for {method}, got {max_products}."
+            )
+        watched = _Watched(operator)
+        check_symmetric(watched, generator)
         solve = _eigsh if method == "eigsh" else _power
-        vectors = solve(operator, k, which, tol, max_products, generator)
+        vectors = solve(watched, k, which, tol, max_products - 2 - pairs, generator)
         # Neither says how exact it is: one product for each pair does.
-        products = operator @ vectors
+        products = watched @ vectors
         values = (vectors.double() * products.double()).sum(0)
         residuals = vector_norm(products.double() - vectors.double() * values, dim=0).cpu()
         order = wanted_indices(values.cpu(), k, which)
         values, residuals, vectors = values.cpu()[order], residuals[order], vectors[:, order]
-        scale = float(values.abs().max()) if len(values) else 0.0
+        scale = watched.largest
     converged = residuals <= largest_residuals(values, tol, scale, operator.dtype)
-    result = Eigenpairs(values, vectors, residuals, converged, operator.products - before, scale)
+    result = Eigenpairs(
+        values, vectors, residuals, converged, operator.products - before, scale, verified
+    )
     if len(values) < pairs or not converged.all():
         log.warning(
             "%d of %d eigenpairs converged to a residual of %g |lambda| in %d products.",
@@ -151,6 +168,21 @@ def eigenpairs(
             result.products,
         )
     return result
+
+
+class _Watched(CurvatureOperator):
+    """Another operator, with the largest ‖Hv‖ / ‖v‖ that it showed."""
+
+    def __init__(self, operator: CurvatureOperator) -> None:
+        super().__init__(operator.shape[0], operator.device, operator.dtype, operator.space)
+        self._operator = operator
+        self.largest = 0.0
+
+    def _multiply(self, rows: Tensor) -> Tensor:
+        products = (self._operator @ rows.T).T
+        stretches = vector_norm(products, dim=1) / vector_norm(rows, dim=1).clamp(min=1e-30)
+        self.largest = max(self.largest, float(stretches.max()))
+        return products
 
 
 def _eigsh(
@@ -199,7 +231,7 @@ def _power(
         return _deflated_power(operator, k, 0.0, tol, max_products, generator, none)
     # Far from zero on the other side, the end that is wanted is the largest in magnitude.
     before = operator.products
-    (largest,) = _deflated_power(operator, 1, 0.0, 0.1, max_products, generator, none).T
+    (largest,) = _deflated_power(operator, 1, 0.0, 0.1, max_products // 4, generator, none).T
     radius = 1.1 * float(vector_norm(operator @ largest))
     shifts = {"largest": [radius], "smallest": [-radius]}.get(which, [radius, -radius])
     budget = max(1, max_products - operator.products + before) // len(shifts)

@@ -1,5 +1,7 @@
 """Krylov spaces of a symmetric operator."""
 
+import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -12,7 +14,7 @@ from mining.memory import available_memory, check_memory
 from mining.random_vectors import standard_normal
 
 #: A rest of a product below this many units of rounding is nothing: the space is closed.
-_NOTHING = 100
+_NOTHING = 10
 
 
 class RitzPairs(NamedTuple):
@@ -52,6 +54,8 @@ class KrylovSpace:
         self._basis = torch.empty(most + 1, size, dtype=operator.dtype, device=operator.device)
         self._projection = torch.zeros(most + 1, most + 1, dtype=torch.float64)
         self._rest = 0.0  # norm of what the last product has outside the space
+        # Norms of what each product lost: along locked vectors, and where the space closed.
+        self._dropped = torch.zeros(most + 1, dtype=torch.float64)
         self.num = 0
         self.scale = (
             0.0 if locked is None else locked.scale
@@ -76,7 +80,7 @@ class KrylovSpace:
         vector = self.next
         product = self._operator @ vector if product is None else product
         self.scale = max(self.scale, float(vector_norm(product, dtype=torch.float64)))
-        column, rest = self._orthogonalize(product, self.num + 1)
+        column, rest, locked = self._orthogonalize(product, self.num + 1)
         last = self.num
         skew = column[:last] - self._projection[last, :last]
         difference = float(skew.abs().max()) if last else 0.0
@@ -87,7 +91,9 @@ class KrylovSpace:
         self._rest = float(vector_norm(rest, dtype=torch.float64))
         nothing = _NOTHING * torch.finfo(self._operator.dtype).eps * self.scale
         self.closed = self._rest <= nothing or self.num == self._most
+        self._dropped[last] = locked
         if self.closed:
+            self._dropped[last] = math.hypot(locked, self._rest)
             self._rest = 0.0
         else:
             self._projection[self.num, last] = self._rest
@@ -103,7 +109,9 @@ class KrylovSpace:
         projection = self._projection[: self.num, : self.num]
         values, vectors = torch.linalg.eigh((projection + projection.T) / 2)
         inside = vector_norm(projection @ vectors - vectors * values, dim=0)
-        return values, vectors, torch.hypot(inside, self._rest * vectors[-1])
+        dropped = vector_norm(self._dropped[: self.num, None] * vectors, dim=0)
+        outside = torch.hypot(self._rest * vectors[-1], dropped)
+        return values, vectors, torch.hypot(inside, outside)
 
     def restart(self, vectors: Tensor) -> None:
         """Shrink the space to some of its Ritz vectors and what follows the last product.
@@ -120,6 +128,9 @@ class KrylovSpace:
         self._projection.zero_()
         self._projection[:num, :num] = projection
         self._projection[num, :num] = self._rest * vectors[-1]
+        dropped = vector_norm(self._dropped[: self.num, None] * vectors, dim=0)
+        self._dropped.zero_()
+        self._dropped[:num] = dropped
         self.num = num
 
     def lift(self, vectors: Tensor) -> Tensor:
@@ -128,24 +139,32 @@ class KrylovSpace:
 
     def _set_next(self, vector: Tensor) -> None:
         vector = vector.to(self._basis)
-        _, rest = self._orthogonalize(vector / vector_norm(vector), self.num)
+        _, rest, _ = self._orthogonalize(vector / vector_norm(vector), self.num)
         self._basis[self.num] = rest / vector_norm(rest)
 
-    def _orthogonalize(self, vector: Tensor, num: int) -> tuple[Tensor, Tensor]:
-        """Split a vector into coefficients in the first ``num`` basis vectors and the rest."""
+    def _orthogonalize(self, vector: Tensor, num: int) -> tuple[Tensor, Tensor, float]:
+        """Split a vector.
+
+        Returns:
+            Coefficients in the first ``num`` basis vectors; the rest; and the norm of what lay
+            along locked vectors.
+        """
         basis = self._basis[:num]
         coefficients = torch.zeros(num, dtype=torch.float64)
+        locked = 0.0
         for _ in range(2):
             if self._locked is not None:
-                vector = vector - self._locked @ (self._locked.T @ vector)
+                along = self._locked.T @ vector
+                vector = vector - self._locked @ along
+                locked = math.hypot(locked, float(vector_norm(along, dtype=torch.float64)))
             found = basis @ vector
             vector = vector - found @ basis
             coefficients += found.double().cpu()
-        return coefficients, vector
+        return coefficients, vector, locked
 
 
 def check_basis(
-    operator: CurvatureOperator, num_vectors: int, what: str, option: str, besides: int = 0
+    operator: CurvatureOperator, num_vectors: int, what: str, remedy: Callable[[int], str]
 ) -> None:
     """Raise ``MemoryError`` unless ``num_vectors`` vectors of length D fit.
 
@@ -153,10 +172,15 @@ def check_basis(
         operator: Tells length, type and device of a vector.
         num_vectors: How many.
         what: What asks for them.
-        option: The option whose value should be lower.
-        besides: How many of the vectors that option does not govern.
+        remedy: Says what would fit, given the number of vectors that do.
     """
     vector = operator.shape[0] * operator.dtype.itemsize
-    fitting = available_memory(operator.device) // vector - besides
-    remedy = f"{option}={fitting} would fit" if fitting > 0 else "take fewer parameters"
-    check_memory(num_vectors * vector, operator.device, what, remedy)
+    fitting = available_memory(operator.device) // vector
+    check_memory(num_vectors * vector, operator.device, what, remedy(fitting))
+
+
+def would_fit(option: str, value: int, fewest: int) -> str:
+    """Name the value of an option that fits, or what else would help."""
+    if value >= fewest:
+        return f"{option}={value} would fit"
+    return "take fewer parameters, or another method"

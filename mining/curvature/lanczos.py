@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from mining.curvature.krylov import KrylovSpace, RitzPairs, check_basis
+from mining.curvature.krylov import KrylovSpace, RitzPairs, check_basis, would_fit
 from mining.curvature.operators import CurvatureOperator
 from mining.curvature.ritz import Which, largest_residuals, wanted_indices
 
@@ -42,7 +42,12 @@ def thick_restart_lanczos(
             f"max_vectors must be at least {min(pairs + 2, size)} for {pairs} eigenpairs, got "
             f"{max_vectors}."
         )
-    check_basis(operator, most + 1 + pairs, f"max_vectors={most}", "max_vectors", 1 + pairs)
+    check_basis(
+        operator,
+        most + 1 + pairs,
+        f"max_vectors={most}",
+        lambda fitting: would_fit("max_vectors", fitting - 1 - pairs, pairs + 2),
+    )
     space = KrylovSpace(operator, most, generator, locked=locked)
     closings: list[Tensor] = []  # the wanted values whenever the space closed
     for used in range(1, max_products + 1):
@@ -51,20 +56,20 @@ def thick_restart_lanczos(
         wanted = wanted_indices(values, k, which)
         if space.num == size or used == max_products:
             break
+        limits = largest_residuals(values[wanted], tol, space.scale, operator.dtype)
+        converged = len(wanted) == pairs and bool((residuals[wanted] <= limits).all())
         if space.closed:
             closings.append(values[wanted])
-            if len(wanted) == pairs and _unchanged(closings, space.scale):
+            if converged and _unchanged(closings, limits):
                 break
-        elif not closings and len(wanted) == pairs:
-            limits = largest_residuals(values[wanted], tol, space.scale, operator.dtype)
-            if (residuals[wanted] <= limits).all():
-                break
+        elif converged and not closings:
+            break
         if space.num == most:
             # Half of the rest stays too, nearest to the wanted first: it speeds up what follows.
             extra = (most - pairs) // (4 if which == "both" else 2)
             space.restart(vectors[:, wanted_indices(values, k + extra, which)])
-    scale = float(values.abs().max())
-    return RitzPairs(values[wanted], space.lift(vectors[:, wanted]), residuals[wanted], scale)
+    found = values[wanted], space.lift(vectors[:, wanted]), residuals[wanted]
+    return RitzPairs(*found, max(space.scale, float(values.abs().max())))
 
 
 def add_repeated(
@@ -76,7 +81,7 @@ def add_repeated(
     max_products: int,
     max_vectors: int,
     generator: torch.Generator,
-) -> RitzPairs:
+) -> tuple[RitzPairs, bool]:
     """Search what is orthogonal to the pairs found for one that belongs among them.
 
     A new random vector is not orthogonal to the other vectors of a repeated eigenvalue. The
@@ -93,25 +98,30 @@ def add_repeated(
         generator: As there.
 
     Returns:
-        The pairs with those that were missing, in place of the least wanted ones.
+        The pairs with those that were missing, in place of the least wanted ones; and whether
+        the search came to its end before the products did.
     """
     size = operator.shape[0]
     before = operator.products
     while found.vectors.shape[1] < size:
         left = max_products - (operator.products - before)
         if left < 1:
-            break
+            return found, False
         end: Which = "largest" if which == "both" and found.vectors.shape[1] == size - 1 else which
         roughly = max(tol, 0.03)
         extra = thick_restart_lanczos(
             operator, 1, end, roughly, left, max_vectors, generator, found
         )
         if not _enters(extra, found, k, which):
-            break
-        left = max(1, max_products - (operator.products - before))
+            return found, _converged(extra, roughly, operator.dtype)
+        left = max_products - (operator.products - before)
+        if left < 1:
+            return found, False
         extra = thick_restart_lanczos(operator, 1, end, tol, left, max_vectors, generator, found)
+        if not _converged(extra, tol, operator.dtype):
+            return found, False
         if not _enters(extra._replace(residuals=torch.zeros(len(extra.values))), found, k, which):
-            break
+            return found, True
         values = torch.cat([found.values, extra.values])
         order = wanted_indices(values, k, which)
         found = RitzPairs(
@@ -120,7 +130,12 @@ def add_repeated(
             torch.cat([found.residuals, extra.residuals])[order],
             max(found.scale, extra.scale),
         )
-    return found
+    return found, True
+
+
+def _converged(pairs: RitzPairs, tol: float, dtype: torch.dtype) -> bool:
+    limits = largest_residuals(pairs.values, tol, pairs.scale, dtype)
+    return bool((pairs.residuals <= limits).all())
 
 
 def _enters(extra: RitzPairs, found: RitzPairs, k: int, which: Which) -> bool:
@@ -133,8 +148,7 @@ def _enters(extra: RitzPairs, found: RitzPairs, k: int, which: Which) -> bool:
     return {"largest": above, "smallest": below}.get(which, above or below)
 
 
-def _unchanged(closings: list[Tensor], scale: float) -> bool:
+def _unchanged(closings: list[Tensor], limits: Tensor) -> bool:
     if len(closings) < 2 or len(closings[-2]) != len(closings[-1]):
         return False
-    before, after = closings[-2:]
-    return bool(((before - after).abs() <= 1e-6 * scale).all())
+    return bool(((closings[-2] - closings[-1]).abs() <= limits).all())

@@ -1,9 +1,10 @@
 """The curvature of a loss: Hessian, Gauss-Newton matrix, residual."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -50,20 +51,47 @@ class LossAt:
         }
 
     def check_repeatable(self) -> None:
-        """Raise ``ValueError`` unless the model gives the same outputs twice."""
-        inputs = self.batches[0].inputs
+        """Raise ``ValueError`` unless model and loss repeat themselves and draw no numbers."""
+        inputs, targets, *_ = self.batches[0]
         leaves = self.space.unflatten(self.theta)
+        before = _random_states(self.theta.device)
         with torch.no_grad():
             first, second = (self.outputs(leaves, inputs) for _ in range(2))
+            losses = [self.loss_fn(first, targets) for _ in range(2)]
+        drawn = any(
+            not torch.equal(old, new)
+            for old, new in zip(before, _random_states(self.theta.device), strict=True)
+        )
         # Sums on a GPU may be taken in another order each time; dropout changes far more than that.
-        tolerance = 1e3 * torch.finfo(first.dtype).eps * first.abs().max()
-        difference = (first - second).abs().max()
-        if difference > tolerance:
+        tolerance = 1e3 * torch.finfo(first.dtype).eps
+        difference = (first - second).abs().max() / first.abs().max().clamp(min=1e-30)
+        if drawn or difference > tolerance or not torch.equal(*losses):
             raise ValueError(
-                "The model is stochastic: the same inputs gave outputs that differ by "
-                f"{difference:.3g}. Turn off what draws random numbers (functional dropout with "
-                "training=True, sampled depth): a Hessian averaged over noise is that of no loss."
+                "The model or the loss is stochastic: it draws random numbers, or the same inputs "
+                f"gave outputs that differ by {float(difference):.3g} of their size. Turn off what "
+                "does (functional dropout with training=True, sampled depth): a Hessian averaged "
+                "over noise is that of no loss."
             )
+
+
+def _random_states(device: torch.device) -> list[Tensor]:
+    """The states of torch's global generators."""
+    states = [torch.get_rng_state()]
+    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Keep a GPU from rounding fp32 convolutions and products to TF32's ten bits."""
+    backends: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [backend.allow_tf32 for backend in backends]
+    try:
+        for backend in backends:
+            backend.allow_tf32 = False
+        yield
+    finally:
+        for backend, allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = allowed
 
 
 class HessianOperator(CurvatureOperator):
@@ -83,20 +111,19 @@ class HessianOperator(CurvatureOperator):
 
     def _multiply(self, rows: Tensor) -> Tensor:
         products = torch.zeros_like(rows)
-        for leaves, gradient in self._graphs:
-            for row, product in zip(rows, products, strict=True):
-                product += _pull_back(gradient, _cut(row, gradient), leaves)
+        with full_precision():
+            for leaves, gradient in self._graphs:
+                for row, product in zip(rows, products, strict=True):
+                    product += _pull_back(gradient, _cut(row, gradient), leaves)
+                del leaves, gradient  # a graph that is not kept goes before the next is built
         return products
 
     @staticmethod
     def _build(loss: LossAt, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
         leaves = loss.leaves()
         value = loss.loss_fn(loss.outputs(leaves, batch.inputs), batch.targets)
-        share = batch.weight / loss.total
         tensors = list(leaves.values())
-        return tensors, list(
-            grad(value * share, tensors, create_graph=True, materialize_grads=True)
-        )
+        return tensors, _gradient(value * (batch.weight / loss.total), tensors)
 
 
 class GaussNewtonOperator(CurvatureOperator):
@@ -117,11 +144,13 @@ class GaussNewtonOperator(CurvatureOperator):
 
     def _multiply(self, rows: Tensor) -> Tensor:
         products = torch.zeros_like(rows)
-        for graph in self._graphs:
-            for row, product in zip(rows, products, strict=True):
-                push = _pull_back(graph.pulled, _cut(row, graph.pulled), [graph.cotangent])
-                curved = _pull_back([graph.slope], [push.view_as(graph.slope)], [graph.at])
-                product += _pull_back([graph.outputs], [curved.view_as(graph.at)], graph.leaves)
+        with full_precision():
+            for graph in self._graphs:
+                for row, product in zip(rows, products, strict=True):
+                    push = _pull_back(graph.pulled, _cut(row, graph.pulled), [graph.cotangent])
+                    curved = _pull_back([graph.slope], [push.view_as(graph.slope)], [graph.at])
+                    product += _pull_back([graph.outputs], [curved.view_as(graph.at)], graph.leaves)
+                del graph  # one that is not kept goes before the next is built
         return products
 
     @staticmethod
@@ -131,11 +160,11 @@ class GaussNewtonOperator(CurvatureOperator):
         # Jᵀu is linear in u, so that differentiating it by u gives J v: no forward mode is needed.
         cotangent = torch.zeros_like(outputs, requires_grad=True)
         tensors = list(leaves.values())
-        pulled = grad(outputs, tensors, cotangent, create_graph=True, materialize_grads=True)
+        pulled = _gradient(outputs, tensors, cotangent)
         at = outputs.detach().requires_grad_()
         value = loss.loss_fn(at, batch.targets) * (batch.weight / loss.total)
-        (slope,) = grad(value, at, create_graph=True)
-        return _Linearization(tensors, outputs, cotangent, list(pulled), at, slope)
+        (slope,) = _gradient(value, [at])
+        return _Linearization(tensors, outputs, cotangent, pulled, at, slope)
 
 
 class ResidualOperator(CurvatureOperator):
@@ -195,7 +224,7 @@ class _Graphs(Generic[_Graph]):
             if index < self._num_kept:
                 self._kept.append(graph)
             yield graph
-            del graph  # before the next one is built
+            del graph
 
     def _count_kept(self) -> int:
         """Find how many graphs fit, by the size of that of the first micro-batch."""
@@ -213,6 +242,15 @@ class _Graphs(Generic[_Graph]):
         with torch.enable_grad(), saved_tensors_hooks(record, lambda tensor: tensor):
             self._build(self._loss, self._batches[0])
         return memory // max(sum(sizes.values()), 1)
+
+
+def _gradient(
+    value: Tensor, inputs: Sequence[Tensor], cotangent: Tensor | None = None
+) -> list[Tensor]:
+    """Differentiate and keep the graph; zeros for inputs that the value does not depend on."""
+    if not value.requires_grad:
+        return [torch.zeros_like(tensor) for tensor in inputs]
+    return list(grad(value, inputs, cotangent, create_graph=True, materialize_grads=True))
 
 
 def _cut(row: Tensor, like: Sequence[Tensor]) -> list[Tensor]:

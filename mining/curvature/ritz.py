@@ -44,4 +44,4 @@ def largest_residuals(values: Tensor, tol: float, scale: float, dtype: torch.dty
     Returns:
         Shape ``(m,)``.
     """
-    return (tol * values.abs()).clamp(min=10 * torch.finfo(dtype).eps * scale)
+    return (tol * values.abs()).clamp(min=30 * torch.finfo(dtype).eps * scale)

@@ -16,8 +16,8 @@ def asymmetry_limit(dtype: torch.dtype) -> float:
 def raise_asymmetric(difference: float, size: float) -> None:
     """Raise ``ValueError`` for an operator whose two ways round differ."""
     raise ValueError(
-        f"The operator is not symmetric: for two random vectors v'Hw and w'Hv differ by "
-        f"{difference:.3g}, where products have the size {size:.3g}."
+        f"The operator is not symmetric: v'Hw and w'Hv differ by {difference:.3g} for vectors "
+        f"whose products have the size {size:.3g}."
     )
 
 

@@ -10,9 +10,10 @@ import torch
 from scipy.stats import t as student
 from torch import Tensor
 
-from mining.curvature.krylov import check_basis
+from mining.curvature.krylov import check_basis, would_fit
 from mining.curvature.operators import CurvatureOperator
 from mining.curvature.xtrace import exchangeable_estimates, jackknife_factor
+from mining.memory import available_memory
 from mining.random_vectors import Distribution, random_vector
 
 log = logging.getLogger(__name__)
@@ -23,6 +24,8 @@ Method = Literal["hutchinson", "hutch++", "xtrace"]
 _FEWEST = 10
 #: Vectors that are multiplied in one go.
 _BLOCK = 8
+#: Matrices with a column for each vector that ``xtrace`` holds at the worst moment.
+_XTRACE_VECTORS = 12
 
 
 class Estimate(NamedTuple):
@@ -138,6 +141,7 @@ class _Samples:
 
     blocks: Tensor  # (n, P) float64
     inflation: float = 1.0  # of their standard errors, where they depend on each other
+    exact: bool = False  # whether nothing is left to estimate
 
     @property
     def total(self) -> Estimate:
@@ -164,7 +168,7 @@ class _Goal:
         if self.relative_error is None:
             return True
         if num < _FEWEST:
-            return False
+            return samples.exact
         mean, error = samples.total
         quantile = float(student.ppf(0.5 + self.confidence / 2, num - 1))
         return quantile * error <= self.relative_error * abs(mean)
@@ -209,7 +213,12 @@ def _hutch_pp(probes: _Probes, num_products: int, goal: _Goal) -> _Samples:
     # products would give it.
     rank = (num_products if goal.relative_error is None else min(num_products, 100)) // 3
     rank = min(rank, operator.shape[0])
-    check_basis(operator, 2 * rank + 2 * _BLOCK, f"hutch++ with a sketch of {rank}", "num_products")
+    check_basis(
+        operator,
+        6 * rank + 4 * _BLOCK,
+        f"hutch++ with a sketch of {rank} vectors",
+        lambda fitting: would_fit("num_products", 3 * ((fitting - 4 * _BLOCK) // 6), 6),
+    )
     basis, _ = torch.linalg.qr(operator @ probes.draw(rank))
     image = operator @ basis
     # With the projection P on the sketch: H = PH + HP - PHP + (1 - P)H(1 - P), by parameter.
@@ -234,27 +243,45 @@ def _xtrace(probes: _Probes, num_products: int, goal: _Goal) -> _Samples:
     size = operator.shape[0]
     most = min(num_products // 2, size)
     vectors, sketch, basis, image = (torch.empty(size, 0) for _ in range(4))
-    triangle = torch.empty(0, 0)
     num = most if goal.relative_error is None else min(most, _FEWEST)
+    check_basis(
+        operator,
+        _XTRACE_VECTORS * num,
+        f"xtrace with {2 * num} products",
+        lambda fitting: would_fit("num_products", 2 * (fitting // _XTRACE_VECTORS), 4),
+    )
     while True:
-        # Twelve matrices of this size at the worst moment.
-        check_basis(operator, 12 * num, f"xtrace with {2 * num} products", "num_products")
         more = probes.draw(num - vectors.shape[1])
-        vectors, triangle = vectors.to(more), triangle.to(more)
         found = operator @ more
-        rest, across = found, torch.zeros(len(triangle), more.shape[1]).to(more)
-        for _ in range(2):
-            inside = basis.to(more).T @ rest
-            rest, across = rest - basis.to(more) @ inside, across + inside
-        new, corner = torch.linalg.qr(rest)
-        below = torch.zeros(len(corner), len(triangle)).to(more)
-        triangle = torch.cat([torch.cat([triangle, across], 1), torch.cat([below, corner], 1)])
-        vectors = torch.cat([vectors, more], 1)
+        vectors = torch.cat([vectors.to(more), more], 1)
         sketch = torch.cat([sketch.to(more), found], 1)
+        new = _complete(basis.to(more), found)
         basis = torch.cat([basis.to(more), new], 1)
         image = torch.cat([image.to(more), operator @ new], 1)
+        triangle = basis.T @ sketch
         blocks = exchangeable_estimates(probes.sums, vectors, sketch, basis, triangle, image)
-        estimates = _Samples(blocks, jackknife_factor(vectors, sketch, basis, triangle, image))
-        if num == most or goal.reached(estimates):
+        factor = jackknife_factor(vectors, sketch, basis, triangle, image)
+        # Of a single parameter there is a single sample, which is exact.
+        blocks = blocks.expand(max(num, 2), -1)
+        estimates = _Samples(blocks, factor, exact=num == size)
+        room = available_memory(operator.device) // (size * operator.dtype.itemsize)
+        if num == most or goal.reached(estimates) or room < _XTRACE_VECTORS * num:
             return estimates
         num = min(2 * num, most)
+
+
+def _complete(basis: Tensor, vectors: Tensor) -> Tensor:
+    """Find orthonormal vectors that, with ``basis``, span ``vectors`` too.
+
+    Args:
+        basis: Orthonormal columns, shape ``(D, n)``.
+        vectors: Shape ``(D, k)``, n + k at most D; they may lie in the span of ``basis``.
+
+    Returns:
+        Shape ``(D, k)``, orthogonal to ``basis`` and to each other to rounding.
+    """
+    # Of vectors in the span, rounding is what remains: it points anywhere, also along the basis.
+    for _ in range(3):
+        vectors = vectors - basis @ (basis.T @ vectors)
+        vectors, _ = torch.linalg.qr(vectors)
+    return vectors

@@ -28,13 +28,12 @@ def exchangeable_estimates(
         triangle: R, shape ``(n, n)``.
         image: HQ, shape ``(D, n)``.
     """
-    num = vectors.shape[1]
     core = basis.T @ image
     within = sums(basis * image).sum(0)
     twice = sums(basis * (basis @ core)).sum(0)
-    if _spans_range(vectors, triangle):
-        return (2 * within - twice).expand(max(num, 2), -1).clone()
-    left_out = _left_out(triangle)
+    # Of dependent vectors all but one span what all do, to rounding: nothing is left out.
+    dependent = _dependent(triangle) or vectors.shape[0] == vectors.shape[1]
+    left_out = torch.zeros_like(triangle) if dependent else _left_out(triangle)
     outside = basis @ left_out
     exact = 2 * (within - sums(outside * (image @ left_out))) - twice
     exact += sums(outside * (basis @ ((core + core.T) @ left_out)))
@@ -59,10 +58,10 @@ def jackknife_factor(
     upwards. Arguments as for ``exchangeable_estimates``.
 
     Returns:
-        The ratio of the two standard errors, 1 where the trace is exact.
+        The ratio of the two standard errors; 1 where the sketch spans the range of the operator.
     """
     num = vectors.shape[1]
-    if num < 3 or _spans_range(vectors, triangle):
+    if num < 3 or num == len(vectors) or _dependent(triangle):
         return 1.0
     wide = [
         m.double().cpu()
@@ -107,8 +106,7 @@ def _left_out(triangle: Tensor) -> Tensor:
     return columns / lengths
 
 
-def _spans_range(vectors: Tensor, triangle: Tensor) -> bool:
-    """Whether the sketch spans the range of the operator, which makes the trace exact."""
+def _dependent(triangle: Tensor) -> bool:
+    """Whether the columns of the sketch depend on each other, to rounding."""
     singular = torch.linalg.svdvals(triangle)
-    rounding = 100 * torch.finfo(triangle.dtype).eps * singular[0]
-    return vectors.shape[0] == vectors.shape[1] or bool(singular[-1] <= rounding)
+    return bool(singular[-1] <= 100 * torch.finfo(triangle.dtype).eps * singular[0])

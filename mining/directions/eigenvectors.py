@@ -100,8 +100,10 @@ def _column(found: Eigenpairs, index: int, sign: int, source: str) -> int:
     rounding = 10 * torch.finfo(found.vectors.dtype).eps * found.largest_magnitude
     of_sign = order[found.values[order] * sign > rounding]
     if index >= len(of_sign):
+        computed = f"of {len(found)} eigenvalues computed at the ends of the spectrum"
         raise ValueError(
-            f"There is no {source} at theta: of {len(found)} eigenvalues at the ends "
-            f"of the spectrum {len(of_sign)} {'exceed' if sign > 0 else 'lie below'} zero."
+            f"There is no {source}: {computed} {len(of_sign)} "
+            f"{'exceed' if sign > 0 else 'lie below'} zero. Ask for fewer, or raise "
+            "direction.max_products if some were not found."
         )
     return int(of_sign[index])

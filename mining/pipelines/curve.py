@@ -6,14 +6,13 @@ from matplotlib.figure import Figure
 
 from mining.classification import CurveShape, classify
 from mining.curves import load_curves, save_curves
-from mining.directions.storage import load_directions, save_directions
+from mining.directions import Direction
 from mining.evaluation import Evaluator
 from mining.pipelines.building import Config
 from mining.pipelines.schema import make
-from mining.pipelines.setting import build_setting, build_source
+from mining.pipelines.setting import build_setting, build_source, take_directions
 from mining.plotting import draw_curves, save_figure
 from mining.runs import Run
-from mining.scaling import stretch, with_scales
 
 
 def run(config: Config, run: Run) -> None:
@@ -21,20 +20,18 @@ def run(config: Config, run: Run) -> None:
     grid = make("grid", config["grid"])
     setting = build_setting(config)
     landscape = setting.landscape
-    stored = run.directory / "directions.pt"
-    if not stored.exists():  # an interrupted run goes on along the directions that it had
-        source = build_source(config, "direction")
-        directions = source.directions(
-            landscape, config["num_directions"], generator=setting.generator
-        )
-        save_directions(stored, with_scales(landscape, directions, grid.scale), landscape)
+
+    def make_directions() -> list[Direction]:
+        source, num = build_source(config, "direction"), config["num_directions"]
+        return source.directions(landscape, num, generator=setting.generator)
+
+    directions = take_directions(run.directory, landscape, grid.scale, make_directions)
     evaluator = Evaluator(
         landscape,
         test=setting.test,
         progress=config["progress"],
         journal=run.directory / "points.csv",
     )
-    directions = [stretch(direction) for direction in load_directions(stored, landscape)]
     curves = evaluator.curves(directions, grid.alphas)
     save_curves(run.directory / "curves.npz", curves)
     draw(run.directory, config)

@@ -8,16 +8,15 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from mining.curves import load_curves, save_curves
-from mining.directions.storage import load_directions, save_directions
+from mining.directions import Direction
 from mining.evaluation import Evaluator
 from mining.pipelines.building import Config
 from mining.pipelines.curve import describe_point
 from mining.pipelines.schema import make
-from mining.pipelines.setting import build_setting, build_source
+from mining.pipelines.setting import build_setting, build_source, take_directions
 from mining.plotting import draw_expansions, save_figure
 from mining.records import load_record, save_record
 from mining.runs import Run
-from mining.scaling import stretch, with_scales
 from mining.second_order import Expansions, expand
 
 
@@ -59,13 +58,12 @@ def run(config: Config, run: Run) -> None:
     grid = make("grid", config["grid"])
     setting = build_setting(config)
     landscape = setting.landscape
-    stored = run.directory / "directions.pt"
-    if not stored.exists():  # an interrupted run goes on along the direction that it had
+
+    def make_direction() -> list[Direction]:
         source = build_source(config, "direction")
-        directions = source.directions(landscape, 1, generator=setting.generator)
-        save_directions(stored, with_scales(landscape, directions, grid.scale), landscape)
-    (direction,) = load_directions(stored, landscape)
-    direction = stretch(direction)
+        return source.directions(landscape, 1, generator=setting.generator)
+
+    (direction,) = take_directions(run.directory, landscape, grid.scale, make_direction)
     evaluator = Evaluator(
         landscape, progress=config["progress"], journal=run.directory / "points.csv"
     )

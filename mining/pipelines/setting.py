@@ -1,6 +1,7 @@
 """From a configuration to a landscape and its direction sources."""
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,12 +11,14 @@ from torch import Tensor, nn
 
 from mining.batchnorm import BatchNormPolicy, norm_layers
 from mining.data import Dataset, Split
-from mining.directions import DirectionSource
+from mining.directions import Direction, DirectionSource
+from mining.directions.storage import load_directions, save_directions
 from mining.landscape import Landscape
 from mining.models import load_weights
 from mining.pipelines.building import Config, build_model, load_data
 from mining.pipelines.schema import make, target_of
 from mining.pipelines.train import find_checkpoint
+from mining.scaling import Scale, stretch, with_scales
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
 #: Keeps the seeds of independent trainings apart from those of a sweep over ``seed``.
@@ -82,6 +85,26 @@ def _chosen(dataset: Dataset, split: Literal["train", "test"], config: Config) -
     if config["num_examples"] is None:
         return examples
     return examples.subset(config["num_examples"], torch.Generator().manual_seed(0))
+
+
+def take_directions(
+    directory: Path, landscape: Landscape, scale: Scale, make_them: Callable[[], list[Direction]]
+) -> list[Direction]:
+    """Take the directions that an interrupted run had, or make and store them.
+
+    Args:
+        directory: Of the run.
+        landscape: Where they start.
+        scale: The grid's, which is kept with them.
+        make_them: Gives them anew.
+
+    Returns:
+        The directions, each as long as it is to be followed.
+    """
+    stored = directory / "directions.pt"
+    if not stored.exists():
+        save_directions(stored, with_scales(landscape, make_them(), scale), landscape)
+    return [stretch(direction) for direction in load_directions(stored, landscape)]
 
 
 def build_source(config: Config, key: str) -> DirectionSource:

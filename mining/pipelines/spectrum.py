@@ -10,10 +10,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from mining.curvature import (
     CurvatureOperator,
+    Eigenpairs,
     SpectralDensity,
     eigenpairs,
     spectral_density,
@@ -68,6 +68,18 @@ class SpectrumSettings:
                     f"spectrum.{name} must be 0, which leaves it out, or more, got "
                     f"{getattr(self, name)}."
                 )
+        if self.density_probes == 1:
+            raise ValueError("spectrum.density_probes must be 0 or at least 2, got 1.")
+        if self.density_steps < 1:
+            raise ValueError(
+                f"spectrum.density_steps must be at least 1, got {self.density_steps}."
+            )
+        if 0 < self.trace_products < 6:
+            raise ValueError(
+                f"spectrum.trace_products must be 0 or at least 6, got {self.trace_products}."
+            )
+        if not 0 < self.tol < 1:
+            raise ValueError(f"spectrum.tol must be between 0 and 1, got {self.tol}.")
         if self.micro_batch is not None and self.micro_batch < 1:
             raise ValueError(f"spectrum.micro_batch must be at least 1, got {self.micro_batch}.")
 
@@ -118,11 +130,11 @@ def draw(directory: Path, config: Config) -> None:
     picture = Figure(figsize=(5.6 * panels, 4), layout="constrained")
     largest, smallest = _ends(pairs, "eigenvalues")
     if density.exists():
-        extremes = (smallest[0], largest[0]) if pairs else None
+        extremes = (smallest[0], largest[0]) if largest and smallest else None
         draw_density(
             picture.add_subplot(1, panels, 1), load_record(density, SpectralDensity), extremes
         )
-    if pairs:
+    if pairs and largest:
         draw_eigenvalues(
             picture.add_subplot(1, panels, panels), largest, smallest, pairs["residuals"].tolist()
         )
@@ -155,13 +167,14 @@ def _eigenpairs(
         max_products=settings.max_products,
     )
     seconds = time.perf_counter() - start
-    vectors = path.with_name("eigenvectors.pt")
-    _save_vectors(vectors, found.values, found.vectors, operator, landscape)
+    num_largest = min(k, (len(found) + 1) // 2)
+    _save_vectors(path.with_name("eigenvectors.pt"), found, num_largest, operator, landscape)
     arrays = {
         "eigenvalues": found.values,
         "residuals": found.residuals,
         "converged": found.converged,
-        "num_largest": min(k, len(found)),
+        "num_largest": num_largest,
+        "verified": found.verified,
         "products": found.products,
         "seconds": seconds,
     }
@@ -169,17 +182,24 @@ def _eigenpairs(
 
 
 def _save_vectors(
-    path: Path, values: Tensor, vectors: Tensor, operator: CurvatureOperator, landscape: Landscape
+    path: Path,
+    found: Eigenpairs,
+    num_largest: int,
+    operator: CurvatureOperator,
+    landscape: Landscape,
 ) -> None:
     """Write the eigenvectors as directions, so that ``direction=from_file`` takes them."""
     assert operator.space is not None
-    num = {"P.E.": 0, "N.E.": 0}
+    rounding = 10 * torch.finfo(operator.dtype).eps * found.largest_magnitude
     directions = []
-    for value, vector in zip(values.tolist(), vectors.T, strict=True):
-        end = "P.E." if value > 0 else "N.E."
-        num[end] += 1
+    pairs = zip(found.values.tolist(), found.vectors.T, strict=True)
+    for column, (value, vector) in enumerate(pairs):
+        if column < num_largest:
+            name = f"{'P.E.' if value > rounding else 'largest '}{column + 1}"
+        else:
+            name = f"{'N.E.' if value < -rounding else 'smallest '}{column - num_largest + 1}"
         embedded = landscape.space.embed(vector, operator.space)
-        directions.append(Direction(embedded, f"{end}{num[end]}", info={"eigenvalue": value}))
+        directions.append(Direction(embedded, name, info={"eigenvalue": value}))
     save_directions(path, directions, landscape)
 
 
@@ -273,6 +293,7 @@ def _metrics(directory: Path) -> dict[str, Any]:
 def _seconds(operator: CurvatureOperator, landscape: Landscape) -> dict[str, float]:
     """Time products and gradients of the same examples, one after the other: medians of five."""
     vector = landscape.theta.new_ones(operator.shape[0])
+    fixed = landscape.statistics(landscape.theta)  # as the operator has them
     operator @ vector  # builds what is kept between products
     times: dict[str, list[float]] = {"seconds_per_product": [], "seconds_per_gradient": []}
     for _ in range(5):
@@ -280,7 +301,7 @@ def _seconds(operator: CurvatureOperator, landscape: Landscape) -> dict[str, flo
         operator @ vector
         times["seconds_per_product"].append(time.perf_counter() - start)
         start = time.perf_counter()
-        landscape.gradient().norm().item()  # waits for the device
+        landscape.gradient(statistics=fixed).norm().item()  # waits for the device
         times["seconds_per_gradient"].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in times.items()}
 

@@ -6,15 +6,13 @@ from pathlib import Path
 
 from mining.curves import load_surface, save_surface
 from mining.directions import Direction, cosine
-from mining.directions.storage import load_directions, save_directions
 from mining.evaluation import Evaluator
 from mining.pipelines.building import Config
 from mining.pipelines.curve import describe_point
 from mining.pipelines.schema import make
-from mining.pipelines.setting import Setting, build_setting, build_source
+from mining.pipelines.setting import Setting, build_setting, build_source, take_directions
 from mining.plotting import draw_surface, save_figure
 from mining.runs import Run
-from mining.scaling import stretch, with_scales
 
 
 def run(config: Config, run: Run) -> None:
@@ -22,11 +20,9 @@ def run(config: Config, run: Run) -> None:
     grid = make("grid", config["grid"])
     setting = build_setting(config)
     landscape = setting.landscape
-    stored = run.directory / "directions.pt"
-    if not stored.exists():  # an interrupted run goes on along the directions that it had
-        directions = with_scales(landscape, _directions(config, setting), grid.scale)
-        save_directions(stored, directions, landscape)
-    x, y = map(stretch, load_directions(stored, landscape))
+    x, y = take_directions(
+        run.directory, landscape, grid.scale, lambda: _directions(config, setting)
+    )
     evaluator = Evaluator(
         landscape,
         test=setting.test,

@@ -70,7 +70,7 @@ def draw_eigenvalues(
     axes.bar(range(len(values)), values, color=colors, yerr=errors, capsize=2)
     axes.axhline(0, color="black", linewidth=0.6)
     # Negative eigenvalues are often a hundredth of the positive ones: both must be seen.
-    lowest = np.abs(values[values != 0]).min(initial=np.abs(values).max())
+    lowest = np.abs(values[values != 0]).min(initial=np.abs(values).max(initial=1.0))
     axes.set_yscale("symlog", linthresh=max(float(lowest), 1e-12))
     axes.set_xticks(range(len(values)), names, rotation=90, fontsize=7)
     axes.set_ylabel("eigenvalue λ (symmetric log scale)", fontsize=8)
