@@ -71,6 +71,8 @@ def draw(runs: pd.DataFrame, columns: int) -> Figure:
         curves = load_curves(run.directory / "curves.npz")
         draw_curves(axes, curves, legend=False, **run.config["picture"])
         source = curves[0].name if len(curves) == 1 else f"{curves[0].name} to {len(curves)}"
+        factors = [f"{c.info['scale']:.2g}" for c in curves if "scale" in c.info]
+        source += f" × {', '.join(factors)}" if factors else ""
         lines_of_title = [
             f"{run.model}-{run.data}, {point_name(run.config)}",
             ", ".join([source, *departures(run.config)]),

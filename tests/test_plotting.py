@@ -105,3 +105,17 @@ def test_a_surface_is_not_transposed():
     (collection,) = figure.axes[0].collections
     lowest = next(path for path in collection.get_paths() if len(path.vertices))
     assert np.ptp(lowest.vertices[:, 1]) > np.ptp(lowest.vertices[:, 0])
+
+
+def test_loss_of_guessing_does_not_press_curves_flat():
+    def lines(axes):
+        return [line for line in axes.get_lines() if line.get_ydata()[0] == 2.3]
+
+    assert lines(drawn(curve(ALPHAS**2)))
+    assert not lines(drawn(curve(0.1 * ALPHAS**2 + 1)))
+
+
+def test_factor_of_a_direction_is_on_the_picture():
+    axes = drawn(curve(ALPHAS**2, info={"scale": 0.25}))
+    assert axes.get_legend().get_texts()[0].get_text() == "test × 0.25: v-basin"
+    assert "× its factor" in axes.get_xlabel()

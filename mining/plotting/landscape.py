@@ -15,6 +15,9 @@ from mining.classification import classify
 from mining.curves import Curve, Surface
 from mining.files import write_atomically
 
+#: How many times as high as the curves a picture may be for the sake of the loss of guessing.
+_CHANCE_STRETCH = 6
+
 
 def save_figure(figure: Figure, path: Path, *, dpi: int = 150) -> None:
     """Write a figure as PNG, atomically."""
@@ -33,7 +36,8 @@ def draw_curves(
 ) -> None:
     """Draw curves over the same points as Xu et al. (2024) do.
 
-    A dotted horizontal line marks the loss of guessing, log C; dotted vertical lines mark θ
+    A dotted horizontal line marks the loss of guessing, log C, unless the curves lie so far below
+    it that it would press them flat; dotted vertical lines mark θ
     (black) and the other checkpoint, where the direction leads to one (red). The title names the
     shapes and gives the average number of stationary points in brackets. Points whose loss is not
     finite leave a gap and are counted in the title. Dashed lines are the second set of examples.
@@ -61,10 +65,12 @@ def draw_curves(
             test = curve.loss_test.masked_fill(~curve.loss_test.isfinite(), np.nan)
             axes.plot(curve.alphas, test, linestyle="--", linewidth=1.0, color=line.get_color())
     chance = curves[0].chance_loss
+    finite = torch.cat([curve.loss[curve.loss.isfinite()] for curve in curves])
+    lowest, highest = (finite.min().item(), finite.max().item()) if len(finite) else (0.0, 0.0)
     axes.axvline(0, color="black", linestyle=":", linewidth=1)
     for other in {curve.info["other_alpha"] for curve in curves if "other_alpha" in curve.info}:
         axes.axvline(other, color="red", linestyle=":", linewidth=1)
-    if chance is not None:
+    if chance is not None and chance - lowest < _CHANCE_STRETCH * (highest - lowest):
         axes.axhline(chance, color="black", linestyle=":", linewidth=1)
     average = np.mean([shape.stationary_points for shape in shapes])
     labels = sorted({shape.label.value for shape in shapes})
@@ -72,8 +78,6 @@ def draw_curves(
     nonfinite = sum(curve.nonfinite for curve in curves)
     if nonfinite:
         title += f", {nonfinite} points not finite"
-    finite = torch.cat([curve.loss[curve.loss.isfinite()] for curve in curves])
-    lowest, highest = (finite.min().item(), finite.max().item()) if len(finite) else (0.0, 0.0)
     if loss_cap is None and chance is not None and not log_scale and highest > 10 * chance:
         loss_cap = 2 * chance
     if log_scale:

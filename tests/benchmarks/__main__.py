@@ -20,6 +20,7 @@ def main() -> None:
     parser.add_argument("--size", choices=["small", "full"], default="full")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads of torch")
     parser.add_argument("--output", type=Path, default=Path("outputs/benchmarks"))
+    parser.add_argument("--only", nargs="+", default=None, help="workloads to run")
     options = parser.parse_args()
     if not AVAILABLE:
         sys.exit("error: needs weights/ and data/ of the shared folder: MINING_SHARED=FOLDER")
@@ -36,10 +37,11 @@ def main() -> None:
         "trace": lambda: curvature.traces(num, 0.2 if small else 0.05),
         "density": lambda: curvature.densities(num, 10 if small else 20, 4),
     }
-    for name, workload in workloads.items():
+    for name in workloads if options.only is None else options.only:
+        workload = workloads[name]
         results[name] = workload()
         print(f"\n{table(results[name])}", flush=True)
-    write(options.output / f"curvature-{options.size}.json", results)
+    write(options.output / f"curvature-{'-'.join(options.only or [options.size])}.json", results)
 
 
 if __name__ == "__main__":

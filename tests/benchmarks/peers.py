@@ -1,5 +1,6 @@
 """PyHessian and curvlinops on the same network and examples, with answers in one form."""
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -64,6 +65,13 @@ class PyHessian:
             nodes, weights = map(np.array, self._tool.density(iter=steps, n_v=probes))
         moments = [float(size * (weights * nodes**n).sum(1).mean()) for n in (1, 2)]
         return Moments(*moments, self.products)
+
+    def release(self) -> None:
+        """Break the cycle of parameters, gradients and their graph, which is never freed."""
+        for parameter in self._tool.params:
+            parameter.grad = None
+        del self._tool
+        gc.collect()
 
     @contextmanager
     def _counting(self) -> Iterator[None]:
