@@ -194,6 +194,13 @@ def test_what_eigsh_did_not_find_is_missing(caplog):
     assert "of 8 eigenpairs converged" in caplog.text
 
 
+def test_without_a_generator_the_start_is_always_the_same():
+    operator = MatrixOperator(matrix(spectrum_with_outliers()))
+    first = eigenpairs(operator, 3, "largest", "lanczos", 1e-3)
+    again = eigenpairs(operator, 3, "largest", "lanczos", 1e-3, generator(0))
+    assert torch.equal(first.vectors, again.vectors)
+
+
 def test_products_are_counted():
     operator = MatrixOperator(matrix(spectrum_with_outliers()))
     operator @ torch.zeros(200, dtype=torch.float64)

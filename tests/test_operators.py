@@ -1,6 +1,7 @@
 """Every curvature operator against the dense matrix of torch.autograd, float64 on the CPU."""
 
 import gc
+import logging
 import math
 import weakref
 from functools import cache
@@ -361,6 +362,14 @@ def test_non_finite_loss_is_refused():
     of = landscape("mlp")
     with pytest.raises(ValueError, match="loss at theta is nan"):
         of.hessian(torch.full_like(of.theta, math.nan))
+
+
+def test_attention_on_the_math_kernel_is_said_once(caplog):
+    with caplog.at_level(logging.INFO):
+        landscape("mlp").hessian()
+        assert "math kernel" not in caplog.text
+        landscape("attention").hessian()
+    assert caplog.text.count("Attention runs on the math kernel") == 1
 
 
 def test_low_precision_is_refused():

@@ -83,8 +83,7 @@ def spectral_density(
     operator: CurvatureOperator,
     num_steps: int = 60,
     num_probes: int = 8,
-    *,
-    generator: torch.Generator,
+    generator: torch.Generator | None = None,
 ) -> SpectralDensity:
     """Estimate the spectral density by stochastic Lanczos quadrature.
 
@@ -96,7 +95,7 @@ def spectral_density(
         operator: Symmetric, of shape ``(D, D)``.
         num_steps: Products for each vector, m; at most D are taken.
         num_probes: Random vectors P, at least 2, so that there is an error.
-        generator: Source of the random vectors, on the CPU.
+        generator: Source of the random vectors, on the CPU; ``None``: one with seed 0.
 
     Returns:
         Nodes and weights.
@@ -110,6 +109,7 @@ def spectral_density(
         raise ValueError(f"num_steps must be at least 1, got {num_steps}.")
     if num_probes < 2:
         raise ValueError(f"num_probes must be at least 2, got {num_probes}.")
+    generator = generator or torch.Generator().manual_seed(0)
     before = operator.products
     num_steps = min(num_steps, operator.shape[0])
     nodes, weights = _quadrature(operator, num_steps, num_probes, generator)

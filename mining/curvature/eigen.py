@@ -57,8 +57,8 @@ def eigenpairs(
     which: Which = "largest",
     method: Method = "lanczos",
     tol: float = 1e-3,
+    generator: torch.Generator | None = None,
     *,
-    generator: torch.Generator,
     max_products: int | None = None,
     max_vectors: int | None = None,
     verify: bool | None = None,
@@ -86,7 +86,7 @@ def eigenpairs(
         which: ``largest``, ``smallest`` (most negative), ``both`` ends, or largest ``magnitude``.
         method: One of the three.
         tol: Largest residual, relative to |λ|.
-        generator: Source of the start vector, on the CPU.
+        generator: Source of the start vector, on the CPU; ``None``: one with seed 0.
         max_products: Most products to use; ``None`` takes 20 for each pair and at least 300.
         max_vectors: Most vectors of length D that ``lanczos`` keeps; ``None`` takes four for
             each pair and at least 128, or as many as half of the free memory holds.
@@ -118,6 +118,7 @@ def eigenpairs(
     max_products = max(300, 20 * pairs) if max_products is None else max_products
     if max_products < 1:
         raise ValueError(f"max_products must be at least 1, got {max_products}.")
+    generator = generator or torch.Generator().manual_seed(0)
     before = operator.products
     verified = False
     if method == "lanczos":

@@ -1,6 +1,7 @@
 """The curvature of a loss: Hessian, Gauss-Newton matrix, residual."""
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,11 +11,15 @@ import torch
 from torch import Tensor
 from torch.autograd import grad
 from torch.autograd.graph import saved_tensors_hooks
+from torch.nn import functional as F  # noqa: N812  (the name under which everybody knows it)
+from torch.overrides import TorchFunctionMode
 
 from mining.criterion import Batch, LossFunction
 from mining.curvature.operators import CurvatureOperator
 from mining.memory import available_memory
 from mining.parameters import ParameterSpace
+
+log = logging.getLogger(__name__)
 
 #: Share of the free memory in which graphs are kept between products.
 _KEPT_SHARE = 0.4
@@ -55,7 +60,7 @@ class LossAt:
         inputs, targets, *_ = self.batches[0]
         leaves = self.space.unflatten(self.theta)
         before = _random_states(self.theta.device)
-        with torch.no_grad():
+        with torch.no_grad(), _AttentionNotice():
             first, second = (self.outputs(leaves, inputs) for _ in range(2))
             losses = [self.loss_fn(first, targets) for _ in range(2)]
         drawn = any(
@@ -72,6 +77,33 @@ class LossAt:
                 "does (functional dropout with training=True, sampled depth): a Hessian averaged "
                 "over noise is that of no loss."
             )
+
+
+_ATTENTION = {
+    F.scaled_dot_product_attention,
+    F.multi_head_attention_forward,
+    torch._native_multi_head_attention,
+    torch._transformer_encoder_layer_fwd,
+}
+
+
+class _AttentionNotice(TorchFunctionMode):
+    """Says once that attention runs on another kernel than in an evaluation."""
+
+    _said = False
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Look at the function, and let it through."""
+        if function in _ATTENTION and not self._said:
+            self._said = True
+            log.info("Attention runs on the math kernel: the fused ones have no second derivative.")
+        return function(*args, **(kwargs or {}))
 
 
 def _random_states(device: torch.device) -> list[Tensor]:

@@ -55,8 +55,8 @@ class TraceEstimate:
 def trace(
     operator: CurvatureOperator,
     method: Method = "hutchinson",
+    generator: torch.Generator | None = None,
     *,
-    generator: torch.Generator,
     distribution: Distribution = "rademacher",
     num_products: int | None = None,
     relative_error: float | None = None,
@@ -78,7 +78,7 @@ def trace(
     Args:
         operator: Symmetric, of shape ``(D, D)``.
         method: One of the three.
-        generator: Source of the random vectors, on the CPU.
+        generator: Source of the random vectors, on the CPU; ``None``: one with seed 0.
         distribution: ``rademacher`` (entries ±1) or ``gaussian``. Rademacher vectors are exact
             for diagonal matrices and never vary more.
         num_products: Products to use; with ``relative_error`` the most to use. ``None`` takes 100
@@ -109,6 +109,7 @@ def trace(
         raise ValueError(
             f"num_products must be at least {fewest} for {method}, got {num_products}."
         )
+    generator = generator or torch.Generator().manual_seed(0)
     probes = _Probes(operator, distribution, generator)
     before = operator.products
     goal = _Goal(relative_error, confidence)
