@@ -65,8 +65,8 @@ def trace(
     """Estimate the trace from products with random vectors v.
 
     - ``hutchinson``: the mean of vᵀHv. Hutchinson (1990).
-    - ``hutch++``: exact on the range of a random sketch, which a third of the products go to, and
-      on a third of them; ``hutchinson`` on the rest. Meyer et al. (2021).
+    - ``hutch++``: a third of the products find where the operator is largest, a third make the
+      trace there exact, the rest are ``hutchinson`` on what is left. Meyer et al. (2021).
     - ``xtrace``: every vector serves as a probe of what the others leave over. The most exact
       for the same number of products where the spectrum has outliers. Epperly et al. (2024). Its
       samples share the sketch, so the spread that they suggest is too small, by up to 1.6 on the

@@ -35,7 +35,7 @@ def main() -> None:
         "largest": lambda: curvature.largest_eigenpairs(num, 2 if small else 5),
         "both_ends": lambda: curvature.both_ends(num, 2 if small else 10),
         "trace": lambda: curvature.traces(num, 0.2 if small else 0.05),
-        "density": lambda: curvature.densities(num, 10 if small else 20, 4),
+        "density": lambda: curvature.densities(num, 10 if small else 15, 4),
     }
     for name in workloads if options.only is None else options.only:
         workload = workloads[name]
