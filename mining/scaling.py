@@ -37,7 +37,9 @@ def with_scales(
     Raises:
         ValueError: If the scale is not positive, or the loss has no curvature along a direction.
     """
-    if scale == 1.0:
+    if scale != "curvature" and not (isinstance(scale, int | float) and 0 < scale < math.inf):
+        raise ValueError(f"scale must be a positive number or 'curvature', got {scale!r}.")
+    if scale == 1.0 or not directions:
         return list(directions)
     if scale != "curvature":
         return [replace(d, info={**d.info, "scale": float(scale)}) for d in directions]
@@ -62,11 +64,11 @@ def with_scales(
 
 
 def stretch(direction: Direction) -> Direction:
-    """Multiply a direction by its ``info["scale"]``; one without is returned as it is."""
+    """Multiply a direction by its ``info["scale"]``, once; one without is returned as it is."""
     scale = direction.info.get("scale")
-    if scale is None:
+    if scale is None or "stretched" in direction.info:
         return direction
-    info = dict(direction.info)
+    info = {**direction.info, "stretched": 1.0}
     if "other_alpha" in info:
         info["other_alpha"] /= scale
     return replace(direction, vector=direction.vector * scale, info=info)

@@ -90,7 +90,10 @@ def expand(
 class Perturbations:
     """The loss under Gaussian perturbation θ + λε, ε with entries N(0, σ²).
 
-    With g and H at θ, L(θ + λε) - L(θ) is about λεᵀg + ½λ²εᵀHε: Xu et al. (2024), Eq. 1.
+    With g and H at θ, L(θ + λε) - L(θ) is about λεᵀg + ½λ²εᵀHε: Xu et al. (2024), Eq. 1. In a
+    network of ReLUs the mean change exceeds that by a term that grows as λ² too: the kinks that
+    lie between θ and θ + λε bend the loss, and the Hessian at θ does not see them. With smooth
+    activations the two agree.
     """
 
     scales: Tensor  # (S,) float64, λ

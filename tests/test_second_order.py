@@ -70,6 +70,25 @@ def test_perturbation_of_a_quadratic_loss_has_the_moments_that_follow_from_eq_1(
     assert abs(float(found.printed_variance()[0] / variance[0]) - 1) > 1
 
 
+def test_kinks_of_relus_add_a_term_of_second_order_that_the_hessian_does_not_see():
+    excess = {}
+    for name in ("tied", "mlp"):  # tanh and ReLU
+        of = landscape(name)
+        found = perturb(of, [1e-3, -1e-3, 1e-2, -1e-2], 200, generator=generator(), progress=False)
+        even = (found.changes[:, ::2] + found.changes[:, 1::2]) / 2  # without the first order
+        modelled = found.scales[::2] ** 2 * found.curvatures[:, None] / 2
+        excess[name] = even.mean(0) / modelled.mean(0) - 1
+    assert excess["tied"].abs().max() < 0.01
+    assert (excess["mlp"] > 0.1).all()
+
+
+@pytest.mark.parametrize("scale", [0, -1.0, float("nan"), "curve"])
+def test_scale_must_be_positive(scale):
+    of = quadratic_landscape()
+    with pytest.raises(ValueError, match="scale must be a positive number or 'curvature'"):
+        with_scales(of, [direction(of)], scale)
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -120,6 +139,7 @@ def test_scale_as_a_number_moves_the_other_checkpoint():
     (scaled,) = with_scales(of, [other], 4.0)
     assert stretch(scaled).info["other_alpha"] == 0.25
     assert float(stretch(scaled).vector[0]) == 4
+    assert float(stretch(stretch(scaled)).vector[0]) == 4
     assert stretch(other) is other
 
 

@@ -118,7 +118,8 @@ def eigenpairs(
     max_products = max(300, 20 * pairs) if max_products is None else max_products
     if max_products < 1:
         raise ValueError(f"max_products must be at least 1, got {max_products}.")
-    generator = generator or torch.Generator().manual_seed(0)
+    if generator is None:
+        generator = torch.Generator().manual_seed(0)
     before = operator.products
     verified = False
     if method == "lanczos":

@@ -109,7 +109,8 @@ def trace(
         raise ValueError(
             f"num_products must be at least {fewest} for {method}, got {num_products}."
         )
-    generator = generator or torch.Generator().manual_seed(0)
+    if generator is None:
+        generator = torch.Generator().manual_seed(0)
     probes = _Probes(operator, distribution, generator)
     before = operator.products
     goal = _Goal(relative_error, confidence)

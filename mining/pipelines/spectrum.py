@@ -68,6 +68,11 @@ class SpectrumSettings:
                     f"spectrum.{name} must be 0, which leaves it out, or more, got "
                     f"{getattr(self, name)}."
                 )
+        if not (self.num_eigenvalues or self.trace_products or self.density_probes):
+            raise ValueError(
+                "spectrum.num_eigenvalues, trace_products and density_probes are all 0: nothing "
+                "is left to compute."
+            )
         if self.density_probes == 1:
             raise ValueError("spectrum.density_probes must be 0 or at least 2, got 1.")
         if self.density_steps < 1:

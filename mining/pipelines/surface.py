@@ -67,5 +67,11 @@ def _directions(config: Config, setting: Setting) -> list[Direction]:
         build_source(config, key).directions(setting.landscape, 1, generator=setting.generator)
         for key in ("x_direction", "y_direction")
     )
+    if x.name == y.name and "eigenvalue" in x.info:
+        # The difference of two computations of one vector is error, and no direction.
+        raise ValueError(
+            f"x_direction and y_direction are both {x.source}: set which=largest or smallest for "
+            "each, or y_direction.start=2."
+        )
     y = replace(y, index=y.index + (y.name == x.name))  # two of a source are numbered 1 and 2
     return [x, y.orthogonal_to(x) if config["orthogonalize"] else y]
