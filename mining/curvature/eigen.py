@@ -10,6 +10,7 @@ from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, eigsh
 from torch import Tensor
 from torch.linalg import vector_norm
 
+from mining.curvature.krylov import RitzPairs
 from mining.curvature.lanczos import add_repeated, thick_restart_lanczos
 from mining.curvature.operators import CurvatureOperator
 from mining.curvature.ritz import Which, largest_residuals, wanted_indices
@@ -102,61 +103,24 @@ def eigenpairs(
         MemoryError: If the vectors do not fit; it says how many would.
         ArithmeticError: If a product is not finite.
     """
-    size = operator.shape[0]
     pairs = 2 * k if which == "both" else k
-    for name, value, allowed in (("which", which, Which), ("method", method, Method)):
-        if value not in get_args(allowed):
-            raise ValueError(f"{name} must be one of {get_args(allowed)}, got {value!r}.")
-    if k < 1 or pairs > size:
-        most = size // 2 if which == "both" else size
-        raise ValueError(
-            f"k must be between 1 and {most} for which={which} of a {size} x {size} operator, "
-            f"got {k}."
-        )
-    if not 0 < tol < 1:
-        raise ValueError(f"tol must be between 0 and 1, got {tol}.")
     max_products = max(300, 20 * pairs) if max_products is None else max_products
-    if max_products < 1:
-        raise ValueError(f"max_products must be at least 1, got {max_products}.")
+    _check_options(operator.shape[0], k, which, method, tol, max_products)
     if generator is None:
         generator = torch.Generator().manual_seed(0)
     before = operator.products
     verified = False
     if method == "lanczos":
+        if verify is None:
+            verify = operator.shape[0] <= _VERIFIED_SIZE
         if max_vectors is None:
-            vector = size * operator.dtype.itemsize
-            fitting = available_memory(operator.device) // 2 // vector - pairs - 1
-            max_vectors = max(pairs + 2, min(max(128, 4 * pairs), fitting))
-        limits = (max_products, max_vectors)
-        found = thick_restart_lanczos(operator, k, which, tol, *limits, generator)
-        if verify or (verify is None and size <= _VERIFIED_SIZE):
-            left = max_products - (operator.products - before)
-            found, verified = add_repeated(
-                operator, found, k, which, tol, left, max_vectors, generator
-            )
-            if not verified:
-                log.warning(
-                    "The search for repeated eigenvalues did not end in %d products: some may be "
-                    "missing.",
-                    max_products,
-                )
-        values, vectors, residuals, scale = found
+            max_vectors = _default_vectors(operator, pairs)
+        found, verified = _lanczos(
+            operator, k, which, tol, max_products, max_vectors, generator, verify
+        )
     else:
-        if max_products < 3 + 2 * pairs:
-            raise ValueError(
-                f"max_products must be at least {3 + 2 * pairs} for {method}, got {max_products}."
-            )
-        watched = _Watched(operator)
-        check_symmetric(watched, generator)
-        solve = _eigsh if method == "eigsh" else _power
-        vectors = solve(watched, k, which, tol, max_products - 2 - pairs, generator)
-        # Neither says how exact it is: one product for each pair does.
-        products = watched @ vectors
-        values = (vectors.double() * products.double()).sum(0)
-        residuals = vector_norm(products.double() - vectors.double() * values, dim=0).cpu()
-        order = wanted_indices(values.cpu(), k, which)
-        values, residuals, vectors = values.cpu()[order], residuals[order], vectors[:, order]
-        scale = watched.largest
+        found = _by_vectors(operator, k, which, method, tol, max_products, generator)
+    values, vectors, residuals, scale = found
     converged = residuals <= largest_residuals(values, tol, scale, operator.dtype)
     result = Eigenpairs(
         values, vectors, residuals, converged, operator.products - before, scale, verified
@@ -170,6 +134,83 @@ def eigenpairs(
             result.products,
         )
     return result
+
+
+def _check_options(
+    size: int, k: int, which: Which, method: Method, tol: float, max_products: int
+) -> None:
+    for name, value, allowed in (("which", which, Which), ("method", method, Method)):
+        if value not in get_args(allowed):
+            raise ValueError(f"{name} must be one of {get_args(allowed)}, got {value!r}.")
+    pairs = 2 * k if which == "both" else k
+    if k < 1 or pairs > size:
+        most = size // 2 if which == "both" else size
+        raise ValueError(
+            f"k must be between 1 and {most} for which={which} of a {size} x {size} operator, "
+            f"got {k}."
+        )
+    if not 0 < tol < 1:
+        raise ValueError(f"tol must be between 0 and 1, got {tol}.")
+    # The others check symmetry, and every pair, with products of their own.
+    fewest = 1 if method == "lanczos" else 3 + 2 * pairs
+    if max_products < fewest:
+        raise ValueError(
+            f"max_products must be at least {fewest} for {method}, got {max_products}."
+        )
+
+
+def _default_vectors(operator: CurvatureOperator, pairs: int) -> int:
+    vector = operator.shape[0] * operator.dtype.itemsize
+    fitting = available_memory(operator.device) // 2 // vector - pairs - 1
+    return max(pairs + 2, min(max(128, 4 * pairs), fitting))
+
+
+def _lanczos(
+    operator: CurvatureOperator,
+    k: int,
+    which: Which,
+    tol: float,
+    max_products: int,
+    max_vectors: int,
+    generator: torch.Generator,
+    verify: bool,
+) -> tuple[RitzPairs, bool]:
+    """Find the pairs and, with ``verify``, those that repeat; say whether that search ended."""
+    before = operator.products
+    found = thick_restart_lanczos(operator, k, which, tol, max_products, max_vectors, generator)
+    if not verify:
+        return found, False
+    left = max_products - (operator.products - before)
+    found, verified = add_repeated(operator, found, k, which, tol, left, max_vectors, generator)
+    if not verified:
+        log.warning(
+            "The search for repeated eigenvalues did not end in %d products: some may be missing.",
+            max_products,
+        )
+    return found, verified
+
+
+def _by_vectors(
+    operator: CurvatureOperator,
+    k: int,
+    which: Which,
+    method: Method,
+    tol: float,
+    max_products: int,
+    generator: torch.Generator,
+) -> RitzPairs:
+    """Find vectors by eigsh or power iteration, and take values and residuals from them."""
+    pairs = 2 * k if which == "both" else k
+    watched = _Watched(operator)
+    check_symmetric(watched, generator)
+    solve = _eigsh if method == "eigsh" else _power
+    vectors = solve(watched, k, which, tol, max_products - 2 - pairs, generator)
+    # Neither says how exact it is: one product for each pair does.
+    products = watched @ vectors
+    values = (vectors.double() * products.double()).sum(0)
+    residuals = vector_norm(products.double() - vectors.double() * values, dim=0).cpu()
+    order = wanted_indices(values.cpu(), k, which)
+    return RitzPairs(values.cpu()[order], vectors[:, order], residuals[order], watched.largest)
 
 
 class _Watched(CurvatureOperator):
