@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from mining.directions import Gradient as Gradient
     from mining.directions import MostOverlapping as MostOverlapping
     from mining.evaluation import Evaluator as Evaluator
+    from mining.forward import Path as Path
     from mining.landscape import Landscape as Landscape
     from mining.normalization import Normalization as Normalization
     from mining.normalization import filter_normalize as filter_normalize
@@ -57,6 +58,7 @@ _MODULES = {
     "DirectionSource": "directions",
     "Evaluator": "evaluation",
     "FromFile": "directions",
+    "Path": "forward",
     "Gaussian": "directions",
     "Gradient": "directions",
     "Landscape": "landscape",

@@ -3,16 +3,10 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from inspect import signature
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812  (the name under which everybody knows it)
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
-from torch.overrides import TorchFunctionMode
-
-_BATCH_NORM = signature(F.batch_norm)
 
 Mode = Literal["recalibrate", "frozen", "batch"]
 
@@ -53,34 +47,6 @@ class BatchNormPolicy:
 def norm_layers(model: nn.Module) -> list[_NormBase]:
     """List the layers of ``model`` that keep running statistics."""
     return [m for m in model.modules() if isinstance(m, _NormBase) and m.running_mean is not None]
-
-
-class AffineBatchNorm(TorchFunctionMode):
-    """Runs batch norm with running statistics as the affine map γ(x - μ)/σ + β that it then is.
-
-    torch differentiates its own kernel twice through a formula for batch statistics; a product
-    and a sum take two thirds of the time for the same Hessian.
-    """
-
-    def __torch_function__(
-        self,
-        function: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        """Compute batch norm, and let everything else through."""
-        if function is F.batch_norm:
-            bound = _BATCH_NORM.bind(*args, **(kwargs or {}))
-            bound.apply_defaults()
-            x, mean, variance, weight, bias, training, _, eps = bound.arguments.values()
-            if not training:
-                scale = torch.rsqrt(variance + eps)
-                scale = scale if weight is None else scale * weight
-                shift = -mean * scale if bias is None else bias - mean * scale
-                shape = (1, -1) + (1,) * (x.dim() - 2)
-                return x * scale.view(shape) + shift.view(shape)
-        return function(*args, **(kwargs or {}))
 
 
 def mixes_examples(model: nn.Module, policy: BatchNormPolicy) -> bool:

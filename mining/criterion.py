@@ -59,6 +59,28 @@ class Criterion:
         weight = len(kept) if class_weights is None else class_weights.to(kept.device)[kept].sum()
         return float(weight), len(kept)
 
+    def each(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Compute the loss of every example, shape ``(B,)``.
+
+        Raises:
+            ValueError: If the loss over the batch is not their plain mean: with class weights,
+                ignored targets, or a loss that compares examples.
+        """
+
+        def loss_of_one(output: Tensor, target: Tensor) -> Tensor:
+            return self.loss_fn(output[None], target[None])
+
+        losses: Tensor = torch.vmap(loss_of_one)(outputs, targets)
+        mean, expected = losses.mean(), self.loss_fn(outputs, targets)
+        rounding = 1e3 * torch.finfo(losses.dtype).eps * expected.abs()
+        if expected.isfinite() and not (mean - expected).abs() <= rounding:
+            raise ValueError(
+                f"The loss of a batch is {float(expected):.6g} and the mean over its examples "
+                f"{float(mean):.6g}: tolerance needs a loss that is a plain mean. Leave out class "
+                "weights and ignored targets, or tolerance."
+            )
+        return losses
+
     def split(self, batches: Iterable[Batch], size: int) -> list[Batch]:
         """Cut batches into pieces of at most ``size`` examples, each weighing what it holds."""
         return [

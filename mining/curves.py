@@ -11,6 +11,9 @@ from torch import Tensor
 from mining.files import save_arrays
 
 _CURVE_FIELDS = ("loss", "accuracy", "loss_test", "accuracy_test")
+_COVARIANCES = ("loss_covariance", "loss_test_covariance")
+_ERRORS = ("loss_error", "loss_test_error")
+_SURFACE_FIELDS = (*_CURVE_FIELDS, *_ERRORS, "x_step_error", "y_step_error")
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,18 +32,42 @@ class Curve:
     accuracy: Tensor | None = None  # (T,) in [0, 1]
     loss_test: Tensor | None = None  # (T,) on the second set of examples
     accuracy_test: Tensor | None = None  # (T,)
+    loss_covariance: Tensor | None = None  # (T, T) of the errors of loss, where it was estimated
+    loss_test_covariance: Tensor | None = None  # (T, T)
     name: str = ""  # of the direction
     chance_loss: float | None = None  # log C, nats
     info: Mapping[str, float] = field(default_factory=dict)  # of the direction
 
     def __post_init__(self) -> None:
         check_increasing("alphas", self.alphas)
-        for name in _CURVE_FIELDS:
-            values = getattr(self, name)
-            if values is not None and values.shape != self.alphas.shape:
-                raise ValueError(
-                    f"{name} must have shape {tuple(self.alphas.shape)}, got {tuple(values.shape)}."
-                )
+        for names, shape in (
+            (_CURVE_FIELDS, self.alphas.shape),
+            (_COVARIANCES, (len(self.alphas), len(self.alphas))),
+        ):
+            for name in names:
+                values = getattr(self, name)
+                if values is not None and values.shape != shape:
+                    raise ValueError(
+                        f"{name} must have shape {tuple(shape)}, got {tuple(values.shape)}."
+                    )
+
+    @property
+    def loss_error(self) -> Tensor | None:
+        """Standard errors of ``loss``, shape ``(T,)``; ``None`` where it is exact."""
+        return None if self.loss_covariance is None else _errors(self.loss_covariance)
+
+    def difference_error(self, first: int, second: int) -> float:
+        """Give the standard error of ``loss[second] - loss[first]``, 0 where losses are exact.
+
+        Both were estimated on the same examples, so it can be far below those of the two.
+        """
+        if self.loss_covariance is None:
+            return 0.0
+        change = torch.zeros_like(self.loss_covariance[0])
+        change[second] += 1
+        change[first] -= 1
+        variance = change @ self.loss_covariance.nan_to_num() @ change
+        return float(variance.clamp(min=0).sqrt())
 
     @property
     def origin(self) -> int:
@@ -53,6 +80,11 @@ class Curve:
         if len(found) == 0:
             raise ValueError("alphas must contain 0, the point θ itself.")
         return int(found[0])
+
+    @property
+    def relative_error(self) -> float | None:
+        """The largest ``loss_error`` in units of the loss, of points below that of guessing."""
+        return _relative_error(self.loss, self.loss_error, self.chance_loss)
 
     @property
     def nonfinite(self) -> int:
@@ -75,17 +107,28 @@ class Surface:
     accuracy: Tensor | None = None  # (A, B) in [0, 1]
     loss_test: Tensor | None = None  # (A, B) on the second set of examples
     accuracy_test: Tensor | None = None  # (A, B)
+    loss_error: Tensor | None = None  # (A, B) standard errors, where loss was estimated
+    loss_test_error: Tensor | None = None  # (A, B)
+    x_step_error: Tensor | None = None  # (A - 1, B) of loss[a + 1, b] - loss[a, b]
+    y_step_error: Tensor | None = None  # (A, B - 1) of loss[a, b + 1] - loss[a, b]
     names: tuple[str, str] = ("", "")  # of the directions x and y
     chance_loss: float | None = None  # log C, nats
 
     def __post_init__(self) -> None:
         check_increasing("alphas", self.alphas)
         check_increasing("betas", self.betas)
-        shape = (len(self.alphas), len(self.betas))
-        for name in _CURVE_FIELDS:
+        rows, columns = len(self.alphas), len(self.betas)
+        shapes = dict.fromkeys((*_CURVE_FIELDS, *_ERRORS), (rows, columns))
+        shapes |= {"x_step_error": (rows - 1, columns), "y_step_error": (rows, columns - 1)}
+        for name, shape in shapes.items():
             values = getattr(self, name)
             if values is not None and values.shape != shape:
                 raise ValueError(f"{name} must have shape {shape}, got {tuple(values.shape)}.")
+
+    @property
+    def relative_error(self) -> float | None:
+        """The largest ``loss_error`` in units of the loss, of points below that of guessing."""
+        return _relative_error(self.loss, self.loss_error, self.chance_loss)
 
     @property
     def nonfinite(self) -> int:
@@ -126,11 +169,23 @@ def grid_with_origin(points: Tensor) -> Tensor:
     return torch.cat([points, points.new_zeros(1)]).sort().values
 
 
+def _relative_error(loss: Tensor, error: Tensor | None, chance: float | None) -> float | None:
+    if error is None:
+        return None
+    below = loss < (torch.inf if chance is None else chance)
+    return float((error / loss.abs())[below].max()) if below.any() else None
+
+
+def _errors(covariance: Tensor) -> Tensor:
+    return covariance.diagonal().clamp(min=0).sqrt()
+
+
 def save_curves(path: Path, curves: Sequence[Curve]) -> None:
     """Write curves over the same points as one ``.npz`` file.
 
     The file has ``alphas`` (T,), ``loss`` and ``accuracy`` (K, T), ``loss_test`` and
-    ``accuracy_test`` (K, T) where there are any, ``names`` (K,), ``chance_loss`` (), and one array
+    ``accuracy_test`` (K, T) where there are any, ``loss_covariance`` (K, T, T) and its like where
+    losses were estimated, ``names`` (K,), ``chance_loss`` (), and one array
     (K,) named ``info_…`` for each number known of the directions, ``nan`` where it is not.
 
     Raises:
@@ -139,7 +194,7 @@ def save_curves(path: Path, curves: Sequence[Curve]) -> None:
     if not curves or any(not torch.equal(c.alphas, curves[0].alphas) for c in curves):
         raise ValueError("curves must be at least one, and over the same alphas.")
     arrays: dict[str, object] = {"alphas": curves[0].alphas, "names": [c.name for c in curves]}
-    for name in _CURVE_FIELDS:
+    for name in (*_CURVE_FIELDS, *_COVARIANCES):
         rows = [getattr(c, name) for c in curves]
         if all(row is not None for row in rows):
             arrays[name] = torch.stack(rows)
@@ -167,7 +222,7 @@ def load_curves(path: Path) -> list[Curve]:
                 },
                 **{
                     field: torch.from_numpy(arrays[field][k])
-                    for field in _CURVE_FIELDS
+                    for field in (*_CURVE_FIELDS, *_COVARIANCES)
                     if field in arrays
                 },
             )
@@ -182,7 +237,7 @@ def save_surface(path: Path, surface: Surface) -> None:
         "betas": surface.betas,
         "names": surface.names,
     }
-    for name in (*_CURVE_FIELDS, "chance_loss"):
+    for name in (*_SURFACE_FIELDS, "chance_loss"):
         if getattr(surface, name) is not None:
             arrays[name] = getattr(surface, name)
     save_arrays(path, arrays)
@@ -197,5 +252,5 @@ def load_surface(path: Path) -> Surface:
             betas=torch.from_numpy(arrays["betas"]),
             names=(x, y),
             chance_loss=float(arrays["chance_loss"]) if "chance_loss" in arrays else None,
-            **{name: torch.from_numpy(arrays[name]) for name in _CURVE_FIELDS if name in arrays},
+            **{name: torch.from_numpy(arrays[name]) for name in _SURFACE_FIELDS if name in arrays},
         )

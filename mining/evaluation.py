@@ -2,17 +2,22 @@
 
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from mining.adaptive import SampledValues, estimate_points
+from mining.criterion import Batch
 from mining.curves import Curve, Surface, grid_with_origin
 from mining.directions.base import Direction
+from mining.examples import pick_examples
+from mining.journal import Journal
 from mining.landscape import Landscape
 
 
@@ -82,6 +87,15 @@ class Evaluator:
         journal: A file to which every finished point of one curve, set of curves or surface is
             written at once. After an interruption the same call with the same file goes on from
             there; a file of other directions, grid, model or data is refused.
+        tolerance: Standard error of each loss, relative to it, up to which it is estimated on a
+            growing random subset of the examples, the same for all points; see
+            ``estimate_points``. ``None`` evaluates all examples.
+        chunk: Points evaluated together; ``None`` takes as many as gain by it. Those of a chunk
+            are written to the journal together.
+
+    Raises:
+        ValueError: If ``chunk`` is not positive or ``tolerance`` not between 0 and 1, or if there
+            is a tolerance and the loss is no plain mean over independent examples.
     """
 
     def __init__(
@@ -91,9 +105,19 @@ class Evaluator:
         test: Iterable[tuple[Tensor, Tensor]] | None = None,
         progress: bool = True,
         journal: str | Path | None = None,
+        tolerance: float | None = None,
+        chunk: int | None = None,
     ) -> None:
+        if tolerance is not None and not 0 < tolerance < 1:
+            raise ValueError(f"tolerance must lie between 0 and 1, got {tolerance}.")
+        if chunk is not None and chunk < 1:
+            raise ValueError(f"chunk must be at least 1 point, got {chunk}.")
+        if tolerance is not None:
+            landscape.losses_of_examples([], [[]], landscape.batches[:1])  # or says why not
         self.landscape = landscape
+        self._chunk = landscape.points_together() if chunk is None else chunk
         self._test = None if test is None else landscape.hold(test)
+        self._tolerance = tolerance
         self._progress = progress
         self._journal = None if journal is None else Path(journal)
 
@@ -121,16 +145,22 @@ class Evaluator:
                 if t != origin:
                     points.append([alpha if j == k else 0.0 for j in range(len(directions))])
         values = self._evaluate(directions, points, "curves")
-        theta, rest = values[:1], values[1:].view(len(directions), len(alphas) - 1, -1)
+        numbers = torch.arange(1, len(points)).view(len(directions), -1)
+        theta = torch.zeros(len(directions), 1, dtype=torch.long)
+        numbers = torch.cat([numbers[:, :origin], theta, numbers[:, origin:]], 1)
         return [
             Curve(
                 alphas=alphas,
                 name=name,
                 chance_loss=self.landscape.chance_loss,
                 info=direction.info,
-                **self._fields(torch.cat([rest[k, :origin], theta, rest[k, origin:]])),
+                **self._fields(values.rows[chosen]),
+                **{
+                    f"{key}_covariance": covariance[chosen[:, None], chosen]
+                    for key, covariance in values.covariances.items()
+                },
             )
-            for k, (direction, name) in enumerate(zip(directions, _names(directions), strict=True))
+            for direction, name, chosen in zip(directions, _names(directions), numbers, strict=True)
         ]
 
     def surface(self, x: Direction, y: Direction, alphas: Tensor, betas: Tensor) -> Surface:
@@ -148,57 +178,102 @@ class Evaluator:
         alphas, betas = (grid_with_origin(torch.as_tensor(axis)) for axis in (alphas, betas))
         points = [[a, b] for a in alphas.tolist() for b in betas.tolist()]
         values = self._evaluate([x, y], points, "surface")
-        names = _names([x, y])
+        names, shape = _names([x, y]), (len(alphas), len(betas))
+        errors = {
+            f"{key}_error": covariance.diagonal().clamp(min=0).sqrt().view(shape)
+            for key, covariance in values.covariances.items()
+        }
+        if "loss" in values.covariances:
+            numbers = torch.arange(len(points)).view(shape)
+            for axis, key in enumerate(("x_step_error", "y_step_error")):
+                steps = numbers.unfold(axis, 2, 1)  # (..., 2): from which point to which
+                errors[key] = _difference_errors(values.covariances["loss"], steps)
         return Surface(
             alphas=alphas,
             betas=betas,
             names=(names[0], names[1]),
             chance_loss=self.landscape.chance_loss,
-            **self._fields(values.view(len(alphas), len(betas), -1)),
+            **self._fields(values.rows.view(*shape, -1)),
+            **errors,
         )
 
     def _evaluate(
         self, directions: Sequence[Direction], points: Sequence[Sequence[float]], name: str
-    ) -> Tensor:
-        """Evaluate at θ + Σ c_k ε_k for each row c of ``points``; four values a row, (P, 4)."""
+    ) -> "_Values":
+        """Evaluate at θ + Σ c_k ε_k for each row c of ``points``."""
         for direction in directions:
             self.landscape.space.check(direction.vector)
-        rows = torch.full((len(points), 4), math.nan, dtype=torch.float64)
         journal = None
         done: dict[int, list[float]] = {}
         if self._journal is not None:
             journal = Journal(self._journal, self._fingerprint(directions, points))
             done = journal.read()
-        bar = tqdm(
-            range(len(points)),
+        with tqdm(
+            total=len(points),
             desc=name,
             unit="point",
             disable=not self._progress,
             dynamic_ncols=True,
-        )
-        for index in bar:
-            if index in done:
-                values = done[index]
-            else:
-                values = self._point(directions, points[index])
-                if journal is not None:
-                    journal.append(index, values)
-            rows[index] = torch.tensor(values, dtype=torch.float64)
-        return rows
+        ) as bar:
+            if self._tolerance is None:
+                return self._evaluate_all(directions, points, journal, done, bar)
+            return self._estimate(directions, points, journal, done, bar)
 
-    def _point(self, directions: Sequence[Direction], coefficients: Sequence[float]) -> list[float]:
-        theta = self.landscape.theta
-        for coefficient, direction in zip(coefficients, directions, strict=True):
-            if coefficient != 0.0:
-                theta = torch.add(theta, direction.vector.to(theta), alpha=coefficient)
-        statistics = self.landscape.statistics(theta)
-        found = [self.landscape.evaluate(theta, statistics=statistics)]
+    def _evaluate_all(
+        self,
+        directions: Sequence[Direction],
+        points: Sequence[Sequence[float]],
+        journal: Journal | None,
+        done: Mapping[int, Sequence[float]],
+        bar: "tqdm[NoReturn]",
+    ) -> "_Values":
+        """Evaluate every point on every example."""
+        rows = torch.full((len(points), 4), math.nan, dtype=torch.float64)
+        for index, values in done.items():
+            rows[index] = torch.tensor(values, dtype=torch.float64)
+        to_do = [index for index in range(len(points)) if index not in done]
+        sets = [self.landscape.batches] + ([] if self._test is None else [self._test])
+        vectors = [direction.vector for direction in directions]
+        bar.update(len(done))
+        for start in range(0, len(to_do), self._chunk):
+            chunk = to_do[start : start + self._chunk]
+            found = self.landscape.evaluate_points(vectors, [points[i] for i in chunk], sets)
+            for index, values in zip(chunk, found.flatten(1).cpu(), strict=True):
+                rows[index, : len(values)] = values
+                if journal is not None:
+                    journal.append(index, rows[index].tolist())
+            bar.update(len(chunk))
+        return _Values(rows, {})
+
+    def _estimate(
+        self,
+        directions: Sequence[Direction],
+        points: Sequence[Sequence[float]],
+        journal: Journal | None,
+        done: Mapping[int, Sequence[float]],
+        bar: "tqdm[NoReturn]",
+    ) -> "_Values":
+        """Evaluate points on as few examples as the tolerance takes."""
+        assert self._tolerance is not None
+        sets = {"loss": self.landscape.batches}
         if self._test is not None:
-            found.append(self.landscape.evaluate(theta, self._test, statistics))
-        values: list[float] = []
-        for loss, accuracy in found:
-            values += [loss.item(), math.nan if accuracy is None else accuracy.item()]
-        return values + [math.nan] * (4 - len(values))
+            sets["loss_test"] = self._test
+        vectors = [direction.vector for direction in directions]
+        losses = _ExampleLosses(self.landscape, vectors, points, self._chunk, journal, done)
+        found: dict[str, SampledValues] = {}
+        for key, examples in sets.items():
+            found[key] = estimate_points(
+                partial(losses.measure, examples),
+                len(points),
+                sum(len(batch.inputs) for batch in examples),
+                next(p for p, row in enumerate(points) if not any(row)),
+                tolerance=self._tolerance,
+                chance_loss=self.landscape.chance_loss,
+                generator=torch.Generator().manual_seed(0),
+            )
+        bar.update(len(points))
+        columns = [column for f in found.values() for column in (f.loss, f.accuracy)]
+        return _Values(torch.stack(columns, 1), {key: f.covariance for key, f in found.items()})
 
     def _fields(self, values: Tensor) -> dict[str, Tensor]:
         """Name the last axis of ``values``, leaving out what was not measured."""
@@ -219,50 +294,74 @@ class Evaluator:
         for direction in directions:
             digest.update(direction.vector.cpu().view(torch.uint8).numpy().data)
         digest.update(repr(points).encode())
+        if self._tolerance is not None:
+            digest.update(repr(self._tolerance).encode())
         return digest.hexdigest()
 
 
-class Journal:
-    """Finished points, appended to a text file as they come.
+class _ExampleLosses:
+    """Losses of single examples at points θ + Σ c_k ε_k, written down as they come."""
 
-    A line is the number of a point and its values; the presence of the number, not any value,
-    says that it is finished. A line cut off by a kill is dropped when the file is read.
+    def __init__(
+        self,
+        landscape: Landscape,
+        vectors: Sequence[Tensor],
+        points: Sequence[Sequence[float]],
+        chunk: int,
+        journal: Journal | None,
+        done: Mapping[int, Sequence[float]],
+    ) -> None:
+        self._landscape, self._vectors, self._points = landscape, vectors, points
+        self._chunk, self._journal, self._done = chunk, journal, done
+        self._statistics: dict[int, dict[str, Tensor]] = {}
+        self._step = 0  # the same requests come in the same order after an interruption
 
-    Args:
-        path: The file; made if absent.
-        fingerprint: What the points belong to; the first line of the file.
+    def measure(self, examples: Sequence[Batch], numbers: Sequence[int], chosen: Tensor) -> Tensor:
+        """Evaluate p points on n of the examples, shape ``(p, n, 2)``; see ``Measure``."""
+        keys = {p: self._step * len(self._points) + p for p in numbers}
+        self._step += 1
+        rows = {
+            p: torch.tensor(self._done[key], dtype=torch.float64).view(-1, 2)
+            for p, key in keys.items()
+            if key in self._done
+        }
+        to_do = [p for p in numbers if p not in rows]
+        batches = self._landscape.hold([pick_examples(examples, chosen)]) if to_do else []
+        for start in range(0, len(to_do), self._chunk):
+            chunk = to_do[start : start + self._chunk]
+            for p, found in zip(chunk, self._evaluate(chunk, batches).cpu(), strict=True):
+                rows[p] = found
+                if self._journal is not None:
+                    self._journal.append(keys[p], found.flatten().tolist())
+        return torch.stack([rows[p] for p in numbers])
 
-    Raises:
-        ValueError: If the file belongs to something else.
-    """
+    def _evaluate(self, chunk: Sequence[int], batches: Sequence[Batch]) -> Tensor:
+        landscape, points = self._landscape, [self._points[p] for p in chunk]
+        if landscape.statistics_are_fixed:
+            return landscape.losses_of_examples(self._vectors, points, batches)
+        for p, point in zip(chunk, points, strict=True):
+            if p not in self._statistics:
+                theta = landscape.at(self._vectors, point)
+                self._statistics[p] = landscape.statistics(theta)
+        known = [self._statistics[p] for p in chunk]
+        return landscape.losses_of_examples(self._vectors, points, batches, known)
 
-    def __init__(self, path: Path, fingerprint: str) -> None:
-        self._path = path
-        content = path.read_text() if path.exists() else ""
-        if "\n" not in content:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(f"{fingerprint}\n")
-            return
-        if content.split("\n", 1)[0] != fingerprint:
-            raise ValueError(
-                f"{path} holds points of other directions, grid, model or data. Give every "
-                "evaluation a file of its own, or remove this one."
-            )
-        if not content.endswith("\n"):
-            path.write_text(content[: content.rindex("\n") + 1])
 
-    def read(self) -> dict[int, list[float]]:
-        """Return the values of each finished point by its number."""
-        points = {}
-        for line in self._path.read_text().splitlines()[1:]:
-            index, *values = line.split(",")
-            points[int(index)] = [float(value) for value in values]
-        return points
+@dataclass(frozen=True)
+class _Values:
+    """What was found at P points."""
 
-    def append(self, index: int, values: Sequence[float]) -> None:
-        """Write down one finished point."""
-        with self._path.open("a") as file:
-            file.write(",".join([str(index), *map(repr, values)]) + "\n")
+    rows: Tensor  # (P, 2) or (P, 4): loss and accuracy of each set of examples
+    covariances: Mapping[str, Tensor]  # (P, P) of loss and loss_test, where they were estimated
+
+
+def _difference_errors(covariance: Tensor, steps: Tensor) -> Tensor:
+    """Find the standard errors of differences between points, given by ``(..., 2)`` numbers."""
+    first, second = steps[..., 0], steps[..., 1]
+    variances = (
+        covariance[first, first] + covariance[second, second] - 2 * covariance[first, second]
+    )
+    return variances.clamp(min=0).sqrt()
 
 
 def _names(directions: Sequence[Direction]) -> list[str]:

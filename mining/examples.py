@@ -40,6 +40,30 @@ def read_batches(
     return pairs
 
 
+def regroup(pairs: list[tuple[Tensor, Tensor]], size: int) -> list[tuple[Tensor, Tensor]]:
+    """Cut batches larger than ``size`` and join smaller ones that lie side by side.
+
+    Args:
+        pairs: Inputs and targets of each batch; emptied, so that no example is held twice.
+        size: Most examples of a batch, at least 1.
+
+    Returns:
+        The same examples in the same order.
+    """
+    grouped: list[tuple[Tensor, Tensor]] = []
+    pairs.reverse()
+    while pairs:
+        inputs, targets = pairs.pop()
+        joined, total = [(inputs, targets)], len(inputs)
+        while pairs and total + len(pairs[-1][0]) <= size:
+            joined.append(pairs.pop())
+            total += len(joined[-1][0])
+        if len(joined) > 1:
+            inputs, targets = (torch.cat(parts) for parts in zip(*joined, strict=True))
+        grouped += zip(torch.split(inputs, size), torch.split(targets, size), strict=True)
+    return grouped
+
+
 def pick_examples(batches: Sequence[Batch], chosen: Tensor) -> tuple[Tensor, Tensor]:
     """Pick examples out of batches laid end to end.
 

@@ -1,17 +1,17 @@
 """The loss of a model as a function of its flat parameter vector."""
 
 import hashlib
+import logging
 import math
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, ExitStack
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mining.batchnorm import (
-    AffineBatchNorm,
     BatchNormPolicy,
     Mode,
     mixes_examples,
@@ -19,6 +19,7 @@ from mining.batchnorm import (
     norm_layers,
     recalibrate,
 )
+from mining.compiled import CompiledForward
 from mining.criterion import Batch, Criterion, LossFunction
 from mining.curvature import (
     GaussNewtonOperator,
@@ -26,17 +27,18 @@ from mining.curvature import (
     LossAt,
     ResidualOperator,
 )
-from mining.examples import pick_examples, read_batches
+from mining.examples import pick_examples, read_batches, regroup
+from mining.forward import Forward, Path, find_path
 from mining.memory import available_memory
 from mining.parameters import ParameterSpace
+from mining.precision import products_in
+from mining.score import Evaluation, ExampleScore, MeanScore, Score
 from mining.substitution import Substitution
 
+log = logging.getLogger(__name__)
 
-class Evaluation(NamedTuple):
-    """Loss and accuracy over a set of examples."""
-
-    loss: Tensor  # () float64, mean over examples
-    accuracy: Tensor | None  # () float64 in [0, 1]; None where the targets are not class indices
+#: Bytes of parameters of the points that share the products of a first layer.
+_POINTS_MEMORY = 2**28
 
 
 class Landscape:
@@ -58,6 +60,12 @@ class Landscape:
             ``recalibrate``; by default those of ``loader``. To evaluate on test examples, give
             the training examples here.
         autocast: A lower precision for the forward pass (``torch.bfloat16``), or ``None``.
+        tf32: Whether a GPU may round the factors of products to ten bits (relative error 5e-4),
+            which is several times as fast; without it products are exact to fp32.
+        path: The way in which the model is run; ``None`` looks for the fastest that gives what
+            the model gives as it stands, which is ``Path()``.
+        compile: Whether evaluations compile the forward pass, which takes 10 to 60 s and makes a
+            pass faster by a tenth to a fifth on a CPU.
 
     Raises:
         ValueError: If the model has no trainable parameters, the loader is empty or yields
@@ -73,6 +81,9 @@ class Landscape:
         batchnorm: BatchNormPolicy | Mode = "recalibrate",
         recalibration: Iterable[tuple[Tensor, Tensor]] | None = None,
         autocast: torch.dtype | None = None,
+        tf32: bool = False,
+        path: Path | None = None,
+        compile: bool = False,
     ) -> None:
         self.model = model
         self.loss_fn = loss_fn
@@ -87,26 +98,35 @@ class Landscape:
         self._frozen = {n: p.clone() for n, p in parameters.items() if n not in self.space.names}
         self._buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
         self._substitution = Substitution(model)
-        self._autocast = autocast
+        if tf32 and self.device.type != "cuda":
+            raise ValueError("tf32 is a precision of GPUs: the model is on a CPU.")
+        self._autocast, self._tf32 = autocast, tf32
         self._num_classes: int | None = None
+        self.path = Path()
         self.batches = self.hold(loader)
         self.num_examples = sum(len(batch.inputs) for batch in self.batches)
-        self._recalibration = self._recalibration_inputs(recalibration)
         self._num_classes = self._check_outputs()
+        self.path = self._find_path() if path is None else path
+        if compile:
+            self.path = replace(self.path, compiled=CompiledForward())
+        pairs = self._read((batch.inputs, batch.targets) for batch in self.batches)
+        self._recalibration = self._recalibration_inputs(
+            pairs if recalibration is None else recalibration
+        )
+        self.batches = self._group(pairs)
 
     def hold(self, loader: Iterable[tuple[Tensor, Tensor]]) -> list[Batch]:
         """Read batches once and keep them on the model's device.
 
-        A last batch of one example, which has no variance to normalize by, joins its neighbour.
+        They are cut or joined to what ``path`` takes in one pass; one that takes batches as they
+        are gets them so, except that a last one of a single example, which has no variance to
+        normalize by, joins its neighbour.
 
         Raises:
             ValueError: If there is none, one is not a pair of tensors of equal length, or a label
                 is beyond the outputs of the model.
         """
-        pairs = read_batches(loader, self.device)
-        batches = [Batch(*pair, *self._criterion.weigh(pair[1])) for pair in pairs]
-        self._check_labels(batches)
-        return batches
+        return self._group(self._read(loader))
 
     @property
     def scores_classes(self) -> bool:
@@ -156,21 +176,152 @@ class Landscape:
         """
         batches = self.batches if batches is None else batches
         buffers = self.statistics(theta) if statistics is None else statistics
+        score = MeanScore(self._criterion, batches, classes=self.scores_classes)
+        self._add_outputs(score, theta, batches, buffers)
+        return score.mean()
+
+    @torch.no_grad()
+    def evaluate_points(
+        self,
+        directions: Sequence[Tensor],
+        coefficients: Sequence[Sequence[float]],
+        batches: Sequence[Sequence[Batch]] | None = None,
+    ) -> Tensor:
+        """Evaluate loss and accuracy at points θ + Σ c_k ε_k together.
+
+        What the points have in common is computed once: the products of inputs and first layer,
+        where ``path`` has one and no statistics depend on the point.
+
+        Args:
+            directions: K directions ε, each of shape ``(D,)``.
+            coefficients: A row c of length K for each of P points.
+            batches: S sets of examples, by default that of the landscape alone.
+
+        Returns:
+            Loss and accuracy, shape ``(P, S, 2)``, float64, on the device; accuracy is ``nan``
+            where there is none.
+        """
+        batches = [self.batches] if batches is None else batches
+        scores = self._score(MeanScore, directions, coefficients, batches)
+        return torch.stack([torch.stack([score.row() for score in row]) for row in scores])
+
+    @torch.no_grad()
+    def losses_of_examples(
+        self,
+        directions: Sequence[Tensor],
+        coefficients: Sequence[Sequence[float]],
+        batches: Sequence[Batch],
+        statistics: Sequence[dict[str, Tensor]] | None = None,
+    ) -> Tensor:
+        """Evaluate every example at points θ + Σ c_k ε_k; see ``evaluate_points``.
+
+        Args:
+            directions: K directions ε, each of shape ``(D,)``.
+            coefficients: A row c of length K for each of P points.
+            batches: n examples, as ``hold`` returns them.
+            statistics: Of each point what ``statistics`` returned.
+
+        Returns:
+            Loss of each example, and 1 where it is classified correctly, shape ``(P, n, 2)``.
+
+        Raises:
+            ValueError: If examples share batch statistics, or the loss is no plain mean.
+        """
+        if mixes_examples(self.model, self.batchnorm):
+            raise ValueError(
+                "The loss of an example depends on the others of its batch: tolerance needs "
+                "batchnorm=recalibrate or frozen."
+            )
+        scores = self._score(ExampleScore, directions, coefficients, [batches], statistics)
+        return torch.stack([score.row() for (score,) in scores])
+
+    def points_together(self) -> int:
+        """How many points ``evaluate_points`` gains by, as far as memory allows."""
+        if self.path.first_layer is None or not self.statistics_are_fixed:
+            return 1 if self.device.type == "cpu" else 16  # a GPU need not wait for its host
+        first = (self.path.first_layer.weight, self.path.first_layer.bias)
+        rest = sum(t.nbytes for n, t in self._tensors(self.theta, {}).items() if n not in first)
+        return max(1, min(64, _POINTS_MEMORY // max(rest, 1)))
+
+    @property
+    def statistics_are_fixed(self) -> bool:
+        """Whether ``statistics`` gives the same at every point."""
+        return self.batchnorm.mode == "frozen" or not norm_layers(self.model)
+
+    def _score(
+        self,
+        kind: type[MeanScore] | type[ExampleScore],
+        directions: Sequence[Tensor],
+        coefficients: Sequence[Sequence[float]],
+        sets: Sequence[Sequence[Batch]],
+        statistics: Sequence[dict[str, Tensor]] | None = None,
+    ) -> list[list[Score]]:
+        """Score P points on S sets of examples."""
+        scores: list[list[Score]] = [
+            [kind(self._criterion, batches, classes=self.scores_classes) for batches in sets]
+            for _ in coefficients
+        ]
+        if self.path.first_layer is not None and self.statistics_are_fixed:
+            for batches, column in zip(sets, zip(*scores, strict=True), strict=True):
+                self._add_outputs_together(column, directions, coefficients, batches)
+            return scores
+        for number, (row, point) in enumerate(zip(coefficients, scores, strict=True)):
+            theta = self.at(directions, row)
+            buffers = self.statistics(theta) if statistics is None else statistics[number]
+            for batches, score in zip(sets, point, strict=True):
+                self._add_outputs(score, theta, batches, buffers)
+        return scores
+
+    def _add_outputs(
+        self, score: Score, theta: Tensor, batches: Sequence[Batch], statistics: dict[str, Tensor]
+    ) -> None:
         # A forward pass may write to buffers: under ``batch`` it updates running statistics.
-        buffers = {name: buffer.clone() for name, buffer in buffers.items()}
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
-        correct = torch.zeros((), dtype=torch.float64, device=self.device)
-        with self._evaluation_modes(), self._substitution(self._tensors(theta, buffers)):
-            for inputs, targets, weight, _ in batches:
-                if weight > 0:
-                    outputs = self._forward(inputs)
-                    total += self.loss_fn(outputs, targets).double() * weight
-                    if self._num_classes:
-                        kept = targets != self._criterion.ignored
-                        correct += (kept & (outputs.argmax(1) == targets)).sum()
-        weight = sum(batch.weight for batch in batches)
-        counted = sum(batch.counted for batch in batches)
-        return Evaluation(total / weight, correct / counted if self._num_classes else None)
+        buffers = {name: buffer.clone() for name, buffer in statistics.items()}
+        with self._running(self._tensors(theta, buffers)) as forward:
+            for batch in batches:
+                if batch.weight > 0:
+                    score.add(forward(batch.inputs), batch)
+
+    def _add_outputs_together(
+        self,
+        scores: Sequence[Score],
+        directions: Sequence[Tensor],
+        coefficients: Sequence[Sequence[float]],
+        batches: Sequence[Batch],
+    ) -> None:
+        """Score points that share the products of the first layer."""
+        layer = self.path.first_layer
+        assert layer is not None
+        used = [k for k in range(len(directions)) if any(row[k] != 0.0 for row in coefficients)]
+        rows = [[row[k] for k in used] for row in coefficients]
+        theta = self.space.unflatten(self.theta)
+        vectors = [self.space.unflatten(directions[k].to(self.theta)) for k in used]
+        products = layer.products(theta, vectors)
+        own = layer.without(theta)
+        rest = [name for name in own if name not in (layer.weight, layer.bias)]
+        points = [
+            {
+                **own,
+                **{n: _combine(theta[n], [v[n] for v in vectors], row) for n in rest},
+                **self._frozen,
+                **{name: buffer.clone() for name, buffer in self._buffers.items()},
+            }
+            for row in rows
+        ]
+        with self._evaluation_modes():
+            for batch in batches:
+                if batch.weight == 0:
+                    continue
+                with self._autocasting(), products_in(tf32=self._tf32):
+                    first, *others = (p.to(theta[layer.weight]) for p in products(batch.inputs))
+                for tensors, row, score in zip(points, rows, scores, strict=True):
+                    with self._substitution(tensors):
+                        run = layer.fill_in(self._forward, tensors)
+                        score.add(run(batch.inputs, _combine(first, others, row)), batch)
+
+    def at(self, directions: Sequence[Tensor], coefficients: Sequence[float]) -> Tensor:
+        """Give the point θ + Σ c_k ε_k, shape ``(D,)``."""
+        return _combine(self.theta, directions, coefficients)
 
     def loss(self, theta: Tensor) -> Tensor:
         """Compute the mean loss over the examples at ``theta``, shape ``(D,)``.
@@ -207,12 +358,12 @@ class Landscape:
         buffers = {name: buffer.clone() for name, buffer in buffers.items()}
         total = sum(batch.weight for batch in batches)
         gradient = torch.zeros_like(theta)
-        with torch.enable_grad(), self._evaluation_modes():
+        with torch.enable_grad():
             for inputs, targets, weight, _ in batches:
                 if weight > 0:
                     leaf = theta.detach().requires_grad_()
-                    with self._substitution(self._tensors(leaf, buffers)):
-                        loss = self.loss_fn(self._forward(inputs), targets) * (weight / total)
+                    with self._running(self._tensors(leaf, buffers)) as forward:
+                        loss = self.loss_fn(forward(inputs), targets) * (weight / total)
                     gradient += torch.autograd.grad(loss, leaf)[0]
         return gradient
 
@@ -233,9 +384,8 @@ class Landscape:
             theta: Flat parameters, shape ``(D,)``; by default those of the model.
             parameters: What to differentiate by, as ``ParameterSpace.select`` takes it: names of
                 parameters or layers, patterns, ``weights``; ``None`` takes all D.
-            micro_batch: Most examples in one graph; ``None`` takes 128 on the CPU, whose cache
-                that fits, and the batches of the landscape on a GPU. Batches stay whole where
-                examples share batch statistics.
+            micro_batch: Most examples in one graph, if fewer than in one pass of ``path``, which
+                ``None`` takes. Batches stay whole where examples share batch statistics.
             memory: Bytes of graphs to keep between products; ``None`` takes two fifths of what
                 is free.
 
@@ -281,10 +431,10 @@ class Landscape:
         micro_batch: int | None = None,
     ) -> LossAt:
         """Give the loss as a differentiable function around ``theta``; see ``hessian``."""
-        if self._autocast is not None:
+        if self._autocast is not None or self._tf32:
             raise ValueError(
-                f"Second derivatives in {self._autocast} are noise: use precision fp32 or fp64 "
-                "(autocast=None)."
+                f"Second derivatives in {self._autocast or 'tf32'} are noise: use precision fp32 "
+                "or fp64 (autocast=None, tf32=False)."
             )
         if micro_batch is not None and micro_batch < 1:
             raise ValueError(f"micro_batch must be at least 1, got {micro_batch}.")
@@ -301,19 +451,20 @@ class Landscape:
         def outputs(leaves: dict[str, Tensor], inputs: Tensor) -> Tensor:
             # A forward pass may write to buffers, and a graph may be kept.
             buffers = {name: buffer.clone() for name, buffer in statistics.items()}
-            with ExitStack() as stack:
-                stack.enter_context(self._evaluation_modes())
-                stack.enter_context(self._substitution({**fixed, **buffers, **leaves}))
-                stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-                stack.enter_context(AffineBatchNorm())
-                return self._forward(inputs)
+            tensors = {**fixed, **buffers, **leaves}
+            forward = self.path.folding.fold(self._forward, tensors, affine=True)
+            with (
+                self._evaluation_modes(),
+                self._substitution(tensors),
+                sdpa_kernel(SDPBackend.MATH),
+            ):
+                return forward(inputs)
 
         batches = self.batches
         if not mixes_examples(self.model, self.batchnorm):
-            if micro_batch is None and self.device.type == "cpu":
-                micro_batch = 128
+            if micro_batch is not None and self.path.micro_batch is None:
+                self._check_separable(theta, statistics, micro_batch)
             batches = self._criterion.split(batches, micro_batch or self.num_examples)
-            self._check_separable(theta, statistics, len(batches[0].inputs))
         chosen = {name: values[name] for name in space.names}
         differentiable = LossAt(space, space.flatten(chosen), outputs, self.loss_fn, batches)
         differentiable.check_repeatable()
@@ -323,18 +474,24 @@ class Landscape:
         self, theta: Tensor, statistics: dict[str, Tensor], micro_batch: int
     ) -> None:
         """Raise ``ValueError`` if examples of the first batch depend on each other."""
-        whole = self.batches[:1]
-        if len(whole[0].inputs) <= micro_batch:
-            return
-        parts = self._criterion.split(whole, micro_batch)
-        losses = [self.evaluate(theta, b, statistics).loss.item() for b in (whole, parts)]
-        rounding = 1e3 * torch.finfo(self.space.dtype).eps * max(1.0, abs(losses[0]))
-        if abs(losses[0] - losses[1]) > rounding:
+        whole = self.batches[0]
+        if not self._separable(whole, micro_batch, theta, statistics):
             raise ValueError(
-                f"In micro-batches of {micro_batch} the loss of the first batch is {losses[1]:.6g} "
-                f"and not {losses[0]:.6g}: its examples depend on each other. Give "
-                f"micro_batch={len(whole[0].inputs)}, the size of the batches."
+                f"In micro-batches of {micro_batch} the first batch has another loss: its "
+                "examples depend on each other. Give "
+                f"micro_batch={len(whole.inputs)}, the size of the batches."
             )
+
+    def _separable(
+        self, batch: Batch, size: int, theta: Tensor, statistics: dict[str, Tensor]
+    ) -> bool:
+        """Whether the loss over a batch is the mean of those over its parts."""
+        losses = [
+            float(self.evaluate(theta, parts, statistics).loss)
+            for parts in ([batch], self._criterion.split([batch], size))
+        ]
+        rounding = 1e3 * torch.finfo(self.space.dtype).eps if self._autocast is None else 0.05
+        return not abs(losses[0] - losses[1]) > rounding * max(1.0, abs(losses[0]))
 
     def sample(self, num_examples: int, generator: torch.Generator) -> list[Batch]:
         """Draw one batch of examples without replacement.
@@ -365,7 +522,8 @@ class Landscape:
         Returns:
             64 hexadecimal digits, the same in every process.
         """
-        described = (self.batchnorm, self._autocast, self.model, self._criterion.describe())
+        precision = (self._autocast, self._tf32)
+        described = (self.batchnorm, precision, self.model, self._criterion.describe())
         digest = hashlib.sha256(repr(described).encode())
         tensors = [self.theta, *self._frozen.values(), *self._buffers.values()]
         tensors += self._criterion.tensors()
@@ -380,10 +538,14 @@ class Landscape:
     def _tensors(self, theta: Tensor, buffers: dict[str, Tensor]) -> dict[str, Tensor]:
         return {**self.space.unflatten(theta), **self._frozen, **buffers}
 
+    @contextmanager
+    def _running(self, tensors: Mapping[str, Tensor]) -> Iterator[Forward]:
+        """Give the model as a function, with other tensors, on the fast path."""
+        with self._evaluation_modes(), self._substitution(tensors):
+            yield self.path.bind(self._forward, tensors, self._substitution)
+
     def _forward(self, inputs: Tensor) -> Tensor:
-        with torch.autocast(
-            self.device.type, dtype=self._autocast, enabled=self._autocast is not None
-        ):
+        with self._autocasting(), products_in(tf32=self._tf32):
             outputs = self.model(inputs)
         if not isinstance(outputs, Tensor):
             raise ValueError(
@@ -392,16 +554,54 @@ class Landscape:
             )
         return outputs if self._autocast is None else outputs.to(self.space.dtype)
 
+    def _autocasting(self) -> AbstractContextManager[None]:
+        return torch.autocast(
+            self.device.type, dtype=self._autocast, enabled=self._autocast is not None
+        )
+
+    @torch.no_grad()
+    def _find_path(self) -> Path:
+        if mixes_examples(self.model, self.batchnorm):
+            return Path()
+        tensors = self._tensors(self.theta, {n: b.clone() for n, b in self._buffers.items()})
+        rounding = 1e3 * torch.finfo(self.space.dtype).eps if self._autocast is None else 0.05
+        with self._evaluation_modes(), self._substitution(tensors):
+            path = find_path(
+                self.model,
+                self._forward,
+                self.batches[0].inputs,
+                tensors,
+                trainable=self.space.names,
+                rounding=min(rounding, 0.05),
+            )
+        if path.micro_batch is not None:
+            inputs, targets, *_ = self.batches[0]
+            most = 2 * path.micro_batch
+            (sample,) = self.hold([(inputs[:most], targets[:most])])
+            half = -(-2 * len(sample.inputs) // 3)
+            if not self._separable(sample, half, self.theta, self._buffers):
+                log.info("The loss looks at other examples of a batch: batches stay whole.")
+                return replace(path, micro_batch=None)
+        return path
+
     def _evaluation_modes(self) -> AbstractContextManager[None]:
         return modes(self.model, batch_statistics=self.batchnorm.mode == "batch")
 
-    def _recalibration_inputs(
-        self, recalibration: Iterable[tuple[Tensor, Tensor]] | None
-    ) -> list[Tensor]:
+    def _read(self, loader: Iterable[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+        return [(self.path.prepare(x), y) for x, y in read_batches(loader, self.device)]
+
+    def _group(self, pairs: list[tuple[Tensor, Tensor]]) -> list[Batch]:
+        if self.path.micro_batch is not None:
+            pairs = regroup(pairs, self.path.micro_batch)
+        batches = [Batch(*pair, *self._criterion.weigh(pair[1])) for pair in pairs]
+        self._check_labels(batches)
+        return batches
+
+    def _recalibration_inputs(self, loader: Iterable[tuple[Tensor, Tensor]]) -> list[Tensor]:
+        """Keep batches as the loader has them: the statistics depend on what is in one."""
         if self.batchnorm.mode != "recalibrate" or not norm_layers(self.model):
             return []
-        batches = self.batches if recalibration is None else self.hold(recalibration)
-        inputs = [batch.inputs for batch in batches]
+        inputs = [pair[0] for pair in self._read(loader)]
         wanted, total = self.batchnorm.num_examples, sum(map(len, inputs))
         if wanted is None or wanted >= total:
             return inputs
@@ -454,3 +654,11 @@ class Landscape:
         largest = max(int(b.targets.max()) for b in self.batches) if self._num_classes else 0
         # One output, or labels beyond the outputs, as of a Poisson loss: no scores of classes.
         return self._num_classes if (self._num_classes or 0) > max(largest, 1) else None
+
+
+def _combine(start: Tensor, vectors: Sequence[Tensor], coefficients: Sequence[float]) -> Tensor:
+    """Compute start + Σ c_k v_k."""
+    for coefficient, vector in zip(coefficients, vectors, strict=True):
+        if coefficient != 0.0:
+            start = torch.add(start, vector.to(start), alpha=coefficient)
+    return start

@@ -173,6 +173,11 @@ def direction(of: Landscape, seed: int = 0) -> Direction:
     return Direction(vector.to(of.theta), "test")
 
 
+def vectors(size: int, num: int = 3) -> Tensor:
+    generator = torch.Generator().manual_seed(4)
+    return torch.randn(size, num, generator=generator, dtype=torch.float64)
+
+
 def snapshot(model: nn.Module) -> dict[str, Any]:
     """Everything about a model that must be as it was."""
     return {

@@ -14,7 +14,6 @@ from mining import Landscape, classify, load_runs
 from mining.__main__ import main
 from mining.curves import load_curves, load_surface
 from mining.data import digits
-from mining.evaluation import Evaluator
 from mining.models import MLP, CifarResNet, load_weights
 
 ROOT = Path(__file__).parent.parent
@@ -283,8 +282,8 @@ def test_precisions_agree(command):
 
 
 def test_interrupted_run_goes_on(command, monkeypatch, folder, capsys):
-    arguments = (*QUICK, "grid.num=21", "seed=5")
-    original = Evaluator._point
+    arguments = (*QUICK, "grid.num=21", "seed=5", "chunk=1")
+    original = Landscape.evaluate_points
     calls = []
 
     def interrupted(self, *rest):
@@ -293,7 +292,7 @@ def test_interrupted_run_goes_on(command, monkeypatch, folder, capsys):
             raise KeyboardInterrupt
         return original(self, *rest)
 
-    monkeypatch.setattr(Evaluator, "_point", interrupted)
+    monkeypatch.setattr(Landscape, "evaluate_points", interrupted)
     with pytest.raises(SystemExit) as stop:
         command(*arguments)
     assert stop.value.code == 130
@@ -361,6 +360,12 @@ BAD = [
     (["grid.nun=5"], "no key 'grid.nun'; there are high, low, num"),
     (["grid.scale=0"], "grid.scale must be positive or curvature, got 0"),
     (["grid.scale=wide"], "grid.scale must be a number or curvature, got 'wide'"),
+    (["chunk=0"], "chunk must be at least 1, got 0"),
+    (["tolerance=2"], "tolerance must lie between 0 and 1, got 2"),
+    (["tolerance=0.1", "batchnorm=batch", "model=cifar_resnet8"], "tolerance needs batchnorm=rec"),
+    (["precision=tf32"], "tf32 is a precision of GPUs"),
+    (["direction=eigenvectors", "precision=tf32", "device=cpu"], "tf32 is a precision of GPUs"),
+    (["compile=maybe"], "compile must be true or false, got 'maybe'"),
     (["num_examples=0"], "num_examples must be at least 1, got 0"),
     (["direction=eigenvectors", "direction.which=top"], "direction.which must be both or largest"),
     (["direction=eigenvectors", "direction.parameters=fc"], "There are: layers.1, layers.3"),

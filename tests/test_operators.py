@@ -17,16 +17,17 @@ from cases import (
     loader,
     quadratic_landscape,
     snapshot,
+    vectors,
 )
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mining import Landscape, MatrixOperator, make_dense
-from mining.batchnorm import AffineBatchNorm
 from mining.criterion import LossFunction
 from mining.curvature import CurvatureOperator
-from mining.curvature.loss_operators import full_precision
+from mining.folding import Folding
+from mining.precision import products_in
 
 #: Products of float64 arithmetic, up to some hundred terms of order one.
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
@@ -84,11 +85,6 @@ def away(of: Landscape) -> Tensor:
     """A point that is not the model's own θ."""
     generator = torch.Generator().manual_seed(3)
     return of.theta + 0.05 * torch.randn(of.space.size, generator=generator, dtype=torch.float64)
-
-
-def vectors(size: int, num: int = 3) -> Tensor:
-    generator = torch.Generator().manual_seed(4)
-    return torch.randn(size, num, generator=generator, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("kind", OPERATORS)
@@ -196,7 +192,7 @@ def test_full_precision_is_for_the_time_of_a_product():
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = True
     try:
-        with full_precision():
+        with products_in(tf32=False):
             assert not torch.backends.cudnn.allow_tf32
         assert torch.backends.cudnn.allow_tf32
     finally:
@@ -405,11 +401,10 @@ def test_batch_norm_as_an_affine_map_is_batch_norm(affine, shape):
     layer.running_var.uniform_(0.5, 2)
     inputs = vectors(math.prod(shape), 1).view(shape)
     expected = layer.eval()(inputs)
-    with AffineBatchNorm():
-        torch.testing.assert_close(layer(inputs), expected, rtol=1e-12, atol=1e-12)
+    run = Folding().fold(layer, {}, affine=True)
+    torch.testing.assert_close(run(inputs), expected, rtol=1e-12, atol=1e-12)
     expected = layer.train()(inputs)
-    with AffineBatchNorm():  # statistics of the batch are left to torch
-        assert torch.equal(layer(inputs), expected)
+    assert torch.equal(run(inputs), expected)  # statistics of the batch are left to torch
 
 
 @pytest.mark.gpu

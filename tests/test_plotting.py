@@ -48,6 +48,16 @@ def test_test_loss_is_dashed_and_another_loss_has_no_unit():
     assert axes.get_ylabel() == "loss"
 
 
+def test_estimated_losses_have_bands_of_two_standard_errors():
+    covariance = torch.diag(torch.full((9,), 0.01**2).double())
+    axes = drawn(curve(ALPHAS**2 + 1, loss_covariance=covariance))
+    (band,) = axes.collections
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert heights.max() == pytest.approx(2.02)
+    assert heights.min() == pytest.approx(0.98)
+    assert "bands: 2 standard errors (up to 1.0% of the loss)" in axes.get_title()
+
+
 def test_non_finite_points_leave_a_gap_and_are_counted():
     loss = ALPHAS**2
     loss[[0, 8]] = torch.tensor([math.inf, math.nan]).double()

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Generic, TypeVar
@@ -18,6 +17,7 @@ from mining.criterion import Batch, LossFunction
 from mining.curvature.operators import CurvatureOperator
 from mining.memory import available_memory
 from mining.parameters import ParameterSpace
+from mining.precision import products_in
 
 log = logging.getLogger(__name__)
 
@@ -112,20 +112,6 @@ def _random_states(device: torch.device) -> list[Tensor]:
     return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
 
 
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """Keep a GPU from rounding fp32 convolutions and products to TF32's ten bits."""
-    backends: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
-    before = [backend.allow_tf32 for backend in backends]
-    try:
-        for backend in backends:
-            backend.allow_tf32 = False
-        yield
-    finally:
-        for backend, allowed in zip(backends, before, strict=True):
-            backend.allow_tf32 = allowed
-
-
 class HessianOperator(CurvatureOperator):
     """The Hessian of the mean loss, exact, by differentiating the gradient along the vectors.
 
@@ -143,7 +129,7 @@ class HessianOperator(CurvatureOperator):
 
     def _multiply(self, rows: Tensor) -> Tensor:
         products = torch.zeros_like(rows)
-        with full_precision():
+        with products_in(tf32=False):
             for leaves, gradient in self._graphs:
                 for row, product in zip(rows, products, strict=True):
                     product += _pull_back(gradient, _cut(row, gradient), leaves)
@@ -176,7 +162,7 @@ class GaussNewtonOperator(CurvatureOperator):
 
     def _multiply(self, rows: Tensor) -> Tensor:
         products = torch.zeros_like(rows)
-        with full_precision():
+        with products_in(tf32=False):
             for graph in self._graphs:
                 for row, product in zip(rows, products, strict=True):
                     push = _pull_back(graph.pulled, _cut(row, graph.pulled), [graph.cotangent])

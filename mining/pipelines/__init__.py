@@ -2,7 +2,8 @@
 
 _POINT = ("model", "data", "checkpoint", "epoch", "train", "seed", "precision")
 _LOSS = (*_POINT, "split", "num_examples", "batchnorm", "batch_size")
-_EVALUATION = (*_LOSS, "normalization", "grid")
+_GRID = (*_LOSS, "normalization", "grid")
+_EVALUATION = (*_GRID, "tolerance")
 
 #: The configuration keys that each pipeline reads: they name its runs.
 PIPELINE_KEYS: dict[str, tuple[str, ...]] = {
@@ -10,7 +11,7 @@ PIPELINE_KEYS: dict[str, tuple[str, ...]] = {
     "curve": (*_EVALUATION, "direction", "num_directions"),
     "surface": (*_EVALUATION, "x_direction", "y_direction", "orthogonalize"),
     "spectrum": (*_LOSS, "spectrum"),
-    "second_order": (*_EVALUATION, "direction", "expansion"),
+    "second_order": (*_GRID, "direction", "expansion"),
     "perturbation": (*_LOSS, "perturbation"),
     "angles": (*_POINT, "batchnorm", "num_directions", "batch_size"),
 }

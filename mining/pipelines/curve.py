@@ -20,18 +20,20 @@ def run(config: Config, run: Run) -> None:
     grid = make("grid", config["grid"])
     setting = build_setting(config)
     landscape = setting.landscape
+    evaluator = Evaluator(
+        landscape,
+        test=setting.test,
+        progress=config["progress"],
+        journal=run.directory / "points.csv",
+        tolerance=config["tolerance"],
+        chunk=config["chunk"],
+    )
 
     def make_directions() -> list[Direction]:
         source, num = build_source(config, "direction"), config["num_directions"]
         return source.directions(landscape, num, generator=setting.generator)
 
     directions = take_directions(run.directory, landscape, grid.scale, make_directions)
-    evaluator = Evaluator(
-        landscape,
-        test=setting.test,
-        progress=config["progress"],
-        journal=run.directory / "points.csv",
-    )
     curves = evaluator.curves(directions, grid.alphas)
     save_curves(run.directory / "curves.npz", curves)
     draw(run.directory, config)
@@ -45,6 +47,7 @@ def run(config: Config, run: Run) -> None:
             "labels": [shape.label.value for shape in shapes],
             "stationary_points": [shape.stationary_points for shape in shapes],
             "nonfinite": [curve.nonfinite for curve in curves],
+            "relative_errors": [curve.relative_error for curve in curves],
             "features": [_features(shape) for shape in shapes],
             "info": [dict(curve.info) for curve in curves],
             "num_parameters": landscape.space.size,

@@ -21,7 +21,10 @@ _TOP_LEVEL: dict[str, Any] = {
     "seed": int,
     "batch_size": int,
     "device": Literal["auto", "cpu", "cuda"],
-    "precision": Literal["fp32", "bf16", "fp64"],
+    "precision": Literal["fp32", "bf16", "fp64", "tf32"],
+    "tolerance": float | None,
+    "compile": bool,
+    "chunk": int | None,
     "num_threads": int | None,
     "outputs": str,
     "progress": bool,
@@ -41,7 +44,7 @@ def check_top_level(config: Mapping[str, Any]) -> None:
         raise ValueError(f"picture has the keys {', '.join(_PICTURE)}, got {config['picture']}.")
     for key, hint in _PICTURE.items():
         _check(f"picture.{key}", config["picture"][key], hint)
-    for key in ("batch_size", "num_threads", "num_examples"):
+    for key in ("batch_size", "num_threads", "num_examples", "chunk"):
         if config[key] is not None and config[key] < 1:
             raise ValueError(f"{key} must be at least 1, got {config[key]}.")
 

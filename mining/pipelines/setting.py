@@ -20,7 +20,12 @@ from mining.pipelines.schema import make, target_of
 from mining.pipelines.train import find_checkpoint
 from mining.scaling import Scale, stretch, with_scales
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
+_DTYPES = {
+    "fp32": torch.float32,
+    "bf16": torch.float32,
+    "tf32": torch.float32,
+    "fp64": torch.float64,
+}
 #: Keeps the seeds of independent trainings apart from those of a sweep over ``seed``.
 _INDEPENDENT = 1000
 
@@ -72,6 +77,8 @@ def build_setting(config: Config) -> Setting:
         batchnorm=policy,
         recalibration=recalibration,
         autocast=torch.bfloat16 if config["precision"] == "bf16" else None,
+        tf32=config["precision"] == "tf32",
+        compile=config["compile"],
     )
     test = None
     if config["split"] == "both":

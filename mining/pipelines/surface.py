@@ -20,14 +20,16 @@ def run(config: Config, run: Run) -> None:
     grid = make("grid", config["grid"])
     setting = build_setting(config)
     landscape = setting.landscape
-    x, y = take_directions(
-        run.directory, landscape, grid.scale, lambda: _directions(config, setting)
-    )
     evaluator = Evaluator(
         landscape,
         test=setting.test,
         progress=config["progress"],
         journal=run.directory / "points.csv",
+        tolerance=config["tolerance"],
+        chunk=config["chunk"],
+    )
+    x, y = take_directions(
+        run.directory, landscape, grid.scale, lambda: _directions(config, setting)
     )
     surface = evaluator.surface(x, y, grid.alphas, grid.betas)
     scales = [direction.info.get("scale") for direction in (x, y)]
@@ -47,6 +49,7 @@ def run(config: Config, run: Run) -> None:
             "angle": math.degrees(math.acos(cosine(x.vector, y.vector))),
             "angle_before": y.info.get("angle_before"),
             "nonfinite": surface.nonfinite,
+            "relative_error": surface.relative_error,
             "num_parameters": landscape.space.size,
             "num_examples": landscape.num_examples,
         },

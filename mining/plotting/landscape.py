@@ -38,7 +38,8 @@ def draw_curves(
 
     A dotted horizontal line marks the loss of guessing, log C, unless the curves lie so far below
     it that it would press them flat; dotted vertical lines mark θ
-    (black) and the other checkpoint, where the direction leads to one (red). The title names the
+    (black) and the other checkpoint, where the direction leads to one (red). Bands are two
+    standard errors wide to both sides where losses were estimated. The title names the
     shapes and gives the average number of stationary points in brackets. Points whose loss is not
     finite leave a gap and are counted in the title. Dashed lines are the second set of examples.
 
@@ -61,6 +62,9 @@ def draw_curves(
         (line,) = axes.plot(
             curve.alphas, loss, marker=".", markersize=4, linewidth=1.2, label=label
         )
+        if curve.loss_error is not None:
+            low, high = loss - 2 * curve.loss_error, loss + 2 * curve.loss_error
+            axes.fill_between(curve.alphas, low, high, color=line.get_color(), alpha=0.3, lw=0)
         if curve.loss_test is not None:
             test = curve.loss_test.masked_fill(~curve.loss_test.isfinite(), np.nan)
             axes.plot(curve.alphas, test, linestyle="--", linewidth=1.0, color=line.get_color())
@@ -78,6 +82,9 @@ def draw_curves(
     nonfinite = sum(curve.nonfinite for curve in curves)
     if nonfinite:
         title += f", {nonfinite} points not finite"
+    errors = [curve.relative_error for curve in curves if curve.relative_error is not None]
+    if errors:
+        title += f", bands: 2 standard errors (up to {max(errors):.1%} of the loss)"
     if loss_cap is None and chance is not None and not log_scale and highest > 10 * chance:
         loss_cap = 2 * chance
     if log_scale:
@@ -114,6 +121,8 @@ def draw_surface(
     if loss_cap is None and surface.chance_loss is not None and not log_scale:
         loss_cap = 2 * surface.chance_loss if highest > 10 * surface.chance_loss else None
     notes = [f"{surface.nonfinite} points not finite"] if surface.nonfinite else []
+    if surface.relative_error is not None:
+        notes.append(f"standard errors up to {surface.relative_error:.1%} of the loss")
     if loss_cap is not None and highest > loss_cap:
         loss = np.minimum(loss, loss_cap)
         notes.append(f"cut off at {loss_cap:.3g} of {highest:.3g}")

@@ -29,4 +29,4 @@ def crop_and_flip(images: Tensor, generator: torch.Generator, padding: int = 4) 
     examples = torch.arange(n, device=device)[:, None, None]
     # Advanced indices around a slice come first: (N, H, W, C).
     picked = padded[examples, :, rows[:, :, None], columns[:, None, :]]
-    return picked.permute(0, 3, 1, 2).contiguous()
+    return picked.permute(0, 3, 1, 2)  # with channels last in memory, as they were picked

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from mining.data import Dataset, Split
 from mining.files import write_atomically
+from mining.forward import takes_channels_last
 from mining.training.augmentation import crop_and_flip
 from mining.training.settings import TrainingSettings
 
@@ -36,6 +37,7 @@ class _State:
     device: torch.device
     order: torch.Generator  # of the examples, on the CPU
     augmentation: torch.Generator  # on the device
+    channels_last: bool  # whether the model takes images with their channels last in memory
     epoch: int = 0
     history: list[dict[str, float]] = field(default_factory=list)  # a row per finished epoch
 
@@ -124,6 +126,7 @@ def train(
         device,
         torch.Generator().manual_seed(seed),
         torch.Generator(device).manual_seed(seed),
+        takes_channels_last(model, examples.inputs),
     )
     with (
         torch.random.fork_rng([device] if device.type == "cuda" else []),
@@ -143,7 +146,7 @@ def _run_epochs(
     state: _State, dataset: Dataset, settings: TrainingSettings, directory: Path, *, progress: bool
 ) -> None:
     """Train from the epoch of ``state`` to the last."""
-    test = None if dataset.test is None else dataset.test.batches(1000)
+    test = None if dataset.test is None else dataset.test.batches(settings.batch_size)
     saved = time.monotonic()
     bar = tqdm(
         range(state.epoch, settings.epochs),
@@ -216,6 +219,8 @@ def _train_epoch(
         inputs, labels = examples.inputs[chosen], examples.labels[chosen]
         if settings.augment:
             inputs = crop_and_flip(inputs, state.augmentation)
+        if state.channels_last:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.bf16):
             outputs = state.model(inputs)
         loss = F.cross_entropy(outputs.float(), labels)
