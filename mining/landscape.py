@@ -3,22 +3,14 @@
 import hashlib
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from mining.batchnorm import (
-    BatchNormPolicy,
-    Mode,
-    mixes_examples,
-    modes,
-    norm_layers,
-    recalibrate,
-)
+from mining.batchnorm import BatchNormPolicy, Mode, norm_layers
 from mining.compiled import CompiledForward
 from mining.criterion import Batch, Criterion, LossFunction
 from mining.curvature import (
@@ -28,17 +20,12 @@ from mining.curvature import (
     ResidualOperator,
 )
 from mining.examples import pick_examples, read_batches, regroup
-from mining.forward import Forward, Path, find_path
+from mining.forward import Path
 from mining.memory import available_memory
-from mining.parameters import ParameterSpace
-from mining.precision import products_in
+from mining.network import Network, combine
 from mining.score import Evaluation, ExampleScore, MeanScore, Score
-from mining.substitution import Substitution
 
 log = logging.getLogger(__name__)
-
-#: Bytes of parameters of the points that share the products of a first layer.
-_POINTS_MEMORY = 2**28
 
 
 class Landscape:
@@ -91,24 +78,16 @@ class Landscape:
         self.batchnorm = (
             batchnorm if isinstance(batchnorm, BatchNormPolicy) else BatchNormPolicy(batchnorm)
         )
-        self.space = ParameterSpace.of(model)
-        parameters = {name: p.detach() for name, p in model.named_parameters()}
-        self.theta = self.space.flatten({name: parameters[name] for name in self.space.names})
+        self._network = network = Network(model, self.batchnorm, autocast, tf32=tf32)
+        self.space, self.theta = network.space, network.theta
         self.device = self.theta.device
-        self._frozen = {n: p.clone() for n, p in parameters.items() if n not in self.space.names}
-        self._buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-        self._substitution = Substitution(model)
-        if tf32 and self.device.type != "cuda":
-            raise ValueError("tf32 is a precision of GPUs: the model is on a CPU.")
-        self._autocast, self._tf32 = autocast, tf32
         self._num_classes: int | None = None
-        self.path = Path()
         self.batches = self.hold(loader)
         self.num_examples = sum(len(batch.inputs) for batch in self.batches)
         self._num_classes = self._check_outputs()
-        self.path = self._find_path() if path is None else path
+        network.path = self._find_path() if path is None else path
         if compile:
-            self.path = replace(self.path, compiled=CompiledForward())
+            network.path = replace(network.path, compiled=CompiledForward())
         pairs = self._read((batch.inputs, batch.targets) for batch in self.batches)
         self._recalibration = self._recalibration_inputs(
             pairs if recalibration is None else recalibration
@@ -151,11 +130,21 @@ class Landscape:
         Returns:
             Buffers by name, under ``recalibrate`` with running statistics estimated at ``theta``.
         """
-        buffers = {name: buffer.clone() for name, buffer in self._buffers.items()}
-        if self.batchnorm.mode == "recalibrate":
-            with torch.no_grad(), self._substitution(self._tensors(theta, buffers)):
-                recalibrate(self.model, self._recalibration, self._forward)
-        return buffers
+        return self._network.statistics(theta, self._recalibration)
+
+    @property
+    def statistics_are_fixed(self) -> bool:
+        """Whether ``statistics`` gives the same at every point."""
+        return self._network.statistics_are_fixed
+
+    @property
+    def path(self) -> Path:
+        """The way in which the model is run."""
+        return self._network.path
+
+    def points_together(self) -> int:
+        """How many points ``evaluate_points`` gains by, as far as memory allows."""
+        return self._network.points_together()
 
     @torch.no_grad()
     def evaluate(
@@ -177,7 +166,7 @@ class Landscape:
         batches = self.batches if batches is None else batches
         buffers = self.statistics(theta) if statistics is None else statistics
         score = MeanScore(self._criterion, batches, classes=self.scores_classes)
-        self._add_outputs(score, theta, batches, buffers)
+        self._network.score(score, theta, batches, buffers)
         return score.mean()
 
     @torch.no_grad()
@@ -227,26 +216,13 @@ class Landscape:
         Raises:
             ValueError: If examples share batch statistics, or the loss is no plain mean.
         """
-        if mixes_examples(self.model, self.batchnorm):
+        if self._network.mixes_examples:
             raise ValueError(
                 "The loss of an example depends on the others of its batch: tolerance needs "
                 "batchnorm=recalibrate or frozen."
             )
         scores = self._score(ExampleScore, directions, coefficients, [batches], statistics)
         return torch.stack([score.row() for (score,) in scores])
-
-    def points_together(self) -> int:
-        """How many points ``evaluate_points`` gains by, as far as memory allows."""
-        if self.path.first_layer is None or not self.statistics_are_fixed:
-            return 1 if self.device.type == "cpu" else 16  # a GPU need not wait for its host
-        first = (self.path.first_layer.weight, self.path.first_layer.bias)
-        rest = sum(t.nbytes for n, t in self._tensors(self.theta, {}).items() if n not in first)
-        return max(1, min(64, _POINTS_MEMORY // max(rest, 1)))
-
-    @property
-    def statistics_are_fixed(self) -> bool:
-        """Whether ``statistics`` gives the same at every point."""
-        return self.batchnorm.mode == "frozen" or not norm_layers(self.model)
 
     def _score(
         self,
@@ -263,65 +239,18 @@ class Landscape:
         ]
         if self.path.first_layer is not None and self.statistics_are_fixed:
             for batches, column in zip(sets, zip(*scores, strict=True), strict=True):
-                self._add_outputs_together(column, directions, coefficients, batches)
+                self._network.score_together(column, directions, coefficients, batches)
             return scores
         for number, (row, point) in enumerate(zip(coefficients, scores, strict=True)):
             theta = self.at(directions, row)
             buffers = self.statistics(theta) if statistics is None else statistics[number]
             for batches, score in zip(sets, point, strict=True):
-                self._add_outputs(score, theta, batches, buffers)
+                self._network.score(score, theta, batches, buffers)
         return scores
-
-    def _add_outputs(
-        self, score: Score, theta: Tensor, batches: Sequence[Batch], statistics: dict[str, Tensor]
-    ) -> None:
-        # A forward pass may write to buffers: under ``batch`` it updates running statistics.
-        buffers = {name: buffer.clone() for name, buffer in statistics.items()}
-        with self._running(self._tensors(theta, buffers)) as forward:
-            for batch in batches:
-                if batch.weight > 0:
-                    score.add(forward(batch.inputs), batch)
-
-    def _add_outputs_together(
-        self,
-        scores: Sequence[Score],
-        directions: Sequence[Tensor],
-        coefficients: Sequence[Sequence[float]],
-        batches: Sequence[Batch],
-    ) -> None:
-        """Score points that share the products of the first layer."""
-        layer = self.path.first_layer
-        assert layer is not None
-        used = [k for k in range(len(directions)) if any(row[k] != 0.0 for row in coefficients)]
-        rows = [[row[k] for k in used] for row in coefficients]
-        theta = self.space.unflatten(self.theta)
-        vectors = [self.space.unflatten(directions[k].to(self.theta)) for k in used]
-        products = layer.products(theta, vectors)
-        own = layer.without(theta)
-        rest = [name for name in own if name not in (layer.weight, layer.bias)]
-        points = [
-            {
-                **own,
-                **{n: _combine(theta[n], [v[n] for v in vectors], row) for n in rest},
-                **self._frozen,
-                **{name: buffer.clone() for name, buffer in self._buffers.items()},
-            }
-            for row in rows
-        ]
-        with self._evaluation_modes():
-            for batch in batches:
-                if batch.weight == 0:
-                    continue
-                with self._autocasting(), products_in(tf32=self._tf32):
-                    first, *others = (p.to(theta[layer.weight]) for p in products(batch.inputs))
-                for tensors, row, score in zip(points, rows, scores, strict=True):
-                    with self._substitution(tensors):
-                        run = layer.fill_in(self._forward, tensors)
-                        score.add(run(batch.inputs, _combine(first, others, row)), batch)
 
     def at(self, directions: Sequence[Tensor], coefficients: Sequence[float]) -> Tensor:
         """Give the point θ + Σ c_k ε_k, shape ``(D,)``."""
-        return _combine(self.theta, directions, coefficients)
+        return combine(self.theta, directions, coefficients)
 
     def loss(self, theta: Tensor) -> Tensor:
         """Compute the mean loss over the examples at ``theta``, shape ``(D,)``.
@@ -351,7 +280,7 @@ class Landscape:
         Returns:
             Shape ``(D,)``.
         """
-        theta = self.theta if theta is None else theta
+        network, theta = self._network, self.theta if theta is None else theta
         batches = self.batches if batches is None else batches
         buffers = self.statistics(theta) if statistics is None else statistics
         # A forward pass may write to buffers: under ``batch`` it updates running statistics.
@@ -362,7 +291,7 @@ class Landscape:
             for inputs, targets, weight, _ in batches:
                 if weight > 0:
                     leaf = theta.detach().requires_grad_()
-                    with self._running(self._tensors(leaf, buffers)) as forward:
+                    with network.running(network.tensors(leaf, buffers)) as forward:
                         loss = self.loss_fn(forward(inputs), targets) * (weight / total)
                     gradient += torch.autograd.grad(loss, leaf)[0]
         return gradient
@@ -431,9 +360,10 @@ class Landscape:
         micro_batch: int | None = None,
     ) -> LossAt:
         """Give the loss as a differentiable function around ``theta``; see ``hessian``."""
-        if self._autocast is not None or self._tf32:
+        network = self._network
+        if network.autocast is not None or network.tf32:
             raise ValueError(
-                f"Second derivatives in {self._autocast or 'tf32'} are noise: use precision fp32 "
+                f"Second derivatives in {network.autocast or 'tf32'} are noise: use precision fp32 "
                 "or fp64 (autocast=None, tf32=False)."
             )
         if micro_batch is not None and micro_batch < 1:
@@ -446,22 +376,18 @@ class Landscape:
             raise ValueError(f"The loss at theta is {loss.item()}: there is no curvature.")
         values = self.space.unflatten(theta)
         fixed = {name: tensor for name, tensor in values.items() if name not in space.names}
-        fixed |= self._frozen
+        fixed |= network.frozen
 
         def outputs(leaves: dict[str, Tensor], inputs: Tensor) -> Tensor:
             # A forward pass may write to buffers, and a graph may be kept.
             buffers = {name: buffer.clone() for name, buffer in statistics.items()}
             tensors = {**fixed, **buffers, **leaves}
-            forward = self.path.folding.fold(self._forward, tensors, affine=True)
-            with (
-                self._evaluation_modes(),
-                self._substitution(tensors),
-                sdpa_kernel(SDPBackend.MATH),
-            ):
+            forward = self.path.folding.fold(network.forward, tensors, affine=True)
+            with network.modes(), network.substitution(tensors), sdpa_kernel(SDPBackend.MATH):
                 return forward(inputs)
 
         batches = self.batches
-        if not mixes_examples(self.model, self.batchnorm):
+        if not network.mixes_examples:
             if micro_batch is not None and self.path.micro_batch is None:
                 self._check_separable(theta, statistics, micro_batch)
             batches = self._criterion.split(batches, micro_batch or self.num_examples)
@@ -490,8 +416,8 @@ class Landscape:
             float(self.evaluate(theta, parts, statistics).loss)
             for parts in ([batch], self._criterion.split([batch], size))
         ]
-        rounding = 1e3 * torch.finfo(self.space.dtype).eps if self._autocast is None else 0.05
-        return not abs(losses[0] - losses[1]) > rounding * max(1.0, abs(losses[0]))
+        rounding = self._network.rounding * max(1.0, abs(losses[0]))
+        return not abs(losses[0] - losses[1]) > rounding
 
     def sample(self, num_examples: int, generator: torch.Generator) -> list[Batch]:
         """Draw one batch of examples without replacement.
@@ -522,10 +448,11 @@ class Landscape:
         Returns:
             64 hexadecimal digits, the same in every process.
         """
-        precision = (self._autocast, self._tf32)
+        network = self._network
+        precision = (network.autocast, network.tf32)
         described = (self.batchnorm, precision, self.model, self._criterion.describe())
         digest = hashlib.sha256(repr(described).encode())
-        tensors = [self.theta, *self._frozen.values(), *self._buffers.values()]
+        tensors = [self.theta, *network.frozen.values(), *network.buffers.values()]
         tensors += self._criterion.tensors()
         for batch in (*self.batches, *also):
             tensors += [batch.inputs, batch.targets]
@@ -535,57 +462,18 @@ class Landscape:
             digest.update(content.view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
-    def _tensors(self, theta: Tensor, buffers: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {**self.space.unflatten(theta), **self._frozen, **buffers}
-
-    @contextmanager
-    def _running(self, tensors: Mapping[str, Tensor]) -> Iterator[Forward]:
-        """Give the model as a function, with other tensors, on the fast path."""
-        with self._evaluation_modes(), self._substitution(tensors):
-            yield self.path.bind(self._forward, tensors, self._substitution)
-
-    def _forward(self, inputs: Tensor) -> Tensor:
-        with self._autocasting(), products_in(tf32=self._tf32):
-            outputs = self.model(inputs)
-        if not isinstance(outputs, Tensor):
-            raise ValueError(
-                f"The model must return a tensor, got {type(outputs).__name__}. Wrap it so that "
-                "it does."
-            )
-        return outputs if self._autocast is None else outputs.to(self.space.dtype)
-
-    def _autocasting(self) -> AbstractContextManager[None]:
-        return torch.autocast(
-            self.device.type, dtype=self._autocast, enabled=self._autocast is not None
-        )
-
     @torch.no_grad()
     def _find_path(self) -> Path:
-        if mixes_examples(self.model, self.batchnorm):
-            return Path()
-        tensors = self._tensors(self.theta, {n: b.clone() for n, b in self._buffers.items()})
-        rounding = 1e3 * torch.finfo(self.space.dtype).eps if self._autocast is None else 0.05
-        with self._evaluation_modes(), self._substitution(tensors):
-            path = find_path(
-                self.model,
-                self._forward,
-                self.batches[0].inputs,
-                tensors,
-                trainable=self.space.names,
-                rounding=min(rounding, 0.05),
-            )
+        inputs, targets, *_ = self.batches[0]
+        path = self._network.find_path(inputs)
         if path.micro_batch is not None:
-            inputs, targets, *_ = self.batches[0]
             most = 2 * path.micro_batch
             (sample,) = self.hold([(inputs[:most], targets[:most])])
             half = -(-2 * len(sample.inputs) // 3)
-            if not self._separable(sample, half, self.theta, self._buffers):
+            if not self._separable(sample, half, self.theta, self._network.buffers):
                 log.info("The loss looks at other examples of a batch: batches stay whole.")
                 return replace(path, micro_batch=None)
         return path
-
-    def _evaluation_modes(self) -> AbstractContextManager[None]:
-        return modes(self.model, batch_statistics=self.batchnorm.mode == "batch")
 
     def _read(self, loader: Iterable[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
         return [(self.path.prepare(x), y) for x, y in read_batches(loader, self.device)]
@@ -628,10 +516,11 @@ class Landscape:
             ValueError: If the model does not take the inputs, or the loss not its outputs.
         """
         inputs, targets, *_ = self.batches[0]
-        tensors = self._tensors(self.theta, {n: b.clone() for n, b in self._buffers.items()})
+        network = self._network
+        tensors = network.tensors(self.theta, network.copy_buffers())
         try:
-            with self._evaluation_modes(), self._substitution(tensors):
-                outputs = self._forward(inputs)
+            with network.modes(), network.substitution(tensors):
+                outputs = network.forward(inputs)
         except (RuntimeError, TypeError, IndexError) as error:
             raise ValueError(
                 f"{type(self.model).__name__} does not take inputs {tuple(inputs.shape)} "
@@ -654,11 +543,3 @@ class Landscape:
         largest = max(int(b.targets.max()) for b in self.batches) if self._num_classes else 0
         # One output, or labels beyond the outputs, as of a Poisson loss: no scores of classes.
         return self._num_classes if (self._num_classes or 0) > max(largest, 1) else None
-
-
-def _combine(start: Tensor, vectors: Sequence[Tensor], coefficients: Sequence[float]) -> Tensor:
-    """Compute start + Σ c_k v_k."""
-    for coefficient, vector in zip(coefficients, vectors, strict=True):
-        if coefficient != 0.0:
-            start = torch.add(start, vector.to(start), alpha=coefficient)
-    return start

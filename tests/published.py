@@ -18,7 +18,7 @@ SHARED = Path(
 WEIGHTS = SHARED / "weights" / "resnet20_cifar10.pt"
 IMAGES = SHARED / "data" / "cifar10" / "train_0.webp"
 AVAILABLE = WEIGHTS.exists() and IMAGES.exists()
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def resnet20() -> nn.Module:
@@ -27,15 +27,21 @@ def resnet20() -> nn.Module:
     return model.eval()
 
 
-def training_images(num: int) -> tuple[Tensor, Tensor]:
-    """The first ``num`` of the 10,000 images in one packed file, normalized as published."""
+def raw_images(num: int, split: str = "train") -> tuple[np.ndarray, np.ndarray]:
+    """The first ``num`` of the 10,000 images in one packed file, uint8, and their labels."""
     tiles = runpy.run_path(str(SHARED / "tools" / "unpack_data.py"))["tiles"]
-    images = tiles(np.asarray(Image.open(IMAGES)), 32, 32)[:num]
-    labels = np.load(IMAGES.with_name("train_labels.npy"))[:num]
+    images = tiles(np.asarray(Image.open(IMAGES.with_name(f"{split}_0.webp"))), 32, 32)[:num]
+    labels = np.load(IMAGES.with_name(f"{split}_labels.npy"))[:num]
+    return images, labels.astype(np.int64)
+
+
+def images(num: int, split: str = "train") -> tuple[Tensor, Tensor]:
+    """The same, normalized as published."""
+    images, labels = raw_images(num, split)
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (_MEAN, _STD))
-    return (pixels - mean) / std, torch.from_numpy(labels.astype(np.int64))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    return (pixels - mean) / std, torch.from_numpy(labels)
 
 
 def resnet20_landscape(num: int, batchnorm: str = "frozen") -> Landscape:
-    return Landscape(resnet20(), nn.CrossEntropyLoss(), [training_images(num)], batchnorm=batchnorm)
+    return Landscape(resnet20(), nn.CrossEntropyLoss(), [images(num)], batchnorm=batchnorm)

@@ -128,7 +128,7 @@ def test_dataset_knows_its_splits_and_shape():
 
 
 @pytest.mark.parametrize("shape", [(5, 6), (5, 6, 1), (5, 6, 3)])
-def test_training_images_get_mean_0_and_deviation_1(shape):
+def test_images_get_mean_0_and_deviation_1(shape):
     data = from_arrays("random", **random_arrays(shape=shape))
     channels = 3 if shape[-1] == 3 else 1
     assert data.input_shape == (channels, 5, 6)
@@ -152,7 +152,7 @@ def test_given_statistics_are_applied_per_channel_on_the_unit_scale():
     )
 
 
-def test_statistics_are_those_of_all_training_images_before_the_subset():
+def test_statistics_are_those_of_all_images_before_the_subset():
     content = random_arrays()
     whole = from_arrays("random", **content)
     part = from_arrays("random", **content, num_examples=6, subset_seed=3)
@@ -475,7 +475,7 @@ def test_given_statistics_spare_decoding_what_is_not_chosen(tmp_path, monkeypatc
         assert torch.equal(part.split(split).inputs, expected.inputs)
 
 
-def test_statistics_of_a_folder_are_those_of_all_its_training_images(tmp_path):
+def test_statistics_of_a_folder_are_those_of_all_its_images(tmp_path):
     root = write_classes(tmp_path, ["train", "test"])
     whole = read_folder(root, mean=None, std=None)
     part = read_folder(root, mean=None, std=None, num_examples=2, subset_seed=5)

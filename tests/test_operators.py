@@ -47,15 +47,15 @@ def one_hot_mse(outputs: Tensor, targets: Tensor) -> Tensor:
 def reference(of: Landscape, kind: str, theta: Tensor, batches: list | None = None) -> Tensor:
     """Differentiate the loss of whole batches twice, one entry of θ after the other."""
     batches = of.batches if batches is None else batches
-    statistics = of.statistics(theta)
+    network, statistics = of._network, of.statistics(theta)
     total = sum(batch.weight for batch in batches)
     size = of.space.size
     matrix = torch.zeros(size, size, dtype=torch.float64)
     for inputs, targets, weight, _ in batches:
 
         def outputs(flat: Tensor, inputs: Tensor = inputs) -> Tensor:
-            tensors = of._tensors(flat, {n: b.clone() for n, b in statistics.items()})
-            with of._evaluation_modes(), of._substitution(tensors), sdpa_kernel(SDPBackend.MATH):
+            tensors = network.tensors(flat, {n: b.clone() for n, b in statistics.items()})
+            with network.modes(), network.substitution(tensors), sdpa_kernel(SDPBackend.MATH):
                 return of.model(inputs)
 
         def loss(flat: Tensor, targets: Tensor = targets) -> Tensor:

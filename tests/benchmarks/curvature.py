@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from benchmarks.peers import Curvlinops, PyHessian
 from benchmarks.timing import alternate, timed
-from published import resnet20_landscape
+from published import images, resnet20_landscape
 from torch import nn
 
 from mining import eigenpairs, spectral_density, trace
@@ -22,7 +22,7 @@ def generator() -> torch.Generator:
 def product_costs(num_images: int, repeats: int) -> list[Row]:
     """Seconds of one Hessian-vector product in plain gradients of the same examples."""
     landscape = resnet20_landscape(num_images)
-    ((inputs, targets, *_),) = landscape.batches
+    inputs, targets = images(num_images)
     model = landscape.model
     hessian, rebuilt = landscape.hessian(), landscape.hessian(memory=0)
     gauss_newton = landscape.gauss_newton()
@@ -64,7 +64,7 @@ def product_costs(num_images: int, repeats: int) -> list[Row]:
 def largest_eigenpairs(num_images: int, k: int) -> list[Row]:
     """The k largest eigenpairs; residuals are measured anew with the same operator."""
     landscape = resnet20_landscape(num_images)
-    ((inputs, targets, *_),) = landscape.batches
+    inputs, targets = images(num_images)
     operator = landscape.hessian()
     ours, seconds = timed(lambda: eigenpairs(operator, k, tol=TOL, generator=generator()))
     pyhessian = PyHessian(landscape.model, inputs, targets)
@@ -125,7 +125,7 @@ def both_ends(num_images: int, k: int) -> list[Row]:
 def traces(num_images: int, relative_error: float) -> list[Row]:
     """The trace to a relative error, and what others give."""
     landscape = resnet20_landscape(num_images)
-    ((inputs, targets, *_),) = landscape.batches
+    inputs, targets = images(num_images)
     operator = landscape.hessian()
     rows: list[Row] = []
     for method in ("xtrace", "hutch++", "hutchinson"):
@@ -155,7 +155,7 @@ def traces(num_images: int, relative_error: float) -> list[Row]:
 def densities(num_images: int, steps: int, probes: int) -> list[Row]:
     """Traces of H and of its square from spectral densities."""
     landscape = resnet20_landscape(num_images)
-    ((inputs, targets, *_),) = landscape.batches
+    inputs, targets = images(num_images)
     found, seconds = timed(
         lambda: spectral_density(landscape.hessian(), steps, probes, generator=generator())
     )

@@ -13,9 +13,11 @@ from typing import Any
 import torch
 
 
-def alternate(workloads: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
+def alternate(
+    workloads: Mapping[str, Callable[[], Any]], repeats: int, *, warm_up: bool = True
+) -> dict[str, float]:
     """Run each workload once to warm up, then all in turn; return the median seconds of each."""
-    for workload in workloads.values():
+    for workload in workloads.values() if warm_up else ():
         workload()
     times: dict[str, list[float]] = {name: [] for name in workloads}
     for _ in range(repeats):
@@ -35,7 +37,7 @@ def timed(workload: Callable[[], Any]) -> tuple[Any, float]:
 
 
 def machine() -> dict[str, Any]:
-    names = ("torch", "pyhessian", "curvlinops-for-pytorch", "scipy")
+    names = ("torch", "torchvision", "loss-landscapes", "pyhessian", "curvlinops-for-pytorch")
     processor = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():

@@ -1,0 +1,207 @@
+"""A model as a function of its parameters, buffers and inputs."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from mining.batchnorm import BatchNormPolicy, mixes_examples, modes, norm_layers, recalibrate
+from mining.criterion import Batch
+from mining.forward import Forward, Path, find_path
+from mining.parameters import ParameterSpace
+from mining.precision import products_in
+from mining.score import Score
+from mining.substitution import Substitution
+
+#: Bytes of parameters of the points that share the products of a first layer.
+_POINTS_MEMORY = 2**28
+
+
+class Network:
+    """Runs a model with other parameters and buffers, and leaves it as it was.
+
+    Parameters and buffers are those that the model has now.
+
+    Args:
+        model: Any module that maps a batch of inputs to outputs. It stays on its device.
+        policy: Which statistics batch norm normalizes by.
+        autocast: A lower precision for the forward pass, or ``None``.
+        tf32: Whether a GPU may round the factors of products to ten bits.
+
+    Raises:
+        ValueError: If the model has no trainable parameters, or is on a CPU and ``tf32`` is set.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        policy: BatchNormPolicy,
+        autocast: torch.dtype | None,
+        *,
+        tf32: bool,
+    ) -> None:
+        self.model, self.policy, self.autocast, self.tf32 = model, policy, autocast, tf32
+        self.space = ParameterSpace.of(model)
+        parameters = {name: p.detach() for name, p in model.named_parameters()}
+        self.theta = self.space.flatten({name: parameters[name] for name in self.space.names})
+        if tf32 and self.theta.device.type != "cuda":
+            raise ValueError("tf32 is a precision of GPUs: the model is on a CPU.")
+        self.frozen = {n: p.clone() for n, p in parameters.items() if n not in self.space.names}
+        self.buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        self.substitution = Substitution(model)
+        self.path = Path()
+
+    @property
+    def mixes_examples(self) -> bool:
+        """Whether the output for one example depends on the others of its batch."""
+        return mixes_examples(self.model, self.policy)
+
+    @property
+    def rounding(self) -> float:
+        """How far equal outputs may differ, relative to the largest of them."""
+        rounding = 1e3 * torch.finfo(self.space.dtype).eps
+        return min(rounding, 0.05) if self.autocast is None else 0.05
+
+    @property
+    def statistics_are_fixed(self) -> bool:
+        """Whether ``statistics`` gives the same at every point."""
+        return self.policy.mode == "frozen" or not norm_layers(self.model)
+
+    @torch.no_grad()
+    def find_path(self, inputs: Tensor) -> Path:
+        """Find the fastest way to run the model that gives what it gives as it stands.
+
+        Args:
+            inputs: A batch; its first examples are enough.
+        """
+        if self.mixes_examples:
+            return Path()
+        tensors = self.tensors(self.theta, self.copy_buffers())
+        with self.modes(), self.substitution(tensors):
+            return find_path(
+                self.model,
+                self.forward,
+                inputs,
+                tensors,
+                trainable=self.space.names,
+                rounding=self.rounding,
+            )
+
+    def statistics(self, theta: Tensor, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Give buffers with which to evaluate at ``theta``, estimated on batches of inputs."""
+        buffers = self.copy_buffers()
+        if self.policy.mode == "recalibrate":
+            with torch.no_grad(), self.substitution(self.tensors(theta, buffers)):
+                recalibrate(self.model, inputs, self.forward)
+        return buffers
+
+    def copy_buffers(self) -> dict[str, Tensor]:
+        """Copy the buffers: a forward pass may write to them."""
+        return {name: buffer.clone() for name, buffer in self.buffers.items()}
+
+    def tensors(self, theta: Tensor, buffers: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Name all parameters, those of ``theta`` and the frozen ones, and the buffers."""
+        return {**self.space.unflatten(theta), **self.frozen, **buffers}
+
+    @contextmanager
+    def running(self, tensors: Mapping[str, Tensor]) -> Iterator[Forward]:
+        """Give the model as a function, with other tensors, on the fast path."""
+        with self.modes(), self.substitution(tensors):
+            yield self.path.bind(self.forward, tensors, self.substitution)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Run the model with what is in it now.
+
+        Raises:
+            ValueError: If it returns anything but a tensor.
+        """
+        with self.autocasting(), products_in(tf32=self.tf32):
+            outputs = self.model(inputs)
+        if not isinstance(outputs, Tensor):
+            raise ValueError(
+                f"The model must return a tensor, got {type(outputs).__name__}. Wrap it so that "
+                "it does."
+            )
+        return outputs if self.autocast is None else outputs.to(self.space.dtype)
+
+    def autocasting(self) -> AbstractContextManager[None]:
+        """Give the context in which forward passes take place."""
+        return torch.autocast(
+            self.theta.device.type, dtype=self.autocast, enabled=self.autocast is not None
+        )
+
+    def modes(self) -> AbstractContextManager[None]:
+        """Put the model in the modes of the policy; see ``mining.batchnorm.modes``."""
+        return modes(self.model, batch_statistics=self.policy.mode == "batch")
+
+    def points_together(self) -> int:
+        """How many points ``evaluate_points`` gains by, as far as memory allows."""
+        if self.path.first_layer is None or not self.statistics_are_fixed:
+            return 1 if self.theta.device.type == "cpu" else 16  # a GPU need not wait for its host
+        first = (self.path.first_layer.weight, self.path.first_layer.bias)
+        rest = sum(t.nbytes for n, t in self.tensors(self.theta, {}).items() if n not in first)
+        return max(1, min(64, _POINTS_MEMORY // max(rest, 1)))
+
+    def score(
+        self, score: Score, theta: Tensor, batches: Sequence[Batch], statistics: dict[str, Tensor]
+    ) -> None:
+        """Let ``score`` have the outputs at ``theta`` for each batch."""
+        # A forward pass may write to buffers: under ``batch`` it updates running statistics.
+        buffers = {name: buffer.clone() for name, buffer in statistics.items()}
+        with self.running(self.tensors(theta, buffers)) as forward:
+            for batch in batches:
+                if batch.weight > 0:
+                    score.add(forward(batch.inputs), batch)
+
+    def score_together(
+        self,
+        scores: Sequence[Score],
+        directions: Sequence[Tensor],
+        coefficients: Sequence[Sequence[float]],
+        batches: Sequence[Batch],
+    ) -> None:
+        """Score points θ + Σ c_k ε_k that share the products of the first layer.
+
+        Args:
+            scores: One for each of P points.
+            directions: K directions ε, each of shape ``(D,)``.
+            coefficients: A row c of length K for each point.
+            batches: The examples.
+        """
+        layer = self.path.first_layer
+        assert layer is not None
+        used = [k for k in range(len(directions)) if any(row[k] != 0.0 for row in coefficients)]
+        rows = [[row[k] for k in used] for row in coefficients]
+        theta = self.space.unflatten(self.theta)
+        vectors = [self.space.unflatten(directions[k].to(self.theta)) for k in used]
+        products = layer.products(theta, vectors)
+        own = layer.without(theta)
+        rest = [name for name in own if name not in (layer.weight, layer.bias)]
+        points = [
+            {
+                **own,
+                **{n: combine(theta[n], [v[n] for v in vectors], row) for n in rest},
+                **self.frozen,
+                **{name: buffer.clone() for name, buffer in self.buffers.items()},
+            }
+            for row in rows
+        ]
+        with self.modes():
+            for batch in batches:
+                if batch.weight == 0:
+                    continue
+                with self.autocasting(), products_in(tf32=self.tf32):
+                    first, *others = (p.to(theta[layer.weight]) for p in products(batch.inputs))
+                for tensors, row, score in zip(points, rows, scores, strict=True):
+                    with self.substitution(tensors):
+                        run = layer.fill_in(self.forward, tensors)
+                        score.add(run(batch.inputs, combine(first, others, row)), batch)
+
+
+def combine(start: Tensor, vectors: Sequence[Tensor], coefficients: Sequence[float]) -> Tensor:
+    """Compute start + Σ c_k v_k."""
+    for coefficient, vector in zip(coefficients, vectors, strict=True):
+        if coefficient != 0.0:
+            start = torch.add(start, vector.to(start), alpha=coefficient)
+    return start
