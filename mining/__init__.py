@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mining.directions import Gradient as Gradient
     from mining.directions import MostOverlapping as MostOverlapping
     from mining.evaluation import Evaluator as Evaluator
-    from mining.forward import Path as Path
+    from mining.forward import ForwardPath as ForwardPath
     from mining.landscape import Landscape as Landscape
     from mining.normalization import Normalization as Normalization
     from mining.normalization import filter_normalize as filter_normalize
@@ -58,7 +58,7 @@ _MODULES = {
     "DirectionSource": "directions",
     "Evaluator": "evaluation",
     "FromFile": "directions",
-    "Path": "forward",
+    "ForwardPath": "forward",
     "Gaussian": "directions",
     "Gradient": "directions",
     "Landscape": "landscape",

@@ -22,7 +22,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from mining.pipelines import PIPELINE_KEYS
+from mining.pipelines import OPTIONAL_KEYS, PIPELINE_KEYS
 from mining.runs import Run, run_directory
 
 #: What wrong input raises; anything else is a mistake of ours and shows its traceback.
@@ -119,7 +119,13 @@ def _run_directory(*, _root_: DictConfig) -> str:
         OmegaConf.masked_copy(_root_, [str(key) for key in _root_ if key != "hydra"]), resolve=True
     )
     assert isinstance(config, dict)
-    return str(run_directory(cast(Mapping[str, Any], config), PIPELINE_KEYS[config["pipeline"]]))
+    known = cast(Mapping[str, Any], config)
+    keys = [
+        key
+        for key in PIPELINE_KEYS[known["pipeline"]]
+        if key not in OPTIONAL_KEYS or known[key] is not None
+    ]
+    return str(run_directory(known, tuple(keys)))
 
 
 def _describe(error: BaseException) -> str:

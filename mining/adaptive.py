@@ -10,6 +10,9 @@ from mining.sampling import StratifiedSample, choose_controls
 
 #: Examples on which every point is tried first.
 _PILOT = 300
+#: An error that rests on fewer examples than these is not trusted, however small: the rare ones
+#: that have most of the loss may not have been drawn.
+_FEWEST_EFFECTIVE = 30.0
 #: Above the loss of guessing an error this many times as large will do.
 _ABOVE_CHANCE = 10.0
 
@@ -116,7 +119,9 @@ def _need(sample: StratifiedSample, losses: Tensor, goal: _Goal) -> Tensor | Non
         return None
     mean, error = sample.mean_and_error(losses)
     wanted = goal(mean, error)
-    return None if error <= wanted else sample.spread(losses) / max(wanted, 1e-300)
+    if error <= wanted and sample.num_effective(losses) >= _FEWEST_EFFECTIVE:
+        return None
+    return sample.spread(losses) / max(wanted, 1e-300)
 
 
 def _collect(
@@ -135,10 +140,14 @@ def _collect(
         loss[finite] = found.mean
         covariance[torch.tensor(finite)[:, None], torch.tensor(finite)] = found.covariance
         for p in finite:
-            accuracy[p] = sample.mean_and_error(seen[p][:, 1])[0]
+            correct = seen[p][:, 1]
+            known = bool(correct.isfinite().all())
+            accuracy[p] = sample.mean_and_error(correct)[0] if known else torch.nan
         accuracy.clamp_(0, 1)
     for p in seen.keys() - set(finite):
         loss[p], accuracy[p] = seen[p].mean(0)
-        covariance[p] = covariance[:, p] = torch.nan
+    undefined = ~loss.isfinite()
+    covariance[undefined] = torch.nan
+    covariance[:, undefined] = torch.nan
     evaluations = sum(len(rows) for rows in (*exact.values(), *seen.values()))
     return SampledValues(loss, accuracy, covariance, evaluations)

@@ -13,7 +13,7 @@ from mining.files import save_arrays
 _CURVE_FIELDS = ("loss", "accuracy", "loss_test", "accuracy_test")
 _COVARIANCES = ("loss_covariance", "loss_test_covariance")
 _ERRORS = ("loss_error", "loss_test_error")
-_SURFACE_FIELDS = (*_CURVE_FIELDS, *_ERRORS, "x_step_error", "y_step_error")
+_SURFACE_FIELDS = (*_CURVE_FIELDS, *_ERRORS, "evaluated", "x_step_error", "y_step_error")
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,11 +32,11 @@ class Curve:
     accuracy: Tensor | None = None  # (T,) in [0, 1]
     loss_test: Tensor | None = None  # (T,) on the second set of examples
     accuracy_test: Tensor | None = None  # (T,)
-    loss_covariance: Tensor | None = None  # (T, T) of the errors of loss, where it was estimated
-    loss_test_covariance: Tensor | None = None  # (T, T)
     name: str = ""  # of the direction
     chance_loss: float | None = None  # log C, nats
     info: Mapping[str, float] = field(default_factory=dict)  # of the direction
+    loss_covariance: Tensor | None = None  # (T, T) of the errors of loss, where it was estimated
+    loss_test_covariance: Tensor | None = None  # (T, T)
 
     def __post_init__(self) -> None:
         check_increasing("alphas", self.alphas)
@@ -107,18 +107,19 @@ class Surface:
     accuracy: Tensor | None = None  # (A, B) in [0, 1]
     loss_test: Tensor | None = None  # (A, B) on the second set of examples
     accuracy_test: Tensor | None = None  # (A, B)
-    loss_error: Tensor | None = None  # (A, B) standard errors, where loss was estimated
-    loss_test_error: Tensor | None = None  # (A, B)
-    x_step_error: Tensor | None = None  # (A - 1, B) of loss[a + 1, b] - loss[a, b]
-    y_step_error: Tensor | None = None  # (A, B - 1) of loss[a, b + 1] - loss[a, b]
     names: tuple[str, str] = ("", "")  # of the directions x and y
     chance_loss: float | None = None  # log C, nats
+    loss_error: Tensor | None = None  # (A, B) standard errors, where loss was estimated
+    loss_test_error: Tensor | None = None  # (A, B)
+    evaluated: Tensor | None = None  # (A, B) bool; the other points were interpolated
+    x_step_error: Tensor | None = None  # (A - 1, B) of loss[a + 1, b] - loss[a, b]
+    y_step_error: Tensor | None = None  # (A, B - 1) of loss[a, b + 1] - loss[a, b]
 
     def __post_init__(self) -> None:
         check_increasing("alphas", self.alphas)
         check_increasing("betas", self.betas)
         rows, columns = len(self.alphas), len(self.betas)
-        shapes = dict.fromkeys((*_CURVE_FIELDS, *_ERRORS), (rows, columns))
+        shapes = dict.fromkeys((*_CURVE_FIELDS, *_ERRORS, "evaluated"), (rows, columns))
         shapes |= {"x_step_error": (rows - 1, columns), "y_step_error": (rows, columns - 1)}
         for name, shape in shapes.items():
             values = getattr(self, name)
@@ -173,7 +174,8 @@ def _relative_error(loss: Tensor, error: Tensor | None, chance: float | None) ->
     if error is None:
         return None
     below = loss < (torch.inf if chance is None else chance)
-    return float((error / loss.abs())[below].max()) if below.any() else None
+    relative = (error / loss.abs())[below & (error > 0)]
+    return float(relative.max()) if len(relative) else 0.0
 
 
 def _errors(covariance: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Literal, NoReturn
@@ -19,6 +19,7 @@ from mining.directions.base import Direction
 from mining.examples import pick_examples
 from mining.journal import Journal
 from mining.landscape import Landscape
+from mining.refinement import Refinement
 
 
 @dataclass(frozen=True)
@@ -87,15 +88,19 @@ class Evaluator:
         journal: A file to which every finished point of one curve, set of curves or surface is
             written at once. After an interruption the same call with the same file goes on from
             there; a file of other directions, grid, model or data is refused.
-        tolerance: Standard error of each loss, relative to it, up to which it is estimated on a
-            growing random subset of the examples, the same for all points; see
-            ``estimate_points``. ``None`` evaluates all examples.
+        tolerance: Standard error of each loss, relative to it, to which it is estimated on a
+            growing random subset of the examples, the same for all points; ten times as much
+            above the loss of guessing. See ``estimate_points``. ``None`` evaluates all examples.
+        refine: Of surfaces, the largest deviation from a smooth interpolation for which points are
+            interpolated and not evaluated, in units of the range of the loss up to twice that of
+            guessing; see ``Refinement``. ``None`` evaluates all points.
         chunk: Points evaluated together; ``None`` takes as many as gain by it. Those of a chunk
             are written to the journal together.
 
     Raises:
-        ValueError: If ``chunk`` is not positive or ``tolerance`` not between 0 and 1, or if there
-            is a tolerance and the loss is no plain mean over independent examples.
+        ValueError: If ``chunk`` is not positive, ``tolerance`` or ``refine`` not between 0 and 1
+            or both given, or if there is a tolerance and the loss is no plain mean over
+            independent examples.
     """
 
     def __init__(
@@ -106,10 +111,15 @@ class Evaluator:
         progress: bool = True,
         journal: str | Path | None = None,
         tolerance: float | None = None,
+        refine: float | None = None,
         chunk: int | None = None,
     ) -> None:
         if tolerance is not None and not 0 < tolerance < 1:
             raise ValueError(f"tolerance must lie between 0 and 1, got {tolerance}.")
+        if refine is not None and not 0 < refine < 1:
+            raise ValueError(f"refine must lie between 0 and 1, got {refine}.")
+        if refine is not None and tolerance is not None:
+            raise ValueError("refine interpolates exact losses: leave tolerance or refine out.")
         if chunk is not None and chunk < 1:
             raise ValueError(f"chunk must be at least 1 point, got {chunk}.")
         if tolerance is not None:
@@ -117,7 +127,7 @@ class Evaluator:
         self.landscape = landscape
         self._chunk = landscape.points_together() if chunk is None else chunk
         self._test = None if test is None else landscape.hold(test)
-        self._tolerance = tolerance
+        self._tolerance, self._refine = tolerance, refine
         self._progress = progress
         self._journal = None if journal is None else Path(journal)
 
@@ -177,8 +187,14 @@ class Evaluator:
         """
         alphas, betas = (grid_with_origin(torch.as_tensor(axis)) for axis in (alphas, betas))
         points = [[a, b] for a in alphas.tolist() for b in betas.tolist()]
-        values = self._evaluate([x, y], points, "surface")
         names, shape = _names([x, y]), (len(alphas), len(betas))
+        refinement = None
+        if self._refine is not None:
+            chance = self.landscape.chance_loss
+            origin = (int((alphas == 0).nonzero()), int((betas == 0).nonzero()))
+            cap = math.inf if chance is None else 2 * chance
+            refinement = Refinement(shape, origin, self._refine, cap)
+        values = self._evaluate([x, y], points, "surface", refinement)
         errors = {
             f"{key}_error": covariance.diagonal().clamp(min=0).sqrt().view(shape)
             for key, covariance in values.covariances.items()
@@ -193,12 +209,17 @@ class Evaluator:
             betas=betas,
             names=(names[0], names[1]),
             chance_loss=self.landscape.chance_loss,
+            evaluated=None if values.evaluated is None else values.evaluated.view(shape),
             **self._fields(values.rows.view(*shape, -1)),
             **errors,
         )
 
     def _evaluate(
-        self, directions: Sequence[Direction], points: Sequence[Sequence[float]], name: str
+        self,
+        directions: Sequence[Direction],
+        points: Sequence[Sequence[float]],
+        name: str,
+        refinement: Refinement | None = None,
     ) -> "_Values":
         """Evaluate at θ + Σ c_k ε_k for each row c of ``points``."""
         for direction in directions:
@@ -215,9 +236,13 @@ class Evaluator:
             disable=not self._progress,
             dynamic_ncols=True,
         ) as bar:
-            if self._tolerance is None:
-                return self._evaluate_all(directions, points, journal, done, bar)
-            return self._estimate(directions, points, journal, done, bar)
+            if self._tolerance is not None:
+                return self._estimate(directions, points, journal, done, bar)
+            measure = partial(self._evaluate_all, directions, points, journal, done, bar)
+            if refinement is None:
+                return _Values(measure(range(len(points))))
+            rows, evaluated = refinement(measure)
+            return _Values(rows, evaluated=evaluated)
 
     def _evaluate_all(
         self,
@@ -226,24 +251,24 @@ class Evaluator:
         journal: Journal | None,
         done: Mapping[int, Sequence[float]],
         bar: "tqdm[NoReturn]",
-    ) -> "_Values":
-        """Evaluate every point on every example."""
-        rows = torch.full((len(points), 4), math.nan, dtype=torch.float64)
-        for index, values in done.items():
-            rows[index] = torch.tensor(values, dtype=torch.float64)
-        to_do = [index for index in range(len(points)) if index not in done]
+        numbers: Sequence[int],
+    ) -> Tensor:
+        """Evaluate the points of these numbers on every example, shape ``(n, 4)``."""
+        rows = {n: torch.tensor(done[n], dtype=torch.float64) for n in numbers if n in done}
+        to_do = [number for number in numbers if number not in rows]
         sets = [self.landscape.batches] + ([] if self._test is None else [self._test])
         vectors = [direction.vector for direction in directions]
-        bar.update(len(done))
+        bar.update(len(rows))
         for start in range(0, len(to_do), self._chunk):
             chunk = to_do[start : start + self._chunk]
             found = self.landscape.evaluate_points(vectors, [points[i] for i in chunk], sets)
-            for index, values in zip(chunk, found.flatten(1).cpu(), strict=True):
-                rows[index, : len(values)] = values
+            for number, values in zip(chunk, found.flatten(1).cpu(), strict=True):
+                rows[number] = torch.full((4,), math.nan, dtype=torch.float64)
+                rows[number][: len(values)] = values
                 if journal is not None:
-                    journal.append(index, rows[index].tolist())
+                    journal.append(number, rows[number].tolist())
             bar.update(len(chunk))
-        return _Values(rows, {})
+        return torch.stack([rows[number] for number in numbers])
 
     def _estimate(
         self,
@@ -326,7 +351,7 @@ class _ExampleLosses:
             if key in self._done
         }
         to_do = [p for p in numbers if p not in rows]
-        batches = self._landscape.hold([pick_examples(examples, chosen)]) if to_do else []
+        batches = self._pick(examples, chosen) if to_do else []
         for start in range(0, len(to_do), self._chunk):
             chunk = to_do[start : start + self._chunk]
             for p, found in zip(chunk, self._evaluate(chunk, batches).cpu(), strict=True):
@@ -334,6 +359,15 @@ class _ExampleLosses:
                 if self._journal is not None:
                     self._journal.append(keys[p], found.flatten().tolist())
         return torch.stack([rows[p] for p in numbers])
+
+    def _pick(self, examples: Sequence[Batch], chosen: Tensor) -> Sequence[Batch]:
+        """Take n examples in batches no larger than those of the landscape."""
+        if len(chosen) == sum(len(batch.inputs) for batch in examples):
+            return examples
+        size = max(len(batch.inputs) for batch in examples)
+        inputs, targets = pick_examples(examples, chosen)
+        pairs = zip(torch.split(inputs, size), torch.split(targets, size), strict=True)
+        return self._landscape.hold(pairs)
 
     def _evaluate(self, chunk: Sequence[int], batches: Sequence[Batch]) -> Tensor:
         landscape, points = self._landscape, [self._points[p] for p in chunk]
@@ -352,7 +386,9 @@ class _Values:
     """What was found at P points."""
 
     rows: Tensor  # (P, 2) or (P, 4): loss and accuracy of each set of examples
-    covariances: Mapping[str, Tensor]  # (P, P) of loss and loss_test, where they were estimated
+    # (P, P) of loss and loss_test, where they were estimated
+    covariances: Mapping[str, Tensor] = field(default_factory=dict)
+    evaluated: Tensor | None = None  # (P,) bool; the others were interpolated
 
 
 def _difference_errors(covariance: Tensor, steps: Tensor) -> Tensor:

@@ -40,28 +40,34 @@ def read_batches(
     return pairs
 
 
-def regroup(pairs: list[tuple[Tensor, Tensor]], size: int) -> list[tuple[Tensor, Tensor]]:
+def regroup(
+    pairs: list[tuple[Tensor, Tensor]], size: int
+) -> tuple[list[tuple[Tensor, Tensor]], list[Tensor]]:
     """Cut batches larger than ``size`` and join smaller ones that lie side by side.
 
     Args:
-        pairs: Inputs and targets of each batch; emptied, so that no example is held twice.
+        pairs: Inputs and targets of each batch. Emptied where batches are joined, so that no
+            example is held twice.
         size: Most examples of a batch, at least 1.
 
     Returns:
-        The same examples in the same order.
+        The same examples in the same order, and the inputs in the batches that they came in;
+        both share their memory.
     """
-    grouped: list[tuple[Tensor, Tensor]] = []
-    pairs.reverse()
-    while pairs:
-        inputs, targets = pairs.pop()
-        joined, total = [(inputs, targets)], len(inputs)
-        while pairs and total + len(pairs[-1][0]) <= size:
-            joined.append(pairs.pop())
-            total += len(joined[-1][0])
-        if len(joined) > 1:
-            inputs, targets = (torch.cat(parts) for parts in zip(*joined, strict=True))
-        grouped += zip(torch.split(inputs, size), torch.split(targets, size), strict=True)
-    return grouped
+    alike = {(x.shape[1:], x.dtype, y.shape[1:], y.dtype) for x, y in pairs}
+    if len(alike) == 1 and any(len(x) < size for x, _ in pairs[:-1]):
+        sizes = [len(x) for x, _ in pairs]
+        inputs, targets = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+        pairs.clear()
+        whole, as_loaded = [(inputs, targets)], list(torch.split(inputs, sizes))
+    else:
+        whole, as_loaded = pairs, [x for x, _ in pairs]
+    grouped = [
+        part
+        for x, y in whole
+        for part in zip(torch.split(x, size), torch.split(y, size), strict=True)
+    ]
+    return grouped, as_loaded
 
 
 def pick_examples(batches: Sequence[Batch], chosen: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (the name under which everybody knows it)
 from torch.overrides import TorchFunctionMode
 
-Forward = Callable[[Tensor], Tensor]
+from mining.folding import tensors_in
+from mining.substitution import Forward
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ class _Observing(TorchFunctionMode):
         self.found: FirstLayer | None = None
         self._inputs, self._names = inputs, names
         self._uses: Counter[str] = Counter()
+        self._version = inputs._version
 
     @property
     def used_once(self) -> bool:
@@ -117,6 +119,7 @@ class _Observing(TorchFunctionMode):
                 and len(x) == len(self._inputs)
                 and x.data_ptr() == self._inputs.data_ptr()
                 and x.numel() == self._inputs.numel()
+                and self._inputs._version == self._version  # changed in place, they are no inputs
                 and x.is_contiguous()
                 and self._inputs.is_contiguous()
                 and id(weight) in self._names
@@ -124,7 +127,7 @@ class _Observing(TorchFunctionMode):
             ):
                 name = None if bias is None else self._names[id(bias)]
                 self.found = FirstLayer(self._names[id(weight)], name)
-        for argument in (*args, *(kwargs or {}).values()):
+        for argument in tensors_in((*args, *(kwargs or {}).values())):
             if id(argument) in self._names:
                 self._uses[self._names[id(argument)]] += 1
         return function(*args, **(kwargs or {}))

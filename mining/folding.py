@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (the name under which everybody knows it)
 from torch.overrides import TorchFunctionMode
 
-Forward = Callable[[Tensor], Tensor]
+from mining.substitution import Forward
 
 _BATCH_NORM = signature(F.batch_norm)
 _LAYERS = (F.conv1d, F.conv2d, F.conv3d, F.linear)
@@ -171,7 +171,7 @@ class _Folded(TorchFunctionMode):
         if function is F.batch_norm:
             return self._batch_norm(args, kwargs)
         if function not in _METADATA:
-            for tensor in _tensors_in((*args, *(kwargs or {}).values())):
+            for tensor in tensors_in((*args, *(kwargs or {}).values())):
                 layer = self._outputs.find(tensor)
                 if layer is not None:
                     raise _NotFoldableError(layer)
@@ -184,22 +184,21 @@ class _Folded(TorchFunctionMode):
     ) -> Any:
         number = self._num_layers
         self._num_layers += 1
-        norm = self._norms.get(number)
-        if norm is None:
+        if number not in self._norms:
             return function(*args, **kwargs)
         named = dict(zip(("input", "weight", "bias"), args, strict=False)) | kwargs
         inputs, weight, bias = named.pop("input"), named.pop("weight"), named.pop("bias", None)
         known = self._cache.get(number)
         if known is None or known[0] is not weight:
-            known = (weight, *self._fold(weight, bias, norm))
+            known = (weight, *self._fold(number, weight, bias))
             self._cache[number] = known
         outputs = function(inputs, *known[1:], *args[3:], **named)
         self._outputs.add(outputs, number)
         self._open.add(number)
         return outputs
 
-    def _fold(self, weight: Tensor, bias: Tensor | None, norm: _Norm) -> tuple[Tensor, Tensor]:
-        tensors = self._tensors
+    def _fold(self, layer: int, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+        tensors, norm = self._tensors, self._norms[layer]
         scale, shift = _scale_and_shift(
             tensors[norm.mean],
             tensors[norm.variance],
@@ -207,6 +206,8 @@ class _Folded(TorchFunctionMode):
             None if norm.bias is None else tensors[norm.bias],
             norm.eps,
         )
+        if len(scale) != len(weight):  # other layers ran before this one than were counted
+            raise _NotFoldableError(layer)
         folded = weight * scale.view((-1,) + (1,) * (weight.dim() - 1))
         return folded, shift if bias is None else bias * scale + shift
 
@@ -258,10 +259,10 @@ def _scale_and_shift(
     return scale, -mean * scale if bias is None else bias - mean * scale
 
 
-def _tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
+def tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:
     """Go through tensors, also those in lists and tuples."""
     for value in values:
         if isinstance(value, Tensor):
             yield value
         elif isinstance(value, list | tuple):
-            yield from _tensors_in(value)
+            yield from tensors_in(value)

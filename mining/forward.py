@@ -11,14 +11,12 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from mining.batchnorm import modes
-from mining.compiled import CompiledForward
 from mining.first_layer import FirstLayer
-from mining.folding import Folding
-from mining.substitution import Substitution
+from mining.folding import Folding, tensors_in
+from mining.rounding import nearly_equal
+from mining.substitution import Forward, Substitution
 
 log = logging.getLogger(__name__)
-
-Forward = Callable[[Tensor], Tensor]
 
 #: Bytes of the largest activation of one pass on a CPU; some of them fit its caches together.
 _CACHED = 4 * 2**20
@@ -26,22 +24,20 @@ _FEWEST, _MOST = 16, 4096  # examples of one pass that follow from it
 
 
 @dataclass(frozen=True)
-class Path:
-    """The way in which a model is run.
+class ForwardPath:
+    """The way in which a model is run; ``ForwardPath()`` runs it as it stands.
 
     Args:
         micro_batch: Examples of one pass; ``None`` takes a batch as it is.
         channels_last: Whether images lie with their channels last in memory.
         folding: Which batch norms run as part of the layer before them.
         first_layer: A linear layer on the inputs, whose products many points can share.
-        compiled: Runs the forward pass as one compiled function; ``None`` does not.
     """
 
     micro_batch: int | None = None
     channels_last: bool = False
     folding: Folding = field(default_factory=Folding)
     first_layer: FirstLayer | None = None
-    compiled: CompiledForward | None = None
 
     def prepare(self, inputs: Tensor) -> Tensor:
         """Lay inputs out in memory as this path takes them."""
@@ -49,92 +45,112 @@ class Path:
             return inputs.contiguous(memory_format=torch.channels_last)
         return inputs
 
-    def bind(
-        self, forward: Forward, tensors: Mapping[str, Tensor], substitution: Substitution
-    ) -> Forward:
-        """Give a function that computes what ``forward`` does, on this path.
 
-        Args:
-            forward: Runs the model, in which ``tensors`` are substituted.
-            tensors: Parameters and buffers by name.
-            substitution: Puts tensors into the model.
-        """
-        plain = self.folding.fold(forward, tensors)
-        if self.compiled is None:
-            return plain
-
-        def free(tensors: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
-            with substitution(tensors):
-                return self.folding.fold(forward, tensors)(inputs)
-
-        return self.compiled.bind(free, plain, tensors)
-
-
-def find_path(
-    model: nn.Module,
-    forward: Forward,
-    inputs: Tensor,
-    tensors: Mapping[str, Tensor],
-    *,
-    trainable: Sequence[str],
-    rounding: float,
-) -> Path:
-    """Find the fastest way to run a model that gives what the model gives as it stands.
-
-    Each candidate is tried on the inputs and refused where its outputs differ by more than
-    rounding: those of a model that looks at other examples of the batch, or at strides.
+@dataclass(frozen=True)
+class Trial:
+    """What ways to run a model are tried on.
 
     Args:
-        model: The model, in evaluation mode.
-        forward: Runs it, with ``tensors`` substituted, in the precision that is wanted.
-        inputs: A batch; its first examples are enough.
-        tensors: Parameters and buffers by name.
-        trainable: Names of the parameters among them that will vary.
+        model: The model.
+        forward: Runs it with what is in it, in evaluation mode.
+        substitution: Puts tensors into it.
+        theta: Parameters and buffers by name.
+        change: What the parameters that vary are moved by for a second trial, by name.
+        batches: Inputs, as a loader gave them.
+    """
+
+    model: nn.Module
+    forward: Forward
+    substitution: Substitution
+    theta: Mapping[str, Tensor]
+    change: Mapping[str, Tensor]
+    batches: Sequence[Tensor]
+
+    def outputs(self, path: ForwardPath, *, moved: bool, parts: Sequence[Tensor]) -> Tensor:
+        """Run the model on a path at one of the two points."""
+        tensors = self.tensors(moved=moved)
+        run = path.folding.fold(self.forward, tensors)
+        with self.substitution(tensors):
+            return torch.cat([run(path.prepare(part)) for part in parts])
+
+    def shared(self, layer: FirstLayer, inputs: Tensor) -> Tensor:
+        """Run the model at the second point with pre-activations of its first layer."""
+        tensors = layer.without(self.tensors(moved=True))
+        at_theta, change = layer.products(self.theta, [self.change])(inputs)
+        with self.substitution(tensors):
+            return layer.fill_in(self.forward, tensors)(inputs, at_theta + change)
+
+    def tensors(self, *, moved: bool) -> dict[str, Tensor]:
+        """Give parameters and buffers at one of the two points."""
+        change = self.change if moved else {}
+        return {n: t + change[n] if n in change else t for n, t in self.theta.items()}
+
+
+def find_path(trial: Trial, rounding: float) -> ForwardPath:
+    """Find the fastest way to run a model that gives what the model gives as it stands.
+
+    Each candidate is tried at two points, and refused where its outputs differ by more than
+    rounding: those of a model that looks at other examples of the batch, for instance.
+
+    Args:
+        trial: The model, points and inputs.
         rounding: How far outputs may differ, relative to the largest of them.
 
     Returns:
-        The path, ``Path()`` if there is none but the model as it stands. On a CPU a pass takes as
-        many examples as fit its caches, on a GPU a whole batch.
+        The path, ``ForwardPath()`` if there is none but the model as it stands. On a CPU a pass
+        takes as many examples as fit its caches, on a GPU a whole batch.
     """
     try:
-        return _find_path(model, forward, inputs, tensors, trainable, rounding)
-    except RuntimeError as error:
-        # The whole batch went through before: the model insists on its size.
+        return _find_path(trial, rounding)
+    except Exception as error:
+        # Whole batches went through before: the model insists on their size.
         log.info("The model is run as it stands, on whole batches: %s", _first_line(error))
-        return Path()
+        return ForwardPath()
 
 
-def _find_path(
-    model: nn.Module,
-    forward: Forward,
-    inputs: Tensor,
-    tensors: Mapping[str, Tensor],
-    trainable: Sequence[str],
-    rounding: float,
-) -> Path:
-    micro_batch = _fitting(forward, inputs) if inputs.device.type == "cpu" else None
-    sample = inputs if micro_batch is None else inputs[: micro_batch + micro_batch // 2 + 1]
-    expected = forward(sample)
-    if not _equal(forward(sample), expected, rounding):
+def _find_path(trial: Trial, rounding: float) -> ForwardPath:
+    first = trial.batches[0]
+    with trial.substitution(trial.theta):
+        micro_batch = _fitting(trial, first) if first.device.type == "cpu" else None
+        sample = _sample(trial.batches, micro_batch or len(first))
+        folding = Folding.of(trial.forward, first[:2], trial.theta)
+        varying = {name: trial.theta[name] for name in trial.change}
+        first_layer = FirstLayer.of(trial.forward, first[:2], varying)
+        images = takes_channels_last(trial.model, first)
+    plain = ForwardPath()
+    expected = [trial.outputs(plain, moved=moved, parts=sample) for moved in (False, True)]
+    if not nearly_equal(trial.outputs(plain, moved=False, parts=sample), expected[0], rounding):
         log.info("The model gives something else each time it runs: it is run as it stands.")
-        return Path()
-    folding = Folding.of(forward, sample[:2], tensors)
-    first_layer = FirstLayer.of(forward, sample[:2], {name: tensors[name] for name in trainable})
-    candidates = [
-        Path(micro_batch, folding=folding, first_layer=first_layer),
-        Path(micro_batch, first_layer=first_layer),
-    ]
-    if takes_channels_last(model, sample):
-        candidates.insert(0, Path(micro_batch, channels_last=True, folding=folding))
+        return plain
+    inputs = torch.cat(list(sample))
     # Cut in two however large a pass may be: later batches can be larger.
-    parts = torch.split(sample, -(-2 * len(sample) // 3))
+    parts = torch.split(inputs, max(1, 2 * len(inputs) // 3))
+    if first_layer is not None and not nearly_equal(
+        trial.shared(first_layer, inputs), expected[1], rounding
+    ):
+        first_layer = None
+    candidates = [ForwardPath(micro_batch, images, folding, first_layer)]
+    candidates.append(ForwardPath(micro_batch, first_layer=first_layer))
     for path in candidates:
-        run = path.folding.fold(forward, tensors)
-        found = torch.cat([run(path.prepare(part)) for part in parts])
-        if _equal(found, expected, rounding):
+        if all(
+            nearly_equal(trial.outputs(path, moved=moved, parts=parts), expected[moved], rounding)
+            for moved in (False, True)
+        ):
             return path
         log.info("Not run with %s: the outputs differ.", _describe(path))
-    return Path()
+    return plain
+
+
+def _sample(batches: Sequence[Tensor], micro_batch: int) -> list[Tensor]:
+    """Take batches with more examples than one pass together, the last one cut where need be."""
+    sample: list[Tensor] = []
+    missing = micro_batch * 3 // 2 + 3
+    for batch in batches:
+        if missing <= 0 or batch.shape[1:] != batches[0].shape[1:]:
+            break
+        sample.append(batch[:missing])
+        missing -= len(batch)
+    return sample
 
 
 @torch.no_grad()
@@ -158,39 +174,40 @@ def takes_channels_last(model: nn.Module, inputs: Tensor) -> bool:
     return True
 
 
-def _equal(found: Tensor, expected: Tensor, rounding: float) -> bool:
-    scale = expected.nan_to_num(0, 0, 0).abs().max()
-    return torch.allclose(found, expected, rtol=0, atol=rounding * float(scale), equal_nan=True)
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
-def _first_line(error: RuntimeError) -> str:
-    return str(error).partition("\n")[0]
-
-
-def _describe(path: Path) -> str:
+def _describe(path: ForwardPath) -> str:
     words = [f"{path.micro_batch} examples a pass"]
     words += ["channels last"] * path.channels_last
     words += [f"{len(path.folding)} folded batch norms"] * bool(path.folding)
     return ", ".join(words)
 
 
-def _fitting(forward: Forward, inputs: Tensor) -> int:
+def _fitting(trial: Trial, inputs: Tensor) -> int:
     """Find how many examples fit the caches, by the largest activation of one."""
-    with _Measuring(inputs[:2]) as measured:
-        forward(inputs[:2])
+    held = [inputs, *trial.theta.values()]
+    with _Measuring(len(inputs[:2]), held) as measured:
+        trial.forward(inputs[:2])
     fit = _CACHED // max(measured.largest, 1)
     power: int = 2 ** int(math.log2(max(fit, 1)))
     return max(_FEWEST, min(_MOST, power))
 
 
 class _Measuring(TorchFunctionMode):
-    """Notes the largest tensor made, in bytes an example; inputs do not count."""
+    """Notes the largest tensor made, in bytes an example.
 
-    def __init__(self, inputs: Tensor) -> None:
+    Args:
+        num: Examples of the pass.
+        held: Tensors that were there before; views of them do not count.
+    """
+
+    def __init__(self, num: int, held: Iterable[Tensor]) -> None:
         super().__init__()
         self.largest = 0
-        self._num = len(inputs)
-        self._inputs = inputs.untyped_storage().data_ptr()
+        self._num = num
+        self._held = {tensor.untyped_storage().data_ptr() for tensor in held}
 
     def __torch_function__(
         self,
@@ -201,11 +218,7 @@ class _Measuring(TorchFunctionMode):
     ) -> Any:
         """Look at what the function returns."""
         found = function(*args, **(kwargs or {}))
-        if (
-            isinstance(found, Tensor)
-            and found.dim() > 0
-            and len(found) == self._num
-            and found.untyped_storage().data_ptr() != self._inputs
-        ):
-            self.largest = max(self.largest, found.numel() * found.element_size() // self._num)
+        for tensor in tensors_in([found]):
+            if tensor.untyped_storage().data_ptr() not in self._held:
+                self.largest = max(self.largest, tensor.nbytes // self._num)
         return found

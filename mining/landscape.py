@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mining.batchnorm import BatchNormPolicy, Mode, norm_layers
-from mining.compiled import CompiledForward
 from mining.criterion import Batch, Criterion, LossFunction
 from mining.curvature import (
     GaussNewtonOperator,
@@ -20,12 +19,16 @@ from mining.curvature import (
     ResidualOperator,
 )
 from mining.examples import pick_examples, read_batches, regroup
-from mining.forward import Path
+from mining.forward import ForwardPath
 from mining.memory import available_memory
 from mining.network import Network, combine
+from mining.rounding import nearly_equal
 from mining.score import Evaluation, ExampleScore, MeanScore, Score
 
 log = logging.getLogger(__name__)
+
+#: Numbers in the outputs on which a loss is tried.
+_TRIED_OUTPUTS = 2**24
 
 
 class Landscape:
@@ -50,7 +53,7 @@ class Landscape:
         tf32: Whether a GPU may round the factors of products to ten bits (relative error 5e-4),
             which is several times as fast; without it products are exact to fp32.
         path: The way in which the model is run; ``None`` looks for the fastest that gives what
-            the model gives as it stands, which is ``Path()``.
+            the model gives as it stands, which is ``ForwardPath()``.
         compile: Whether evaluations compile the forward pass, which takes 10 to 60 s and makes a
             pass faster by a tenth to a fifth on a CPU.
 
@@ -69,7 +72,7 @@ class Landscape:
         recalibration: Iterable[tuple[Tensor, Tensor]] | None = None,
         autocast: torch.dtype | None = None,
         tf32: bool = False,
-        path: Path | None = None,
+        path: ForwardPath | None = None,
         compile: bool = False,
     ) -> None:
         self.model = model
@@ -78,21 +81,28 @@ class Landscape:
         self.batchnorm = (
             batchnorm if isinstance(batchnorm, BatchNormPolicy) else BatchNormPolicy(batchnorm)
         )
-        self._network = network = Network(model, self.batchnorm, autocast, tf32=tf32)
+        self._network = network = Network(
+            model, self.batchnorm, autocast, tf32=tf32, compile=compile
+        )
         self.space, self.theta = network.space, network.theta
         self.device = self.theta.device
         self._num_classes: int | None = None
         self.batches = self.hold(loader)
         self.num_examples = sum(len(batch.inputs) for batch in self.batches)
         self._num_classes = self._check_outputs()
+        if path is not None and path.micro_batch is not None and network.mixes_examples:
+            raise ValueError(
+                "path.micro_batch must be None where examples share batch statistics, got "
+                f"{path.micro_batch}."
+            )
         network.path = self._find_path() if path is None else path
-        if compile:
-            network.path = replace(network.path, compiled=CompiledForward())
-        pairs = self._read((batch.inputs, batch.targets) for batch in self.batches)
-        self._recalibration = self._recalibration_inputs(
-            pairs if recalibration is None else recalibration
-        )
-        self.batches = self._group(pairs)
+        batches, self.batches = self.batches, []
+        pairs = [(network.path.prepare(batch.inputs), batch.targets) for batch in batches]
+        del batches  # examples are not held twice
+        self.batches, inputs = self._group(pairs)
+        if recalibration is not None:
+            inputs = [pair[0] for pair in self._read(recalibration)]
+        self._recalibration = self._recalibration_inputs(inputs)
 
     def hold(self, loader: Iterable[tuple[Tensor, Tensor]]) -> list[Batch]:
         """Read batches once and keep them on the model's device.
@@ -105,7 +115,7 @@ class Landscape:
             ValueError: If there is none, one is not a pair of tensors of equal length, or a label
                 is beyond the outputs of the model.
         """
-        return self._group(self._read(loader))
+        return self._group(self._read(loader))[0]
 
     @property
     def scores_classes(self) -> bool:
@@ -138,7 +148,7 @@ class Landscape:
         return self._network.statistics_are_fixed
 
     @property
-    def path(self) -> Path:
+    def path(self) -> ForwardPath:
         """The way in which the model is run."""
         return self._network.path
 
@@ -293,7 +303,7 @@ class Landscape:
                     leaf = theta.detach().requires_grad_()
                     with network.running(network.tensors(leaf, buffers)) as forward:
                         loss = self.loss_fn(forward(inputs), targets) * (weight / total)
-                    gradient += torch.autograd.grad(loss, leaf)[0]
+                        gradient += torch.autograd.grad(loss, leaf)[0]
         return gradient
 
     def hessian(
@@ -389,45 +399,38 @@ class Landscape:
         batches = self.batches
         if not network.mixes_examples:
             if micro_batch is not None and self.path.micro_batch is None:
-                self._check_separable(theta, statistics, micro_batch)
+                self._check_independent(micro_batch)
             batches = self._criterion.split(batches, micro_batch or self.num_examples)
         chosen = {name: values[name] for name in space.names}
         differentiable = LossAt(space, space.flatten(chosen), outputs, self.loss_fn, batches)
         differentiable.check_repeatable()
         return differentiable
 
-    def _check_separable(
-        self, theta: Tensor, statistics: dict[str, Tensor], micro_batch: int
-    ) -> None:
+    @torch.no_grad()
+    def _check_independent(self, micro_batch: int) -> None:
         """Raise ``ValueError`` if examples of the first batch depend on each other."""
-        whole = self.batches[0]
-        if not self._separable(whole, micro_batch, theta, statistics):
+        inputs = self.batches[0].inputs
+        if len(inputs) <= micro_batch:
+            return
+        parts = [self._outputs(part) for part in torch.split(inputs, micro_batch)]
+        expected = self._outputs(inputs)
+        same = nearly_equal(torch.cat(parts), expected, self._network.rounding)
+        if not (same and self._separable(micro_batch)):
             raise ValueError(
                 f"In micro-batches of {micro_batch} the first batch has another loss: its "
-                "examples depend on each other. Give "
-                f"micro_batch={len(whole.inputs)}, the size of the batches."
+                f"examples depend on each other. Give micro_batch={len(inputs)}, the size of the "
+                "batches."
             )
 
-    def _separable(
-        self, batch: Batch, size: int, theta: Tensor, statistics: dict[str, Tensor]
-    ) -> bool:
-        """Whether the loss over a batch is the mean of those over its parts."""
-        losses = [
-            float(self.evaluate(theta, parts, statistics).loss)
-            for parts in ([batch], self._criterion.split([batch], size))
-        ]
-        rounding = self._network.rounding * max(1.0, abs(losses[0]))
-        return not abs(losses[0] - losses[1]) > rounding
-
     def sample(self, num_examples: int, generator: torch.Generator) -> list[Batch]:
-        """Draw one batch of examples without replacement.
+        """Draw examples without replacement.
 
         Args:
             num_examples: Examples to draw, at most those of the landscape.
             generator: Source of randomness, on the CPU.
 
         Returns:
-            A list of one batch.
+            The examples as ``hold`` returns them.
 
         Raises:
             ValueError: If ``num_examples`` is not between 1 and the number of examples.
@@ -454,42 +457,75 @@ class Landscape:
         digest = hashlib.sha256(repr(described).encode())
         tensors = [self.theta, *network.frozen.values(), *network.buffers.values()]
         tensors += self._criterion.tensors()
-        for batch in (*self.batches, *also):
-            tensors += [batch.inputs, batch.targets]
         for tensor in tensors + self._recalibration:
-            digest.update(repr((tuple(tensor.shape), tensor.dtype)).encode())
-            content = tensor.detach().cpu().contiguous().reshape(-1)
-            digest.update(content.view(torch.uint8).numpy().data)
+            digest.update(repr(tuple(tensor.shape)).encode())
+            _digest(digest, tensor)
+        batches = [*self.batches, *also]
+        if network.mixes_examples:  # else it does not matter how they are grouped
+            digest.update(repr([len(batch.inputs) for batch in batches]).encode())
+        for tensor in (*(b.inputs for b in batches), *(b.targets for b in batches)):
+            _digest(digest, tensor)
         return digest.hexdigest()
 
     @torch.no_grad()
-    def _find_path(self) -> Path:
-        inputs, targets, *_ = self.batches[0]
-        path = self._network.find_path(inputs)
-        if path.micro_batch is not None:
-            most = 2 * path.micro_batch
-            (sample,) = self.hold([(inputs[:most], targets[:most])])
-            half = -(-2 * len(sample.inputs) // 3)
-            if not self._separable(sample, half, self.theta, self._network.buffers):
-                log.info("The loss looks at other examples of a batch: batches stay whole.")
-                return replace(path, micro_batch=None)
+    def _find_path(self) -> ForwardPath:
+        path = self._network.find_path([batch.inputs for batch in self.batches])
+        if path.micro_batch is not None and not self._separable(path.micro_batch):
+            log.info("The loss looks at other examples of a batch: batches stay whole.")
+            path = replace(path, micro_batch=None)
         return path
+
+    def _separable(self, size: int) -> bool:
+        """Whether the loss is the same when batches are cut or joined, tried on any outputs."""
+        if self._criterion.known:
+            return True
+        outputs = self._outputs(self.batches[0].inputs[:64])
+        most = max(1, _TRIED_OUTPUTS // max(outputs[0].numel(), 1))
+        targets = [batch.targets for batch in self.batches]
+        targets = [target for target in targets if target.shape[1:] == targets[0].shape[1:]]
+        if sum(map(len, targets)) > most:
+            targets = [target[:most] for target in targets[: max(1, most // len(targets[0]))]]
+        total = sum(map(len, targets))
+        generator = torch.Generator().manual_seed(0)
+        chosen = torch.randint(len(outputs), (total,), generator=generator)
+        outputs = outputs[chosen.to(self.device)]
+        whole = self._mean_loss(torch.split(outputs, list(map(len, targets))), targets)
+        joined = torch.cat(targets)
+        # In two parts at least, also where all would fit.
+        size = max(1, min(size, 2 * total // 3))
+        parts = self._mean_loss(torch.split(outputs, size), torch.split(joined, size))
+        return abs(whole - parts) <= self._network.rounding * max(abs(whole), abs(parts))
+
+    def _mean_loss(self, outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> float:
+        weights = [self._criterion.weigh(target)[0] for target in targets]
+        losses = [float(self.loss_fn(o, t)) for o, t in zip(outputs, targets, strict=True)]
+        total = sum(weight * loss for weight, loss in zip(weights, losses, strict=True) if weight)
+        return total / sum(weights)
+
+    def _outputs(self, inputs: Tensor) -> Tensor:
+        network = self._network
+        with (
+            network.modes(),
+            network.substitution(network.tensors(self.theta, network.copy_buffers())),
+        ):
+            return network.forward(inputs)
 
     def _read(self, loader: Iterable[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
         return [(self.path.prepare(x), y) for x, y in read_batches(loader, self.device)]
 
-    def _group(self, pairs: list[tuple[Tensor, Tensor]]) -> list[Batch]:
+    def _group(self, pairs: list[tuple[Tensor, Tensor]]) -> tuple[list[Batch], list[Tensor]]:
+        """Give batches of one pass each, and the inputs in the batches that they came in."""
+        as_loaded = [inputs for inputs, _ in pairs]
         if self.path.micro_batch is not None:
-            pairs = regroup(pairs, self.path.micro_batch)
+            pairs, as_loaded = regroup(pairs, self.path.micro_batch)
         batches = [Batch(*pair, *self._criterion.weigh(pair[1])) for pair in pairs]
         self._check_labels(batches)
-        return batches
+        return batches, as_loaded
 
-    def _recalibration_inputs(self, loader: Iterable[tuple[Tensor, Tensor]]) -> list[Tensor]:
+    def _recalibration_inputs(self, inputs: list[Tensor]) -> list[Tensor]:
         """Keep batches as the loader has them: the statistics depend on what is in one."""
         if self.batchnorm.mode != "recalibrate" or not norm_layers(self.model):
             return []
-        inputs = [pair[0] for pair in self._read(loader)]
         wanted, total = self.batchnorm.num_examples, sum(map(len, inputs))
         if wanted is None or wanted >= total:
             return inputs
@@ -543,3 +579,8 @@ class Landscape:
         largest = max(int(b.targets.max()) for b in self.batches) if self._num_classes else 0
         # One output, or labels beyond the outputs, as of a Poisson loss: no scores of classes.
         return self._num_classes if (self._num_classes or 0) > max(largest, 1) else None
+
+
+def _digest(digest: "hashlib._Hash", tensor: Tensor) -> None:
+    content = tensor.detach().cpu().contiguous().reshape(-1)
+    digest.update(content.view(torch.uint8).numpy().data)

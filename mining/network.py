@@ -7,12 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from mining.batchnorm import BatchNormPolicy, mixes_examples, modes, norm_layers, recalibrate
+from mining.compiled import CompiledForward, FreeForward
 from mining.criterion import Batch
-from mining.forward import Forward, Path, find_path
+from mining.forward import ForwardPath, Trial, find_path
 from mining.parameters import ParameterSpace
 from mining.precision import products_in
 from mining.score import Score
-from mining.substitution import Substitution
+from mining.substitution import Forward, Substitution
 
 #: Bytes of parameters of the points that share the products of a first layer.
 _POINTS_MEMORY = 2**28
@@ -28,6 +29,8 @@ class Network:
         policy: Which statistics batch norm normalizes by.
         autocast: A lower precision for the forward pass, or ``None``.
         tf32: Whether a GPU may round the factors of products to ten bits.
+        compile: Whether passes that are not differentiated are compiled; those of points that
+            share a first layer are not.
 
     Raises:
         ValueError: If the model has no trainable parameters, or is on a CPU and ``tf32`` is set.
@@ -40,6 +43,7 @@ class Network:
         autocast: torch.dtype | None,
         *,
         tf32: bool,
+        compile: bool,
     ) -> None:
         self.model, self.policy, self.autocast, self.tf32 = model, policy, autocast, tf32
         self.space = ParameterSpace.of(model)
@@ -50,7 +54,8 @@ class Network:
         self.frozen = {n: p.clone() for n, p in parameters.items() if n not in self.space.names}
         self.buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
         self.substitution = Substitution(model)
-        self.path = Path()
+        self.path = ForwardPath()
+        self.compiled = CompiledForward(self.rounding) if compile else None
 
     @property
     def mixes_examples(self) -> bool:
@@ -60,8 +65,11 @@ class Network:
     @property
     def rounding(self) -> float:
         """How far equal outputs may differ, relative to the largest of them."""
-        rounding = 1e3 * torch.finfo(self.space.dtype).eps
-        return min(rounding, 0.05) if self.autocast is None else 0.05
+        return self._rounding if self.autocast is None and not self.tf32 else 0.05
+
+    @property
+    def _rounding(self) -> float:
+        return min(1e3 * torch.finfo(self.space.dtype).eps, 0.05)
 
     @property
     def statistics_are_fixed(self) -> bool:
@@ -69,30 +77,39 @@ class Network:
         return self.policy.mode == "frozen" or not norm_layers(self.model)
 
     @torch.no_grad()
-    def find_path(self, inputs: Tensor) -> Path:
+    def find_path(self, batches: Sequence[Tensor]) -> ForwardPath:
         """Find the fastest way to run the model that gives what it gives as it stands.
 
+        It is tried in full precision, in which what is not rounding shows, at θ and at a point
+        near it.
+
         Args:
-            inputs: A batch; its first examples are enough.
+            batches: Inputs, as a loader gave them.
         """
         if self.mixes_examples:
-            return Path()
-        tensors = self.tensors(self.theta, self.copy_buffers())
-        with self.modes(), self.substitution(tensors):
-            return find_path(
-                self.model,
-                self.forward,
-                inputs,
-                tensors,
-                trainable=self.space.names,
-                rounding=self.rounding,
-            )
+            return ForwardPath()
+        noise = torch.randn(self.space.size, generator=torch.Generator().manual_seed(0))
+        change = noise.to(self.theta) * (0.05 * self.theta.norm() / noise.norm().to(self.theta))
+        trial = Trial(
+            self.model,
+            self._checked,
+            self.substitution,
+            self.tensors(self.theta, self.copy_buffers()),
+            self.space.unflatten(change),
+            batches,
+        )
+        with self.modes(), products_in(self.theta.device):
+            return find_path(trial, self._rounding)
 
     def statistics(self, theta: Tensor, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
         """Give buffers with which to evaluate at ``theta``, estimated on batches of inputs."""
         buffers = self.copy_buffers()
         if self.policy.mode == "recalibrate":
-            with torch.no_grad(), self.substitution(self.tensors(theta, buffers)):
+            with (
+                torch.no_grad(),
+                self.substitution(self.tensors(theta, buffers)),
+                products_in(self.theta.device, tf32=self.tf32),
+            ):
                 recalibrate(self.model, inputs, self.forward)
         return buffers
 
@@ -107,8 +124,23 @@ class Network:
     @contextmanager
     def running(self, tensors: Mapping[str, Tensor]) -> Iterator[Forward]:
         """Give the model as a function, with other tensors, on the fast path."""
-        with self.modes(), self.substitution(tensors):
-            yield self.path.bind(self.forward, tensors, self.substitution)
+        with (
+            self.modes(),
+            self.substitution(tensors),
+            products_in(self.theta.device, tf32=self.tf32),
+        ):
+            plain = self.path.folding.fold(self.forward, tensors)
+            if self.compiled is None:
+                yield plain
+            else:
+                yield self.compiled.bind(self._as_function(), plain, tensors)
+
+    def _as_function(self) -> FreeForward:
+        def run(tensors: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+            with self.substitution(tensors):
+                return self.path.folding.fold(self.forward, tensors)(inputs)
+
+        return run
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Run the model with what is in it now.
@@ -116,14 +148,18 @@ class Network:
         Raises:
             ValueError: If it returns anything but a tensor.
         """
-        with self.autocasting(), products_in(tf32=self.tf32):
-            outputs = self.model(inputs)
+        with self.autocasting():
+            outputs = self._checked(inputs)
+        return outputs if self.autocast is None else outputs.to(self.space.dtype)
+
+    def _checked(self, inputs: Tensor) -> Tensor:
+        outputs = self.model(inputs)
         if not isinstance(outputs, Tensor):
             raise ValueError(
                 f"The model must return a tensor, got {type(outputs).__name__}. Wrap it so that "
                 "it does."
             )
-        return outputs if self.autocast is None else outputs.to(self.space.dtype)
+        return outputs
 
     def autocasting(self) -> AbstractContextManager[None]:
         """Give the context in which forward passes take place."""
@@ -140,7 +176,8 @@ class Network:
         if self.path.first_layer is None or not self.statistics_are_fixed:
             return 1 if self.theta.device.type == "cpu" else 16  # a GPU need not wait for its host
         first = (self.path.first_layer.weight, self.path.first_layer.bias)
-        rest = sum(t.nbytes for n, t in self.tensors(self.theta, {}).items() if n not in first)
+        held = self.tensors(self.theta, self.buffers)
+        rest = sum(tensor.nbytes for name, tensor in held.items() if name not in first)
         return max(1, min(64, _POINTS_MEMORY // max(rest, 1)))
 
     def score(
@@ -187,16 +224,18 @@ class Network:
             }
             for row in rows
         ]
-        with self.modes():
+        with self.modes(), products_in(self.theta.device, tf32=self.tf32):
             for batch in batches:
                 if batch.weight == 0:
                     continue
-                with self.autocasting(), products_in(tf32=self.tf32):
+                with self.autocasting():
                     first, *others = (p.to(theta[layer.weight]) for p in products(batch.inputs))
                 for tensors, row, score in zip(points, rows, scores, strict=True):
                     with self.substitution(tensors):
                         run = layer.fill_in(self.forward, tensors)
-                        score.add(run(batch.inputs, combine(first, others, row)), batch)
+                        # A copy at θ, too: an activation may work in place.
+                        pre_activations = combine(first.clone(), others, row)
+                        score.add(run(batch.inputs, pre_activations), batch)
 
 
 def combine(start: Tensor, vectors: Sequence[Tensor], coefficients: Sequence[float]) -> Tensor:

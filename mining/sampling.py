@@ -108,6 +108,22 @@ class StratifiedSample:
         variances = self._sums(centred**2) / (counts - 1).clamp(min=1)
         return self._sizes * variances.sqrt()
 
+    def num_effective(self, losses: Tensor) -> float:
+        """Find how many examples the error of a point rests on: (Σ r²)² / Σ r⁴ of its residuals.
+
+        Args:
+            losses: Of the first examples in ``order``, as many as the point has seen.
+        """
+        _, residuals = self._regress(losses)
+        strata, counts = self._strata(len(losses)), self._counts(len(losses))
+        weights = (self._sizes / counts.clamp(min=1))[strata]
+        squares = (weights * (residuals - self._means(residuals)[strata])).square()
+        # Rounding is no evidence either: that of a sum over all examples.
+        scale = float(losses.double().abs().max()) * 1e-9
+        squares = squares.where(residuals.abs() > scale, 0.0)
+        total = float(squares.square().sum())
+        return float(squares.sum()) ** 2 / total if total > 0 else 0.0
+
     def estimate(self, losses: Sequence[Tensor]) -> Estimate:
         """Estimate the means of P points and the covariance of their errors.
 
@@ -212,6 +228,7 @@ def choose_controls(
         found = torch.linalg.lstsq(controls, rows, driver="gelsd").solution
         variances = (rows - controls @ found).square().sum(0) / (len(rows) - len(columns))
         needed = variances / (errors.square() + variances / num_examples)
+        needed = needed.nan_to_num(0.0)  # a point without any loss
         neediest = int(needed.argmax())
         if not needed[neediest] > _ALL * num_examples or len(chosen) == _MOST_CONTROLS:
             return chosen

@@ -1,10 +1,13 @@
 """Other tensors in place of a model's own, for the time of some forward passes."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from torch import Tensor, nn
+
+#: Runs a model with what is in it on a batch of inputs.
+Forward = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)

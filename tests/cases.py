@@ -129,8 +129,15 @@ def mlp() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 3))
 
 
+def mlp_in_place() -> nn.Module:
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 8), nn.ReLU(inplace=True), nn.BatchNorm1d(8), nn.Linear(8, 3)
+    )
+
+
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "mlp": mlp,
+    "in_place": mlp_in_place,
     "batchnorm": BatchNormNet,
     "tied": TiedNet,
     "partly_used": PartlyUsedNet,

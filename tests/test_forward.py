@@ -6,9 +6,10 @@ from cases import MODELS, build, direction, examples, landscape, loader, vectors
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from mining import Evaluator, Landscape, Path, make_dense
+from mining import Evaluator, ForwardPath, Landscape, make_dense
 from mining.folding import Folding
 from mining.models import CifarResNet
+from mining.precision import products_in
 from mining.substitution import Substitution
 
 POLICIES = ("recalibrate", "frozen", "batch")
@@ -26,7 +27,7 @@ def tensors_of(model: nn.Module) -> dict[str, Tensor]:
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("name", MODELS)
 def test_fast_path_gives_what_the_plain_one_gives(name, policy):
-    fast, plain = landscape(name, policy), landscape(name, policy, path=Path())
+    fast, plain = landscape(name, policy), landscape(name, policy, path=ForwardPath())
     theta = fast.theta + 0.3 * direction(fast).vector
     for found, expected in zip(fast.evaluate(theta), plain.evaluate(theta), strict=True):
         torch.testing.assert_close(found, expected, **EXACT)
@@ -48,7 +49,7 @@ def test_fast_path_of_a_resnet_in_single_precision(autocast):
     options = {"batchnorm": "recalibrate", "autocast": autocast}
     fast, plain = (
         Landscape(model, nn.CrossEntropyLoss(), batches, path=path, **options)
-        for path in (None, Path())
+        for path in (None, ForwardPath())
     )
     assert fast.path.channels_last
     assert len(fast.path.folding) == 7
@@ -192,6 +193,121 @@ def test_models_that_do_not_take_the_fast_path(model, whole):
     assert float(of.loss(of.theta)) == pytest.approx(float(expected.detach()), rel=1e-5)
 
 
+class SlightlyMixing(nn.Module):
+    """Looks at the other examples of a batch, at θ itself without an effect."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(64, 3)
+        self.gate = nn.Parameter(torch.zeros(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(x.flatten(1))
+        return y + self.gate * y.mean(0)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 32])
+@pytest.mark.parametrize("model", [SlightlyMixing, Centred])
+def test_examples_that_depend_on_each_other_are_found_in_any_batches(model, batch_size):
+    torch.manual_seed(0)
+    mixing = model().double()
+    batches = loader(64, batch_size)
+    mixing(batches[0][0])
+    of = Landscape(mixing, nn.CrossEntropyLoss(), batches)
+    assert of.path.micro_batch is None
+
+
+def test_batches_of_unequal_images_are_not_joined():
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)
+    ).double()
+    small, large = torch.randn(4, 1, 8, 8).double(), torch.randn(2, 1, 10, 10).double()
+    batches = [(small, torch.tensor([0, 1, 2, 0])), (large, torch.tensor([0, 1]))]
+    of = Landscape(model, nn.CrossEntropyLoss(), batches)
+    with torch.no_grad():
+        losses = [float(F.cross_entropy(model(x), y)) for x, y in batches]
+    assert float(of.loss(of.theta)) == pytest.approx((4 * losses[0] + 2 * losses[1]) / 6)
+
+
+class Frames(nn.Module):
+    """Takes the frames of an example as so many examples of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 64, 3, padding=1)
+        self.linear = nn.Linear(64, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        frames = self.conv(x.flatten(0, 1)[:, None]).mean((2, 3))
+        return self.linear(frames.view(len(x), -1, 64).mean(1))
+
+
+def test_passes_are_as_large_as_activations_allow():
+    inputs = torch.randn(40, 32, 16, 16)
+    batches = list(zip(inputs.split(4), torch.zeros(10, 4).long(), strict=True))
+    of = Landscape(Frames(), nn.CrossEntropyLoss(), batches)
+    assert of.path.micro_batch == 16  # 2 MiB an example; the fewest that are joined
+
+
+def masked_mean(outputs: Tensor, targets: Tensor) -> Tensor:
+    losses = F.cross_entropy(outputs, targets, reduction="none")
+    kept = targets != 2
+    return (losses * kept).sum() / kept.sum().clamp(min=1)
+
+
+def hardest(outputs: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(outputs, targets, reduction="none").topk(3).values.mean()
+
+
+@pytest.mark.parametrize("loss", [masked_mean, hardest])
+def test_losses_that_weigh_examples_by_their_batch_keep_it(loss):
+    inputs, targets = examples(64)
+    targets[:32] = 0  # nothing is masked in the first batch
+    batches = list(zip(inputs.split(32), targets.split(32), strict=True))
+    of = Landscape(build("mlp"), loss, batches)
+    assert of.path.micro_batch is None
+
+
+def test_examples_are_held_once():
+    for batch_size in (10, 70):  # joined, and as they are
+        of = Landscape(build("batchnorm"), nn.CrossEntropyLoss(), loader(70, batch_size))
+        held = {batch.inputs.untyped_storage().data_ptr() for batch in of.batches}
+        assert {x.untyped_storage().data_ptr() for x in of._recalibration} == held
+        assert [len(x) for x in of._recalibration] == [batch_size] * (70 // batch_size)
+
+
+class ShiftsLayers(nn.Module):
+    """A layer more in front of the others, so that they count otherwise than before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.norm = nn.Linear(64, 8), nn.BatchNorm1d(8)
+        self.head = nn.Linear(8, 3)
+        self.extra, self.shift = nn.Linear(64, 64), False
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1)
+        x = self.extra(x) if self.shift else x
+        return self.head(self.norm(self.wide(x)))
+
+
+def test_layers_that_run_in_another_order_are_unfolded():
+    model = ShiftsLayers().double().eval()
+    inputs, _ = examples(20)
+    tensors = tensors_of(model)
+    with torch.no_grad(), Substitution(model)(tensors):
+        folding = Folding.of(model, inputs[:2], tensors)
+        model.shift = True
+        found = folding.fold(model, tensors)(inputs)
+        torch.testing.assert_close(found, model(inputs), **EXACT)
+    assert len(folding) == 0
+
+
+def test_a_path_that_cuts_batches_is_refused_where_they_share_statistics():
+    with pytest.raises(ValueError, match=r"path\.micro_batch must be None"):
+        landscape("batchnorm", "batch", path=ForwardPath(micro_batch=8))
+
+
 def test_a_loss_that_compares_examples_keeps_its_batches():
     def contrast(outputs: Tensor, targets: Tensor) -> Tensor:
         return (outputs @ outputs.T).logsumexp(1).mean()
@@ -219,7 +335,7 @@ def test_a_model_that_draws_random_numbers_is_run_as_it_stands():
     ("name", "shared"), [("mlp", True), ("partly_used", False), ("tied", False)]
 )
 def test_points_that_share_a_first_layer_have_the_same_loss(name, shared):
-    fast, plain = landscape(name), landscape(name, path=Path())
+    fast, plain = landscape(name), landscape(name, path=ForwardPath())
     assert (fast.path.first_layer is not None) == shared
     x, y = direction(fast, 0), direction(fast, 1)
     axis = torch.linspace(-0.5, 1, 5)
@@ -233,6 +349,22 @@ def test_points_that_share_a_first_layer_have_the_same_loss(name, shared):
             torch.testing.assert_close(getattr(found, key), getattr(expected, key), **EXACT)
 
 
+@pytest.mark.parametrize("policy", ["frozen", "recalibrate"])
+def test_curve_of_a_model_that_works_in_place(policy):
+    """θ comes first, and its pre-activations are those that all points start from."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(inplace=True), nn.Linear(8, 3))
+    fast, plain = (
+        Landscape(model.double(), nn.CrossEntropyLoss(), loader(), batchnorm=policy, path=path)
+        for path in (None, ForwardPath())
+    )
+    assert fast.path.first_layer is not None
+    alphas = torch.linspace(-1, 1, 5)
+    found, expected = (
+        Evaluator(of, progress=False).curve(direction(of), alphas).loss for of in (fast, plain)
+    )
+    torch.testing.assert_close(found, expected, **EXACT)
+
+
 class UsesTwice(nn.Module):
     """Penalizes its first weight, which so is no plain first layer."""
 
@@ -244,8 +376,26 @@ class UsesTwice(nn.Module):
         return self.linear(x.flatten(1)) * self.linear.weight.norm()
 
 
-def test_a_first_layer_whose_weight_is_used_again_is_not_shared():
-    of = Landscape(UsesTwice().double(), nn.CrossEntropyLoss(), loader())
+class UsesTwiceInAList(UsesTwice):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x.flatten(1)) * torch.cat([self.linear.weight]).norm()
+
+
+class ChangesInputs(UsesTwice):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x.clone().flatten(1).clamp_(0, 1))
+
+
+class ChangesInputsInPlace(UsesTwice):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x.flatten(1).clamp_(0, 1))
+
+
+@pytest.mark.parametrize(
+    "model", [UsesTwice, UsesTwiceInAList, ChangesInputs, ChangesInputsInPlace]
+)
+def test_a_first_layer_that_is_none_is_not_shared(model):
+    of = Landscape(model().double(), nn.CrossEntropyLoss(), loader())
     assert of.path.first_layer is None
 
 
@@ -257,7 +407,10 @@ def test_many_points_at_once_are_as_many_as_memory_allows():
 
 
 def test_folded_layers_have_the_same_dense_hessian():
-    fast, plain = landscape("batchnorm", "frozen"), landscape("batchnorm", "frozen", path=Path())
+    fast, plain = (
+        landscape("batchnorm", "frozen"),
+        landscape("batchnorm", "frozen", path=ForwardPath()),
+    )
     assert len(fast.path.folding) == 1
     chosen = ["conv", "bn"]
     torch.testing.assert_close(
@@ -269,13 +422,16 @@ def test_folded_layers_have_the_same_dense_hessian():
 
 def test_compiled_forward_pass_gives_the_same():
     """In one of two shapes, and for parameters that it was not compiled with."""
-    plain = landscape("batchnorm", path=Path(micro_batch=32))
-    fast = Landscape(plain.model, plain.loss_fn, loader(), path=Path(micro_batch=32), compile=True)
+    plain = landscape("batchnorm", path=ForwardPath(micro_batch=32))
+    fast = Landscape(
+        plain.model, plain.loss_fn, loader(), path=ForwardPath(micro_batch=32), compile=True
+    )
     theta = fast.theta + 0.3 * direction(fast).vector
     for point in (fast.theta, theta):
         for found, expected in zip(fast.evaluate(point), plain.evaluate(point), strict=True):
             torch.testing.assert_close(found, expected, **EXACT)
     torch.testing.assert_close(fast.gradient(theta), plain.gradient(theta), **EXACT)
+    assert fast._network.compiled._function is not None
 
 
 class Deciding(nn.Module):
@@ -296,21 +452,25 @@ def test_a_model_that_cannot_be_compiled_is_refused():
         of.loss(of.theta)
 
 
-def test_evaluations_do_not_round_to_tf32_unless_asked_to():
-    seen = []
-
-    class Watching(Deciding):
-        def forward(self, x: Tensor) -> Tensor:
-            seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
-            return self.linear(x.flatten(1))
-
-    before = torch.backends.cudnn.allow_tf32
-    of = Landscape(Watching().double(), nn.CrossEntropyLoss(), loader())
-    of.loss(of.theta)
-    assert set(seen) == {(False, False)}
-    assert torch.backends.cudnn.allow_tf32 == before
+@pytest.mark.parametrize("tf32", [True, False])
+def test_products_on_a_gpu_have_the_precision_asked_for(tf32):
+    """The settings alone, which a machine without a GPU has as well."""
+    kinds = (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        state = [kind.fp32_precision for kind in kinds]
+        with pytest.raises(KeyError), products_in(torch.device("cuda"), tf32=tf32):
+            assert {kind.fp32_precision for kind in kinds} == {"tf32" if tf32 else "ieee"}
+            raise KeyError
+        assert [kind.fp32_precision for kind in kinds] == state
+        assert torch.get_float32_matmul_precision() == "medium"
+        with products_in(torch.device("cpu"), tf32=tf32):
+            assert [kind.fp32_precision for kind in kinds] == state
+    finally:
+        torch.set_float32_matmul_precision(before)
     with pytest.raises(ValueError, match="tf32 is a precision of GPUs"):
-        Landscape(Watching().double(), nn.CrossEntropyLoss(), loader(), tf32=True)
+        landscape(tf32=True)
 
 
 @pytest.mark.gpu
@@ -323,7 +483,7 @@ def test_fast_path_on_a_gpu(policy):
     batches = list(zip(inputs.split(100), targets.split(100), strict=True))
     losses = {}
     for name, options in {
-        "plain": {"path": Path()},
+        "plain": {"path": ForwardPath()},
         "fast": {},
         "tf32": {"tf32": True},
         "compiled": {"compile": True},

@@ -19,7 +19,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from mining import BatchNormPolicy, Landscape
 from mining.batchnorm import modes, recalibrate
-from mining.forward import Path
+from mining.forward import ForwardPath
 
 POLICIES = ("recalibrate", "frozen", "batch")
 
@@ -82,12 +82,16 @@ def test_evaluation_leaves_the_model_untouched(name, policy, training):
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_perturbed_model_is_restored_on_exception(policy, error):
-    of = landscape("batchnorm", policy)
+    of = landscape("batchnorm", policy, path=ForwardPath(None if policy == "batch" else 32))
     of.model.train()
     before = snapshot(of.model)
+    calls = 0
 
     def interrupt(module, inputs):
-        raise error
+        nonlocal calls
+        calls += 1
+        if calls == (5 if policy == "recalibrate" else 2):  # in the middle of the evaluation
+            raise error
 
     handle = of.model.dropout.register_forward_pre_hook(interrupt)
     with pytest.raises(error):
@@ -334,7 +338,7 @@ def test_ignored_tokens_of_sequences_are_averaged_over_all_tokens():
 
 def test_a_batch_of_one_joins_its_neighbour():
     batches = loader(batch_size=23)  # 23, 23, 23, 1
-    of = Landscape(build("shared"), nn.CrossEntropyLoss(), batches, path=Path())
+    of = Landscape(build("shared"), nn.CrossEntropyLoss(), batches, path=ForwardPath())
     assert [len(batch.inputs) for batch in of.batches] == [23, 23, 24]
     assert math.isfinite(of.loss(of.theta))
 

@@ -27,7 +27,6 @@ from mining import Landscape, MatrixOperator, make_dense
 from mining.criterion import LossFunction
 from mining.curvature import CurvatureOperator
 from mining.folding import Folding
-from mining.precision import products_in
 
 #: Products of float64 arithmetic, up to some hundred terms of order one.
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
@@ -186,17 +185,6 @@ def test_graphs_that_are_not_kept_go_one_by_one(kind, monkeypatch):
     monkeypatch.setattr(operator._graphs, "_build", counted)
     operator @ v
     assert most == [0] * 5
-
-
-def test_full_precision_is_for_the_time_of_a_product():
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = True
-    try:
-        with products_in(tf32=False):
-            assert not torch.backends.cudnn.allow_tf32
-        assert torch.backends.cudnn.allow_tf32
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
 
 
 @pytest.mark.parametrize("kind", OPERATORS)

@@ -43,6 +43,21 @@ def assert_same(a, b):
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
+def test_training_with_crops_of_a_model_that_insists_on_strides(tmp_path):
+    class Viewing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.convs = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3))
+            self.head = nn.Linear(4 * 16, 10)
+
+        def forward(self, x):
+            return self.head(self.convs(x).view(len(x), -1))
+
+    split = Split(DIGITS.train.inputs[:100].repeat(1, 3, 1, 1), DIGITS.train.labels[:100])
+    dataset = Dataset("rgb", split, None, DIGITS.class_names)
+    fit(tmp_path, Viewing(), dataset=dataset, epochs=1, augment=True)
+
+
 def test_training_learns_and_leaves_checkpoints(tmp_path):
     model, history = fit(tmp_path, epochs=8)
     assert history["test_accuracy"].iloc[-1] > 0.9

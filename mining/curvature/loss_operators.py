@@ -129,7 +129,7 @@ class HessianOperator(CurvatureOperator):
 
     def _multiply(self, rows: Tensor) -> Tensor:
         products = torch.zeros_like(rows)
-        with products_in(tf32=False):
+        with products_in(self.device):
             for leaves, gradient in self._graphs:
                 for row, product in zip(rows, products, strict=True):
                     product += _pull_back(gradient, _cut(row, gradient), leaves)
@@ -162,7 +162,7 @@ class GaussNewtonOperator(CurvatureOperator):
 
     def _multiply(self, rows: Tensor) -> Tensor:
         products = torch.zeros_like(rows)
-        with products_in(tf32=False):
+        with products_in(self.device):
             for graph in self._graphs:
                 for row, product in zip(rows, products, strict=True):
                     push = _pull_back(graph.pulled, _cut(row, graph.pulled), [graph.cotangent])

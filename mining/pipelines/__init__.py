@@ -5,11 +5,14 @@ _LOSS = (*_POINT, "split", "num_examples", "batchnorm", "batch_size")
 _GRID = (*_LOSS, "normalization", "grid")
 _EVALUATION = (*_GRID, "tolerance")
 
+#: Keys that came later: without a value they leave the name of a run as it was.
+OPTIONAL_KEYS = ("tolerance", "refine")
+
 #: The configuration keys that each pipeline reads: they name its runs.
 PIPELINE_KEYS: dict[str, tuple[str, ...]] = {
     "train": ("model", "data", "train", "seed"),
     "curve": (*_EVALUATION, "direction", "num_directions"),
-    "surface": (*_EVALUATION, "x_direction", "y_direction", "orthogonalize"),
+    "surface": (*_EVALUATION, "x_direction", "y_direction", "orthogonalize", "refine"),
     "spectrum": (*_LOSS, "spectrum"),
     "second_order": (*_GRID, "direction", "expansion"),
     "perturbation": (*_LOSS, "perturbation"),

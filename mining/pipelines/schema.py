@@ -23,6 +23,7 @@ _TOP_LEVEL: dict[str, Any] = {
     "device": Literal["auto", "cpu", "cuda"],
     "precision": Literal["fp32", "bf16", "fp64", "tf32"],
     "tolerance": float | None,
+    "refine": float | None,
     "compile": bool,
     "chunk": int | None,
     "num_threads": int | None,

@@ -26,6 +26,7 @@ def run(config: Config, run: Run) -> None:
         progress=config["progress"],
         journal=run.directory / "points.csv",
         tolerance=config["tolerance"],
+        refine=config["refine"],
         chunk=config["chunk"],
     )
     x, y = take_directions(
@@ -50,6 +51,7 @@ def run(config: Config, run: Run) -> None:
             "angle_before": y.info.get("angle_before"),
             "nonfinite": surface.nonfinite,
             "relative_error": surface.relative_error,
+            "evaluated": None if surface.evaluated is None else int(surface.evaluated.sum()),
             "num_parameters": landscape.space.size,
             "num_examples": landscape.num_examples,
         },

@@ -121,6 +121,9 @@ def draw_surface(
     if loss_cap is None and surface.chance_loss is not None and not log_scale:
         loss_cap = 2 * surface.chance_loss if highest > 10 * surface.chance_loss else None
     notes = [f"{surface.nonfinite} points not finite"] if surface.nonfinite else []
+    if surface.evaluated is not None:
+        share = surface.evaluated.double().mean()
+        notes.append(f"{share:.0%} of the points evaluated, the others interpolated")
     if surface.relative_error is not None:
         notes.append(f"standard errors up to {surface.relative_error:.1%} of the loss")
     if loss_cap is not None and highest > loss_cap:

@@ -219,8 +219,8 @@ def _train_epoch(
         inputs, labels = examples.inputs[chosen], examples.labels[chosen]
         if settings.augment:
             inputs = crop_and_flip(inputs, state.augmentation)
-        if state.channels_last:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if state.channels_last else torch.contiguous_format
+        inputs = inputs.contiguous(memory_format=layout)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.bf16):
             outputs = state.model(inputs)
         loss = F.cross_entropy(outputs.float(), labels)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mining import Direction, Evaluator, Gaussian, Landscape, Path
+from mining import Direction, Evaluator, ForwardPath, Gaussian, Landscape
 from mining.models import MLP
 
 Row = dict[str, Any]
@@ -36,18 +36,21 @@ class Line:
     def batches(self, size: int) -> Pairs:
         return list(zip(self.inputs.split(size), self.targets.split(size), strict=True))
 
-    def landscape(self, **options: Any) -> Landscape:
-        options = {"batchnorm": "frozen", **options}
-        return Landscape(self.model, nn.CrossEntropyLoss(), self.batches(_BATCH), **options)
+    def landscape(self, batchnorm: str = "frozen", **options: Any) -> Landscape:
+        # The examples come in one batch, as they do to loss-landscapes.
+        size = len(self.inputs) if batchnorm == "frozen" else _BATCH
+        return Landscape(
+            self.model, nn.CrossEntropyLoss(), self.batches(size), batchnorm=batchnorm, **options
+        )
 
     def direction(self, number: int = 0, normalization: str = "filter") -> Direction:
         generator = torch.Generator().manual_seed(number)
         source = Gaussian(normalization=normalization)
-        return source.directions(self.landscape(path=Path()), 1, generator=generator)[0]
+        return source.directions(self.landscape(path=ForwardPath()), 1, generator=generator)[0]
 
     def moved(self, direction: Direction, alpha: float) -> nn.Module:
         """The model at θ + αε."""
-        model, landscape = copy.deepcopy(self.model), self.landscape(path=Path())
+        model, landscape = copy.deepcopy(self.model), self.landscape(path=ForwardPath())
         tensors = landscape.space.unflatten(landscape.theta + alpha * direction.vector)
         model.load_state_dict(tensors, strict=False)
         return model
@@ -104,7 +107,7 @@ def curves(line: Line, repeats: int) -> list[Row]:
         repeats,
         warm_up=False,
     )
-    exact = Evaluator(line.landscape(path=Path()), progress=False)
+    exact = Evaluator(line.landscape(path=ForwardPath()), progress=False)
     truth = exact.curve(direction, line.alphas).loss
     flops = _flops(line) * len(line.inputs) * len(line.alphas)
     rows = []
