@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 #: Bytes of the largest activation of one pass on a CPU; some of them fit its caches together.
 _CACHED = 4 * 2**20
 _FEWEST, _MOST = 16, 4096  # examples of one pass that follow from it
+_TRIED = 96  # examples on which ways to run a model are tried
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def _find_path(trial: Trial, rounding: float) -> ForwardPath:
 def _sample(batches: Sequence[Tensor], micro_batch: int) -> list[Tensor]:
     """Take batches with more examples than one pass together, the last one cut where need be."""
     sample: list[Tensor] = []
-    missing = micro_batch * 3 // 2 + 3
+    missing = min(micro_batch * 3 // 2, _TRIED) + 3
     for batch in batches:
         if missing <= 0 or batch.shape[1:] != batches[0].shape[1:]:
             break

@@ -14,6 +14,7 @@ from torch.nn import functional as F  # noqa: N812  (the name under which everyb
 from torch.overrides import TorchFunctionMode
 
 from mining.criterion import Batch, LossFunction
+from mining.curvature.convolution import FastSecondDerivatives
 from mining.curvature.operators import CurvatureOperator
 from mining.memory import available_memory
 from mining.parameters import ParameterSpace
@@ -139,7 +140,8 @@ class HessianOperator(CurvatureOperator):
     @staticmethod
     def _build(loss: LossAt, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
         leaves = loss.leaves()
-        value = loss.loss_fn(loss.outputs(leaves, batch.inputs), batch.targets)
+        with FastSecondDerivatives():
+            value = loss.loss_fn(loss.outputs(leaves, batch.inputs), batch.targets)
         tensors = list(leaves.values())
         return tensors, _gradient(value * (batch.weight / loss.total), tensors)
 

@@ -42,7 +42,7 @@ def workloads(size: str) -> dict[str, Callable[[], Rows]]:
         "upbn": lambda: evaluation.recalibrated(resnet(1000, 41), 2),
         "tolerance": lambda: evaluation.to_a_tolerance(resnet(10_000, 41), 0.01, "filter"),
         "tolerance_model": lambda: evaluation.to_a_tolerance(resnet(10_000, 41), 0.01, "model"),
-        "surface": lambda: evaluation.surfaces(resnet(1000, 21), 1),
+        "surface": lambda: evaluation.surfaces(resnet(500, 21), 1),
         "surface_mlp": lambda: evaluation.surfaces(mlp(2000, 21), 3),
         "products": lambda: curvature.product_costs(512, 7),
         "largest": lambda: curvature.largest_eigenpairs(256, 5),

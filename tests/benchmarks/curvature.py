@@ -30,13 +30,15 @@ def product_costs(num_images: int, repeats: int) -> list[Row]:
     block = torch.randn(landscape.space.size, 8, generator=generator())
     peers = [PyHessian(model, inputs, targets), Curvlinops(model, inputs, targets)]
 
-    def gradient() -> None:
-        model.zero_grad()
-        nn.functional.cross_entropy(model(inputs), targets).backward()
+    def gradient(size: int = num_images) -> None:
+        for x, y in zip(inputs.split(size), targets.split(size), strict=True):
+            model.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
 
     seconds = alternate(
         {
             "plain eager gradient": gradient,
+            "the same in batches of 128": lambda: gradient(128),
             "mining, Hessian": lambda: hessian @ vector,
             "mining, Hessian, nothing kept": lambda: rebuilt @ vector,
             "mining, Hessian, one of a block of 8, nothing kept": lambda: rebuilt @ block,

@@ -1,0 +1,149 @@
+"""Convolutions whose second derivatives are made of convolutions as fast as their first."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F  # noqa: N812  (the name under which everybody knows it)
+from torch.overrides import TorchFunctionMode
+
+_DIMENSIONS = {F.conv1d: 1, F.conv2d: 2, F.conv3d: 3}
+
+
+class _Geometry(NamedTuple):
+    """What a convolution has besides tensors, in one entry a dimension."""
+
+    stride: list[int]
+    padding: list[int]
+    dilation: list[int]
+    groups: int
+
+    def apply(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        zeros = [0] * len(self.stride)
+        found: Tensor = torch.ops.aten.convolution(
+            x, weight, bias, self.stride, self.padding, self.dilation, False, zeros, self.groups
+        )
+        return found
+
+    def pull_back(
+        self, cotangent: Tensor, x: Tensor, weight: Tensor, wanted: list[bool]
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Give the gradients in input, weight and bias, those that are wanted."""
+        found: tuple[Tensor | None, Tensor | None, Tensor | None]
+        found = torch.ops.aten.convolution_backward(
+            cotangent,
+            x,
+            weight,
+            [len(weight)],
+            self.stride,
+            self.padding,
+            self.dilation,
+            False,
+            [0] * len(self.stride),
+            self.groups,
+            wanted,
+        )
+        return found
+
+
+class FastSecondDerivatives(TorchFunctionMode):
+    """Runs convolutions so that the gradient's graph is differentiated fast, once.
+
+    torch takes the derivative of a weight's gradient by a convolution whose kernel is as large as
+    the image, which takes several times as long as the weight's gradient itself. Both are bilinear,
+    so that their derivatives are a convolution's gradients again, with other factors.
+    """
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Take over convolutions with padding in numbers, and let everything else through."""
+        if function in _DIMENSIONS:
+            found = _convolve(_DIMENSIONS[function], *args, **(kwargs or {}))
+            if found is not None:
+                return found
+        return function(*args, **(kwargs or {}))
+
+
+def _convolve(
+    num: int,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Iterable[int] = 1,
+    padding: int | str | Iterable[int] = 0,
+    dilation: int | Iterable[int] = 1,
+    groups: int = 1,
+) -> Tensor | None:
+    """Convolve; ``None`` where torch is to do it."""
+    if isinstance(padding, str) or input.dim() != num + 2:
+        return None
+    geometry = _Geometry(_each(stride, num), _each(padding, num), _each(dilation, num), groups)
+    found: Tensor = _Convolution.apply(input, weight, bias, geometry)
+    return found
+
+
+def _each(value: int | Iterable[int], num: int) -> list[int]:
+    values = [value] if isinstance(value, int) else list(value)
+    return values * num if len(values) == 1 else values
+
+
+class _Convolution(Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: _Geometry
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.geometry = geometry
+        return geometry.apply(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> Any:
+        wanted = list(ctx.needs_input_grad[:3])
+        found = _Gradients.apply(cotangent, *ctx.saved_tensors, ctx.geometry, wanted)
+        return (*found, None)
+
+
+class _Gradients(Function):
+    """The gradients of a convolution as functions of cotangent, input and weight."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        cotangent: Tensor,
+        x: Tensor,
+        weight: Tensor,
+        geometry: _Geometry,
+        wanted: list[bool],
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        ctx.save_for_backward(cotangent, x, weight)
+        ctx.set_materialize_grads(False)
+        ctx.geometry = geometry
+        return geometry.pull_back(cotangent, x, weight, wanted)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_x: Tensor | None, of_weight: Tensor | None, of_bias: Any) -> Any:
+        cotangent, x, weight = ctx.saved_tensors
+        geometry: _Geometry = ctx.geometry
+        terms = []
+        if of_x is not None:
+            terms.append(geometry.apply(of_x, weight))
+        if of_weight is not None:
+            terms.append(geometry.apply(x, of_weight, of_bias))
+        elif of_bias is not None:
+            terms.append(of_bias.view(-1, *[1] * len(geometry.stride)).expand_as(cotangent))
+        in_x, in_weight, _ = geometry.pull_back(
+            cotangent,
+            x if of_x is None else of_x,
+            weight if of_weight is None else of_weight,
+            [of_weight is not None and ctx.needs_input_grad[1], of_x is not None, False],
+        )
+        return (sum(terms) if terms else None), in_x, in_weight, None, None
