@@ -117,11 +117,11 @@ def _need(sample: StratifiedSample, losses: Tensor, goal: _Goal) -> Tensor | Non
     """How much each stratum keeps a point from its goal; ``None`` if it is there."""
     if sample.exhausted or not losses.isfinite().all():
         return None
-    mean, error = sample.mean_and_error(losses)
-    wanted = goal(mean, error)
-    if error <= wanted and sample.num_effective(losses) >= _FEWEST_EFFECTIVE:
+    found = sample.judge(losses)
+    wanted = goal(found.mean, found.error)
+    if found.error <= wanted and found.num_effective >= _FEWEST_EFFECTIVE:
         return None
-    return sample.spread(losses) / max(wanted, 1e-300)
+    return found.spread / max(wanted, 1e-300)
 
 
 def _collect(
@@ -142,7 +142,7 @@ def _collect(
         for p in finite:
             correct = seen[p][:, 1]
             known = bool(correct.isfinite().all())
-            accuracy[p] = sample.mean_and_error(correct)[0] if known else torch.nan
+            accuracy[p] = sample.judge(correct).mean if known else torch.nan
         accuracy.clamp_(0, 1)
     for p in seen.keys() - set(finite):
         loss[p], accuracy[p] = seen[p].mean(0)

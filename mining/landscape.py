@@ -27,6 +27,8 @@ from mining.score import Evaluation, ExampleScore, MeanScore, Score
 
 log = logging.getLogger(__name__)
 
+#: Examples on which model and loss are tried first.
+_CHECKED = 256
 #: Numbers in the outputs on which a loss is tried.
 _TRIED_OUTPUTS = 2**24
 
@@ -544,6 +546,22 @@ class Landscape:
                     f"{largest}."
                 )
 
+    def _first_outputs(self) -> tuple[Tensor, Tensor]:
+        """Run the model on a few examples, or on a batch if it insists on its size."""
+        inputs, targets, *_ = self.batches[0]
+        few = min(len(inputs), _CHECKED)
+        try:
+            return self._outputs(inputs[:few]), targets[:few]
+        except (RuntimeError, TypeError, IndexError) as error:
+            log.info("Tried on a whole batch: %d examples gave %s", few, error)
+        try:
+            return self._outputs(inputs), targets
+        except (RuntimeError, TypeError, IndexError) as error:
+            raise ValueError(
+                f"{type(self.model).__name__} does not take inputs {tuple(inputs.shape)} "
+                f"{inputs.dtype}: {error}"
+            ) from error
+
     @torch.no_grad()
     def _check_outputs(self) -> int | None:
         """Return the number of classes, ``None`` unless outputs are scores of classes.
@@ -551,17 +569,7 @@ class Landscape:
         Raises:
             ValueError: If the model does not take the inputs, or the loss not its outputs.
         """
-        inputs, targets, *_ = self.batches[0]
-        network = self._network
-        tensors = network.tensors(self.theta, network.copy_buffers())
-        try:
-            with network.modes(), network.substitution(tensors):
-                outputs = network.forward(inputs)
-        except (RuntimeError, TypeError, IndexError) as error:
-            raise ValueError(
-                f"{type(self.model).__name__} does not take inputs {tuple(inputs.shape)} "
-                f"{inputs.dtype}: {error}"
-            ) from error
+        outputs, targets = self._first_outputs()
         shapes = f"outputs {tuple(outputs.shape)}, targets {tuple(targets.shape)} {targets.dtype}"
         if outputs.dim() == 2 and targets.dim() == 1 and not targets.is_floating_point():
             self._num_classes = outputs.shape[1]

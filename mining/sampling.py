@@ -31,6 +31,16 @@ class Estimate:
     covariance: Tensor  # (P, P) float64, of the errors
 
 
+@dataclass(frozen=True, eq=False)
+class Judgement:
+    """What a sample says about the mean loss of one point."""
+
+    mean: float
+    error: float  # standard error
+    spread: Tensor  # (H,) what each stratum adds: its size times the deviation of the residuals
+    num_effective: float  # examples that the error rests on: (Σ r²)² / Σ r⁴ of the residuals
+
+
 class StratifiedSample:
     """A common, growing random subset of N examples.
 
@@ -88,41 +98,27 @@ class StratifiedSample:
         self.order = torch.cat([self.order, new])
         return new
 
-    def mean_and_error(self, losses: Tensor) -> tuple[float, float]:
-        """Estimate the mean of a point over all examples, and its standard error.
+    def judge(self, losses: Tensor) -> Judgement:
+        """Estimate the mean of a point over all examples, and see how far that can be trusted.
 
         Args:
             losses: Of the first examples in ``order``, as many as the point has seen.
         """
         mean, residuals = self._regress(losses)
-        return mean, math.sqrt(max(float(self._covariances([residuals])[0, 0]), 0.0))
-
-    def spread(self, losses: Tensor) -> Tensor:
-        """Estimate what each stratum adds to the error of a point, shape ``(H,)``.
-
-        It is the size of the stratum times the standard deviation of the residuals.
-        """
-        _, residuals = self._regress(losses)
         strata, counts = self._strata(len(losses)), self._counts(len(losses))
         centred = residuals - self._means(residuals)[strata]
         variances = self._sums(centred**2) / (counts - 1).clamp(min=1)
-        return self._sizes * variances.sqrt()
-
-    def num_effective(self, losses: Tensor) -> float:
-        """Find how many examples the error of a point rests on: (Σ r²)² / Σ r⁴ of its residuals.
-
-        Args:
-            losses: Of the first examples in ``order``, as many as the point has seen.
-        """
-        _, residuals = self._regress(losses)
-        strata, counts = self._strata(len(losses)), self._counts(len(losses))
-        weights = (self._sizes / counts.clamp(min=1))[strata]
-        squares = (weights * (residuals - self._means(residuals)[strata])).square()
-        # Rounding is no evidence either: that of a sum over all examples.
+        squares = (centred * (self._sizes / counts.clamp(min=1))[strata]).square()
+        # Rounding is no evidence: that of a sum over all examples.
         scale = float(losses.double().abs().max()) * 1e-9
         squares = squares.where(residuals.abs() > scale, 0.0)
-        total = float(squares.square().sum())
-        return float(squares.sum()) ** 2 / total if total > 0 else 0.0
+        fourth = float(squares.square().sum())
+        return Judgement(
+            mean,
+            math.sqrt(max(float(self._covariances([residuals])[0, 0]), 0.0)),
+            self._sizes * variances.sqrt(),
+            float(squares.sum()) ** 2 / fourth if fourth > 0 else 0.0,
+        )
 
     def estimate(self, losses: Sequence[Tensor]) -> Estimate:
         """Estimate the means of P points and the covariance of their errors.
@@ -139,16 +135,15 @@ class StratifiedSample:
 
         Residuals are those of a fit without the example itself: those of the fit are too small.
         """
-        values, seen = losses.double().cpu(), self.order[: len(losses)]
+        values, controls = losses.double().cpu(), self._controls[self.order[: len(losses)]]
         strata, counts = self._strata(len(losses)), self._counts(len(losses))
         weights = (self._sizes / counts.clamp(min=1))[strata].sqrt()[:, None]
-        controls = self._controls[seen]
-        found = torch.linalg.lstsq(weights * controls, weights * values[:, None], driver="gelsd")
-        coefficients = found.solution[:, 0]
+        basis = weights * controls
+        inverse = torch.linalg.pinv(basis.T @ basis, hermitian=True)
+        coefficients = inverse @ (basis.T @ (weights[:, 0] * values))
         residuals = values - controls @ coefficients
         rest = (self._sizes * self._means(residuals)).sum() / self.num_examples
-        basis, _ = torch.linalg.qr(weights * controls)
-        leverage = basis.square().sum(1).clamp(max=0.9)
+        leverage = ((basis @ inverse) * basis).sum(1).clamp(max=0.9)
         mean = float((self._controls @ coefficients).mean() + rest)
         return mean, residuals / (1 - leverage)
 

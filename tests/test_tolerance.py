@@ -131,9 +131,10 @@ def test_what_controls_explain_has_no_error():
     losses = controls @ torch.tensor([2.0, -1.0], dtype=torch.float64) + 3
     pilot = torch.randperm(1000, generator=generator)[:100].sort().values
     sample = StratifiedSample(controls, pilot, generator)
-    mean, error = sample.mean_and_error(losses[pilot])
-    assert mean == pytest.approx(float(losses.mean()), rel=1e-12)
-    assert error < 1e-12
+    found = sample.judge(losses[pilot])
+    assert found.mean == pytest.approx(float(losses.mean()), rel=1e-10)
+    assert found.error < 1e-10
+    assert found.num_effective == 0  # and so no error to be trusted
 
 
 def test_all_examples_leave_no_error():
