@@ -51,7 +51,8 @@ def draw_growth(rows: Sequence[Row], path: Path) -> None:
     for position, quantity in enumerate(quantities):
         axes = picture.add_subplot(1, len(quantities), position + 1)
         chosen = [row for row in rows if row["grows with"] == quantity]
-        numbers, seconds = [r["number"] for r in chosen], [r["seconds"] for r in chosen]
+        unit = 1e6 if quantity == "parameters" else 1
+        numbers, seconds = [r["number"] / unit for r in chosen], [r["seconds"] for r in chosen]
         axes.plot(numbers, seconds, "o-", label="seconds")
         axes.plot(
             [numbers[0], numbers[-1]], [seconds[0], seconds[-1]], ":", color="black", label="linear"
@@ -75,7 +76,7 @@ def draw_growth(rows: Sequence[Row], path: Path) -> None:
 _LABELS = {
     "points": "points of a curve",
     "examples": "examples (5-point curve)",
-    "parameters": "parameters (5-point curve, wider)",
+    "parameters": "million parameters (5-point curve)",
     "vectors": "vectors of a block of Hessian products",
 }
 
