@@ -24,7 +24,7 @@ _ALL, _MOST_CONTROLS = 0.75, 8
 
 
 @dataclass(frozen=True, eq=False)
-class Estimate:
+class JointEstimate:
     """Mean losses that were estimated from a sample of the examples."""
 
     mean: Tensor  # (P,) float64
@@ -99,7 +99,7 @@ class StratifiedSample:
         return new
 
     def judge(self, losses: Tensor) -> Judgement:
-        """Estimate the mean of a point over all examples, and see how far that can be trusted.
+        """JointEstimate the mean of a point over all examples, and see how far that can be trusted.
 
         Args:
             losses: Of the first examples in ``order``, as many as the point has seen.
@@ -120,15 +120,15 @@ class StratifiedSample:
             float(squares.sum()) ** 2 / fourth if fourth > 0 else 0.0,
         )
 
-    def estimate(self, losses: Sequence[Tensor]) -> Estimate:
-        """Estimate the means of P points and the covariance of their errors.
+    def estimate(self, losses: Sequence[Tensor]) -> JointEstimate:
+        """JointEstimate the means of P points and the covariance of their errors.
 
         Args:
             losses: Of each point the losses of the first examples in ``order``, as many as it has
                 seen.
         """
         means, residuals = zip(*map(self._regress, losses), strict=True)
-        return Estimate(torch.tensor(means, dtype=torch.float64), self._covariances(residuals))
+        return JointEstimate(torch.tensor(means, dtype=torch.float64), self._covariances(residuals))
 
     def _regress(self, losses: Tensor) -> tuple[float, Tensor]:
         """Fit losses by controls; return the mean over all examples and the residuals.
