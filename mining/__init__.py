@@ -24,13 +24,20 @@ if TYPE_CHECKING:
     from mining.curves import Curve as Curve
     from mining.curves import Surface as Surface
     from mining.directions import CheckpointDelta as CheckpointDelta
+    from mining.directions import Descent as Descent
     from mining.directions import Direction as Direction
     from mining.directions import DirectionSource as DirectionSource
     from mining.directions import Eigenvectors as Eigenvectors
     from mining.directions import FromFile as FromFile
     from mining.directions import Gaussian as Gaussian
     from mining.directions import Gradient as Gradient
+    from mining.directions import Mined as Mined
+    from mining.directions import Miner as Miner
     from mining.directions import MostOverlapping as MostOverlapping
+    from mining.directions import Multipoint as Multipoint
+    from mining.directions import Xu2024VVVBasin as Xu2024VVVBasin
+    from mining.directions import Xu2024WPeak as Xu2024WPeak
+    from mining.directions import mine as mine
     from mining.evaluation import Evaluator as Evaluator
     from mining.forward import ForwardPath as ForwardPath
     from mining.landscape import Landscape as Landscape
@@ -63,6 +70,13 @@ _MODULES = {
     "Gradient": "directions",
     "Landscape": "landscape",
     "MostOverlapping": "directions",
+    "Descent": "directions",
+    "Mined": "directions",
+    "Miner": "directions",
+    "Multipoint": "directions",
+    "Xu2024VVVBasin": "directions",
+    "Xu2024WPeak": "directions",
+    "mine": "directions",
     "Normalization": "normalization",
     "ParameterSpace": "parameters",
     "Surface": "curves",

@@ -4,7 +4,6 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Mapping
 from errno import EACCES, EEXIST, ENOSPC, ENOTDIR, EROFS
 from importlib import import_module
 from importlib.resources import files
@@ -22,8 +21,8 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from mining.pipelines import OPTIONAL_KEYS, PIPELINE_KEYS
-from mining.runs import Run, run_directory
+from mining.pipelines.experiments import register_resolvers
+from mining.runs import Run
 
 #: What wrong input raises; anything else is a mistake of ours and shows its traceback.
 _EXPECTED = (
@@ -43,7 +42,7 @@ def main() -> None:
     """Run the command line; exit code 1 and one line on stderr where the input is wrong."""
     sys.path.insert(0, str(Path.cwd()))  # a user's own classes, also for the console script
     logging.raiseExceptions = False  # a full disk is reported once, not by every log line
-    OmegaConf.register_new_resolver("mining.run_directory", _run_directory, replace=True)
+    register_resolvers()
     OmegaConf.register_new_resolver("mining.help", _help, replace=True)
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         hydra.main(**_HYDRA)(_execute)()
@@ -111,21 +110,6 @@ def _remove_if_empty(run: Run) -> None:
         for parent in run.directory.parents[:2]:  # model and data, pipeline
             if not any(parent.iterdir()):
                 parent.rmdir()
-
-
-def _run_directory(*, _root_: DictConfig) -> str:
-    """Name the run's directory, for ``hydra.run.dir`` and ``hydra.sweep.subdir``."""
-    config = OmegaConf.to_container(
-        OmegaConf.masked_copy(_root_, [str(key) for key in _root_ if key != "hydra"]), resolve=True
-    )
-    assert isinstance(config, dict)
-    known = cast(Mapping[str, Any], config)
-    keys = [
-        key
-        for key in PIPELINE_KEYS[known["pipeline"]]
-        if key not in OPTIONAL_KEYS or known[key] is not None
-    ]
-    return str(run_directory(known, tuple(keys)))
 
 
 def _describe(error: BaseException) -> str:

@@ -21,6 +21,7 @@ from mining.curvature import (
 from mining.examples import pick_examples, read_batches, regroup
 from mining.forward import ForwardPath
 from mining.memory import available_memory
+from mining.minibatches import MiniBatches, joined
 from mining.network import Network, combine
 from mining.rounding import nearly_equal
 from mining.score import Evaluation, ExampleScore, MeanScore, Score
@@ -443,6 +444,28 @@ class Landscape:
             )
         chosen = torch.randperm(self.num_examples, generator=generator)[:num_examples]
         return self.hold([pick_examples(self.batches, chosen.sort().values)])
+
+    def mini_batches(self, batch_size: int) -> MiniBatches:
+        """Give the examples as stochastic optimization takes them.
+
+        Batch norm under ``frozen`` keeps its statistics; otherwise each mini-batch is normalized
+        by its own, as in training, and the derivative goes through them.
+
+        Args:
+            batch_size: Most examples of a mini-batch.
+
+        Raises:
+            ValueError: If ``batch_size`` is below 1, or examples differ in shape.
+        """
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+        fixed = self.batchnorm.mode == "frozen"
+        network = self._network if fixed else self._network.with_batch_statistics()
+        inputs, targets = (
+            joined(tensors)
+            for tensors in zip(*((b.inputs, b.targets) for b in self.batches), strict=True)
+        )
+        return MiniBatches(network, self.loss_fn, inputs, targets, batch_size)
 
     def fingerprint(self, also: Sequence[Batch] = ()) -> str:
         """Digest what decides a loss: parameters, examples, model, loss, policy and precision.

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from copy import copy
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +57,14 @@ class Network:
         self.substitution = Substitution(model)
         self.path = ForwardPath()
         self.compiled = CompiledForward(self.rounding) if compile else None
+
+    def with_batch_statistics(self) -> "Network":
+        """Give the same network with every batch normalized by its own statistics."""
+        other = copy(self)
+        other.policy = BatchNormPolicy("batch")
+        other.path = ForwardPath(channels_last=self.path.channels_last)
+        other.compiled = None
+        return other
 
     @property
     def mixes_examples(self) -> bool:

@@ -1,6 +1,5 @@
 """The commands as a user types them, on the digits."""
 
-import json
 import subprocess
 import sys
 import time
@@ -9,47 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from command_line import QUICK, record
 
 from mining import Landscape, classify, load_runs
-from mining.__main__ import main
 from mining.curves import load_curves, load_surface
 from mining.data import digits
 from mining.models import MLP, CifarResNet, load_weights
 
 ROOT = Path(__file__).parent.parent
-QUICK = ("data.num_examples=100", "train.epochs=3", "train.checkpoints=[0,1]", "progress=false")
-
-
 SMALL = (
     "spectrum.num_eigenvalues=3",
     "spectrum.density_steps=8",
     "spectrum.density_probes=2",
     "spectrum.trace_products=40",
 )
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """One working directory for all, so that trainings are shared as in a user's."""
-    return tmp_path_factory.mktemp("work")
-
-
-@pytest.fixture
-def command(folder, monkeypatch, capsys):
-    monkeypatch.chdir(folder)
-    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
-    torch.set_num_threads(1)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["mining", *arguments])
-        main()
-        return Path(capsys.readouterr().out.splitlines()[-1])
-
-    return call
-
-
-def record(directory):
-    return json.loads((directory / "run.json").read_text())
 
 
 def test_a_curve_run_leaves_what_the_contract_says(command, folder):

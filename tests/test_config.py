@@ -15,14 +15,17 @@ from mining.batchnorm import BatchNormPolicy
 from mining.evaluation import Grid
 from mining.normalization import Normalization
 from mining.pipelines import PIPELINE_KEYS
+from mining.pipelines.experiments import register_resolvers
 from mining.training import TrainingSettings
 
+register_resolvers()
 CONF = Path(__file__).parent.parent / "conf"
 FILES = sorted(p.relative_to(CONF).with_suffix("") for p in CONF.glob("*/**/*.yaml"))
 OPTIONS = [(str(p).split("/", 1)[0], str(p).split("/", 1)[1]) for p in FILES]
 REQUIRED = {  # what an option cannot guess
     ("data", "arrays"): ["data.path=x.npz"],
     ("data", "image_folder"): ["data.root=x"],
+    ("subject", "mobilenet"): ["data.root=x"],
     ("model", "custom"): ["model._target_=torch.nn.Flatten"],
     ("direction", "from_file"): ["direction.path=x.npz"],
     ("x_direction", "from_file"): ["x_direction.path=x.npz"],
@@ -51,8 +54,10 @@ def test_option_composes_and_instantiates(group, option):
             with torch.no_grad():
                 assert model.eval()(torch.randn(2, 3, 32, 32)).shape == (2, 7)
     elif group.endswith("direction"):
-        if option == "checkpoint_delta":  # the pipeline finds the checkpoint
-            config[group] = {"_target_": config[group]["_target_"], "checkpoint": "x.pt"}
+        if "independent" in config[group]:  # the pipeline finds the checkpoint
+            found = {"checkpoint": "x.pt"}
+            given = {k: v for k, v in config[group].items() if k not in ("epoch", "independent")}
+            config[group] = given | found
         assert isinstance(instantiate(config[group]), DirectionSource)
     elif group == "normalization":
         assert instantiate(config[group]) == Normalization(option)

@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from mining.data import Dataset, Split, digits
+from mining.optimization import learning_rate
 from mining.training import (
     DivergenceError,
     TrainingSettings,
@@ -200,7 +201,7 @@ def test_frozen_parameters_stay(tmp_path):
 )
 def test_schedules(schedule, expected):
     recipe = TrainingSettings(epochs=8, schedule=schedule)
-    assert [recipe.learning_rate(e) for e in range(8)] == pytest.approx(expected)
+    assert [learning_rate(recipe, e) for e in range(8)] == pytest.approx(expected)
 
 
 def test_kept_epochs_end_with_the_last():

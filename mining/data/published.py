@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from mining.data.dataset import Dataset
 from mining.data.images import Channels, from_arrays
+from mining.data.npz import arrays
 
 _CLASSES = {
     "mnist": "MNIST",
@@ -35,7 +36,8 @@ def torchvision_dataset(
 
     Args:
         name: ``mnist``, ``fashion_mnist``, ``cifar10``, ``cifar100`` or ``svhn``.
-        root: Directory of the files, as torchvision lays them out.
+        root: Directory of the files, as torchvision lays them out, or of one file ``NAME.npz`` as
+            ``arrays`` takes it, which is then read instead.
         download: Whether to download the files where they are absent.
         num_examples: Examples kept of each split, class-balanced; None = all.
         mean: Subtracted, on [0, 1], per channel; None = the mean of the training images.
@@ -52,6 +54,11 @@ def torchvision_dataset(
     """
     if name not in _CLASSES:
         raise ValueError(f"name must be one of {', '.join(_CLASSES)}, got {name!r}.")
+    packed = Path(root) / f"{name}.npz"
+    if packed.is_file():
+        return arrays(
+            packed, num_examples=num_examples, mean=mean, std=std, subset_seed=subset_seed
+        )
     train_images, train_labels, class_names = _read(name, Path(root), "train", download)
     test_images, test_labels, _ = _read(name, Path(root), "test", download)
     return from_arrays(

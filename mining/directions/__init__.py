@@ -1,4 +1,4 @@
-"""Direction sources: random, descent, towards checkpoints, one's own."""
+"""Direction sources: random, descent, towards checkpoints, of curvature, mined, one's own."""
 
 from mining.directions.base import Direction, DirectionSource, cosine
 from mining.directions.checkpoint import CheckpointDelta
@@ -6,16 +6,27 @@ from mining.directions.eigenvectors import Eigenvectors
 from mining.directions.from_file import FromFile
 from mining.directions.gaussian import Gaussian
 from mining.directions.gradient import Gradient
+from mining.directions.miner import Descent, Mined, Miner, mine
+from mining.directions.multipoint import Multipoint
 from mining.directions.overlap import MostOverlapping
+from mining.directions.xu2024_vvv_basin import Xu2024VVVBasin
+from mining.directions.xu2024_w_peak import Xu2024WPeak
 
 __all__ = [
     "CheckpointDelta",
+    "Descent",
     "Direction",
     "DirectionSource",
     "Eigenvectors",
     "FromFile",
     "Gaussian",
     "Gradient",
+    "Mined",
+    "Miner",
     "MostOverlapping",
+    "Multipoint",
+    "Xu2024VVVBasin",
+    "Xu2024WPeak",
     "cosine",
+    "mine",
 ]

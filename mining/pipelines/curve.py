@@ -9,8 +9,9 @@ from mining.curves import load_curves, save_curves
 from mining.directions import Direction
 from mining.evaluation import Evaluator
 from mining.pipelines.building import Config
+from mining.pipelines.mine import find_directions
 from mining.pipelines.schema import make
-from mining.pipelines.setting import build_setting, build_source, take_directions
+from mining.pipelines.setting import build_setting, describe_point, take_directions
 from mining.plotting import draw_curves, save_figure
 from mining.runs import Run
 
@@ -30,8 +31,7 @@ def run(config: Config, run: Run) -> None:
     )
 
     def make_directions() -> list[Direction]:
-        source, num = build_source(config, "direction"), config["num_directions"]
-        return source.directions(landscape, num, generator=setting.generator)
+        return find_directions(config, "direction", config["num_directions"], setting, grid.alphas)
 
     directions = take_directions(run.directory, landscape, grid.scale, make_directions)
     curves = evaluator.curves(directions, grid.alphas)
@@ -65,15 +65,6 @@ def draw(directory: Path, config: Config) -> None:
     title = f"{directory.parent.name}, {describe_point(config)}\n{axes.get_title()}"
     axes.set_title(title, fontsize=9)
     save_figure(picture, directory / "curves.png")
-
-
-def describe_point(config: Config, second: str = "dashed: test") -> str:
-    """Say in a few words which θ and which loss a picture shows, and where the second one is."""
-    theta = "given checkpoint" if config["checkpoint"] else f"E={config['epoch']}"
-    if config["checkpoint"] is None and config["epoch"] is None:
-        theta = f"E={config['train']['epochs']}"
-    split = f"train loss ({second})" if config["split"] == "both" else f"{config['split']} loss"
-    return f"{theta}, {split}, batch norm: {config['batchnorm']['mode']}"
 
 
 def _features(shape: CurveShape) -> dict[str, object]:

@@ -7,9 +7,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from mining.pipelines.building import Config
-from mining.pipelines.curve import describe_point
 from mining.pipelines.schema import make
-from mining.pipelines.setting import build_setting
+from mining.pipelines.setting import build_setting, describe_point
 from mining.plotting import draw_perturbations, save_figure
 from mining.records import load_record, save_record
 from mining.runs import Run

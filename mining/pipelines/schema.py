@@ -19,6 +19,7 @@ _TOP_LEVEL: dict[str, Any] = {
     "num_examples": int | None,
     "orthogonalize": bool,
     "seed": int,
+    "size": Literal["smoke", "cpu", "paper"],
     "batch_size": int,
     "device": Literal["auto", "cpu", "cuda"],
     "precision": Literal["fp32", "bf16", "fp64", "tf32"],
@@ -75,9 +76,7 @@ def make(group: str, options: Mapping[str, Any], **known: Any) -> Any:
             hint = getattr(signature.parameters.get(key), "annotation", inspect.Parameter.empty)
             if hint is not inspect.Parameter.empty:
                 _check(f"{group}.{key}", value, hint)
-            # A value may itself be an object to make.
-            nested = isinstance(value, Mapping | list)
-            arguments[key] = instantiate(value, _convert_="all") if nested else value
+            arguments[key] = _make_nested(f"{group}.{key}", value)
     try:
         signature.bind(**arguments)
     except TypeError as error:
@@ -86,6 +85,13 @@ def make(group: str, options: Mapping[str, Any], **known: Any) -> Any:
         return target(**arguments)
     except (TypeError, RuntimeError) as error:
         raise ValueError(f"{group}: {options['_target_']} refuses its options: {error}") from error
+
+
+def _make_nested(key: str, value: Any) -> Any:
+    """Make a value that is itself an object, or holds some."""
+    if isinstance(value, Mapping) and "_target_" in value:
+        return make(key, value)
+    return instantiate(value, _convert_="all") if isinstance(value, Mapping | list) else value
 
 
 def target_of(options: Mapping[str, Any]) -> Any:

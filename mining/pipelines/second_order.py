@@ -11,9 +11,9 @@ from mining.curves import load_curves, save_curves
 from mining.directions import Direction
 from mining.evaluation import Evaluator
 from mining.pipelines.building import Config
-from mining.pipelines.curve import describe_point
+from mining.pipelines.mine import find_directions
 from mining.pipelines.schema import make
-from mining.pipelines.setting import build_setting, build_source, take_directions
+from mining.pipelines.setting import build_setting, describe_point, take_directions
 from mining.plotting import draw_expansions, save_figure
 from mining.records import load_record, save_record
 from mining.runs import Run
@@ -60,8 +60,7 @@ def run(config: Config, run: Run) -> None:
     landscape = setting.landscape
 
     def make_direction() -> list[Direction]:
-        source = build_source(config, "direction")
-        return source.directions(landscape, 1, generator=setting.generator)
+        return find_directions(config, "direction", 1, setting, grid.alphas)
 
     (direction,) = take_directions(run.directory, landscape, grid.scale, make_direction)
     evaluator = Evaluator(

@@ -1,6 +1,5 @@
-"""From a configuration to a landscape and its direction sources."""
+"""From a configuration to a landscape."""
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +10,12 @@ from torch import Tensor, nn
 
 from mining.batchnorm import BatchNormPolicy, norm_layers
 from mining.data import Dataset, Split
-from mining.directions import Direction, DirectionSource
+from mining.directions import Direction
 from mining.directions.storage import load_directions, save_directions
 from mining.landscape import Landscape
 from mining.models import load_weights
 from mining.pipelines.building import Config, build_model, load_data
-from mining.pipelines.schema import make, target_of
+from mining.pipelines.schema import make
 from mining.pipelines.train import find_checkpoint
 from mining.scaling import Scale, stretch, with_scales
 
@@ -26,8 +25,6 @@ _DTYPES = {
     "tf32": torch.float32,
     "fp64": torch.float64,
 }
-#: Keeps the seeds of independent trainings apart from those of a sweep over ``seed``.
-_INDEPENDENT = 1000
 
 
 @dataclass(frozen=True)
@@ -114,28 +111,10 @@ def take_directions(
     return [stretch(direction) for direction in load_directions(stored, landscape)]
 
 
-def build_source(config: Config, key: str) -> DirectionSource:
-    """Make the direction source of ``config[key]``, with the configured normalization."""
-    options = dict(config[key])
-    known = {}
-    if config.get("normalization") is not None:
-        target = target_of(options)
-        if "normalization" not in inspect.signature(target).parameters:
-            raise ValueError(f"{target.__name__} sets its own length: leave normalization out.")
-        known["normalization"] = make("normalization", config["normalization"])
-    if "independent" in options:
-        epoch, independent = options.pop("epoch"), options.pop("independent")
-        if options["checkpoint"] is None:
-            if config["checkpoint"] is not None and not independent:
-                raise ValueError(
-                    "With checkpoint=FILE there is no training to take the other checkpoint "
-                    f"from: give {key}.checkpoint too."
-                )
-            seed = config["seed"] + _INDEPENDENT * independent
-            path = find_checkpoint(config, epoch=epoch, seed=seed)
-            mark = "E'" if independent else "E"
-            options |= {"checkpoint": str(path), "label": f"{mark}={int(path.stem[-4:])}"}
-    source = make(key, options, **known)
-    if not isinstance(source, DirectionSource):
-        raise ValueError(f"{key}: {options['_target_']} gives no DirectionSource.")
-    return source
+def describe_point(config: Config, second: str = "dashed: test") -> str:
+    """Say in a few words which θ and which loss a picture shows, and where the second one is."""
+    theta = "given checkpoint" if config["checkpoint"] else f"E={config['epoch']}"
+    if config["checkpoint"] is None and config["epoch"] is None:
+        theta = f"E={config['train']['epochs']}"
+    split = f"train loss ({second})" if config["split"] == "both" else f"{config['split']} loss"
+    return f"{theta}, {split}, batch norm: {config['batchnorm']['mode']}"

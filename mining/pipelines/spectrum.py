@@ -26,9 +26,8 @@ from mining.directions.storage import save_directions
 from mining.files import save_arrays
 from mining.landscape import Landscape
 from mining.pipelines.building import Config
-from mining.pipelines.curve import describe_point
 from mining.pipelines.schema import make
-from mining.pipelines.setting import build_setting
+from mining.pipelines.setting import build_setting, describe_point
 from mining.plotting import draw_density, draw_eigenvalues, save_figure
 from mining.records import load_record, save_record
 from mining.runs import Run

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from mining.curves import load_surface, save_surface
 from mining.directions import Direction, cosine
-from mining.evaluation import Evaluator
+from mining.evaluation import Evaluator, Grid
 from mining.pipelines.building import Config
-from mining.pipelines.curve import describe_point
+from mining.pipelines.mine import find_directions
 from mining.pipelines.schema import make
-from mining.pipelines.setting import Setting, build_setting, build_source, take_directions
+from mining.pipelines.setting import Setting, build_setting, describe_point, take_directions
 from mining.plotting import draw_surface, save_figure
 from mining.runs import Run
 
@@ -30,7 +30,7 @@ def run(config: Config, run: Run) -> None:
         chunk=config["chunk"],
     )
     x, y = take_directions(
-        run.directory, landscape, grid.scale, lambda: _directions(config, setting)
+        run.directory, landscape, grid.scale, lambda: _directions(config, setting, grid)
     )
     surface = evaluator.surface(x, y, grid.alphas, grid.betas)
     scales = [direction.info.get("scale") for direction in (x, y)]
@@ -66,11 +66,11 @@ def draw(directory: Path, config: Config) -> None:
     save_figure(draw_surface(surface, title=title, **config["picture"]), directory / "surface.png")
 
 
-def _directions(config: Config, setting: Setting) -> list[Direction]:
+def _directions(config: Config, setting: Setting, grid: Grid) -> list[Direction]:
     # One generator for both: two random directions must differ.
     (x,), (y,) = (
-        build_source(config, key).directions(setting.landscape, 1, generator=setting.generator)
-        for key in ("x_direction", "y_direction")
+        find_directions(config, key, 1, setting, points)
+        for key, points in (("x_direction", grid.alphas), ("y_direction", grid.betas))
     )
     if x.name == y.name and "eigenvalue" in x.info:
         # The difference of two computations of one vector is error, and no direction.

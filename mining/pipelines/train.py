@@ -6,12 +6,12 @@ from pathlib import Path
 from torch import nn
 
 from mining.landscape import Landscape
-from mining.pipelines import PIPELINE_KEYS
 from mining.pipelines.building import Config, build_model, load_data
+from mining.pipelines.experiments import directory_of
 from mining.pipelines.schema import make
 from mining.plotting import draw_history, save_figure
-from mining.runs import Run, run_directory
-from mining.training import checkpoint_path, train
+from mining.runs import Run
+from mining.training import checkpoint_path, save_initialization, train
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +55,8 @@ def draw(directory: Path, config: Config) -> None:
 def find_checkpoint(config: Config, *, epoch: int | None = None, seed: int | None = None) -> Path:
     """Find the checkpoint of the configured training, which is run if it is not finished.
 
+    The initialization, epoch 0, needs no training.
+
     Args:
         config: The configuration of any pipeline.
         epoch: Which checkpoint; ``None`` takes the last.
@@ -75,9 +77,11 @@ def find_checkpoint(config: Config, *, epoch: int | None = None, seed: int | Non
             "train.checkpoints."
         )
     config = {**config, "pipeline": "train", "seed": config["seed"] if seed is None else seed}
-    directory = run_directory(config, PIPELINE_KEYS["train"])
-    training = Run(Path(config["outputs"]) / directory, config)
-    if not training.finished:
+    training = Run(Path(config["outputs"]) / directory_of(config), config)
+    path = checkpoint_path(training.directory, epoch)
+    if not training.finished and epoch == 0:
+        save_initialization(build_model(config, load_data(config)), path)
+    elif not training.finished:
         log.info("No finished training in %s: training once now.", training.directory)
         run(config, training)
-    return checkpoint_path(training.directory, epoch)
+    return path

@@ -7,6 +7,7 @@ from mining.plotting.curvature import draw_perturbations as draw_perturbations
 from mining.plotting.landscape import draw_angles as draw_angles
 from mining.plotting.landscape import draw_curves as draw_curves
 from mining.plotting.landscape import draw_history as draw_history
+from mining.plotting.landscape import draw_mining as draw_mining
 from mining.plotting.landscape import draw_surface as draw_surface
 from mining.plotting.landscape import save_figure as save_figure
 from mining.plotting.landscape import table as table

@@ -170,6 +170,24 @@ def draw_history(path: Path, *, log_scale: bool = False) -> Figure:
     return picture
 
 
+def draw_mining(path: Path, *, title: str = "") -> Figure:
+    """Draw objective and length over the epochs from a mining's ``history.csv``."""
+    history = pd.read_csv(path)
+    picture = Figure(figsize=(8, 3.4), layout="constrained")
+    for position, (column, name) in enumerate(
+        (("objective", "objective (nats), mean over the epoch"), ("norm", "length ‖ε‖"))
+    ):
+        axes = picture.add_subplot(1, 2, position + 1)
+        for number, rows in history.groupby("direction"):
+            axes.plot(rows["epoch"], rows[column], label=f"direction {number}")
+        axes.set_xlabel("epoch")
+        axes.set_ylabel(name)
+        if history["direction"].nunique() > 1:
+            axes.legend()
+    picture.suptitle(title, fontsize=9)
+    return picture
+
+
 _ANGLE_NAMES = {
     "gaussian_gradient": "Gaussian and batch gradient",
     "gaussian_checkpoint": "Gaussian and way to the last checkpoint",

@@ -1,15 +1,8 @@
 """How a network is trained."""
 
-import math
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, get_args
 
-import torch
-from torch import nn
-
-OptimizerName = Literal["sgd", "adam", "adamw"]
-ScheduleName = Literal["cosine", "step", "constant"]
+from mining.optimization import OptimizerName, ScheduleName, check_recipe
 
 
 @dataclass(frozen=True)
@@ -49,49 +42,11 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "checkpoints", tuple(self.checkpoints))
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"train.{name} must be at least 1, got {getattr(self, name)}.")
-        if not (self.lr > 0 and math.isfinite(self.lr)):
-            raise ValueError(f"train.lr must be positive, got {self.lr}.")
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"train.momentum must lie in [0, 1), got {self.momentum}.")
-        if not self.weight_decay >= 0:
-            raise ValueError(f"train.weight_decay must not be negative, got {self.weight_decay}.")
+        check_recipe(self, "train")
         if any(epoch < 0 for epoch in self.checkpoints):
             raise ValueError(f"train.checkpoints must not be negative, got {self.checkpoints}.")
-        for name, allowed in (("optimizer", OptimizerName), ("schedule", ScheduleName)):
-            if getattr(self, name) not in get_args(allowed):
-                raise ValueError(
-                    f"train.{name} must be one of {get_args(allowed)}, got {getattr(self, name)!r}."
-                )
 
     @property
     def kept_epochs(self) -> tuple[int, ...]:
         """The epochs whose checkpoints are kept, increasing."""
         return tuple(sorted({e for e in self.checkpoints if e < self.epochs} | {self.epochs}))
-
-    def learning_rate(self, epoch: int) -> float:
-        """Return the learning rate during an epoch, counted from 0."""
-        match self.schedule:
-            case "cosine":
-                return self.lr * 0.5 * (1 + math.cos(math.pi * epoch / self.epochs))
-            case "step":
-                return self.lr * 0.1 ** (
-                    (2 * epoch >= self.epochs) + (4 * epoch >= 3 * self.epochs)
-                )
-            case "constant":
-                return self.lr
-
-    def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """Make the optimizer of ``parameters``."""
-        lr, decay = self.lr, self.weight_decay
-        match self.optimizer:
-            case "sgd":
-                return torch.optim.SGD(
-                    parameters, lr=lr, momentum=self.momentum, weight_decay=decay, fused=True
-                )
-            case "adam":
-                return torch.optim.Adam(parameters, lr=lr, weight_decay=decay, fused=True)
-            case "adamw":
-                return torch.optim.AdamW(parameters, lr=lr, weight_decay=decay, fused=True)

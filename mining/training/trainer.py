@@ -17,6 +17,7 @@ from tqdm import tqdm
 from mining.data import Dataset, Split
 from mining.files import write_atomically
 from mining.forward import takes_channels_last
+from mining.optimization import learning_rate, make_optimizer
 from mining.training.augmentation import crop_and_flip
 from mining.training.settings import TrainingSettings
 
@@ -82,6 +83,13 @@ def checkpoint_path(directory: Path, epoch: int) -> Path:
     return directory / f"epoch_{epoch:04d}.pt"
 
 
+def save_initialization(model: nn.Module, path: Path) -> None:
+    """Write a model as it is before training, as the checkpoint of epoch 0."""
+    buffer = io.BytesIO()
+    torch.save({"model": model.state_dict(), "epoch": 0}, buffer)
+    write_atomically(path, buffer.getbuffer())
+
+
 def train(
     model: nn.Module,
     dataset: Dataset,
@@ -122,7 +130,7 @@ def train(
     trainable = [p for p in model.parameters() if p.requires_grad]
     state = _State(
         model,
-        settings.make_optimizer(trainable),
+        make_optimizer(settings, trainable),
         device,
         torch.Generator().manual_seed(seed),
         torch.Generator(device).manual_seed(seed),
@@ -159,7 +167,7 @@ def _run_epochs(
     )
     for epoch in bar:
         started = time.monotonic()
-        row = {"epoch": epoch + 1, "lr": settings.learning_rate(epoch)}
+        row = {"epoch": epoch + 1, "lr": learning_rate(settings, epoch)}
         row |= _train_epoch(state, dataset.split("train"), settings, row["lr"])
         if test is not None:
             row |= _test(state.model, test)

@@ -1,0 +1,280 @@
+"""Directions found by stochastic optimization."""
+
+import hashlib
+import io
+import logging
+import time
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.linalg import vector_norm
+from tqdm import tqdm
+
+from mining.directions.base import Direction, DirectionSource, check_num
+from mining.files import write_atomically
+from mining.landscape import Landscape
+from mining.minibatches import LossOnBatch, MiniBatches
+from mining.optimization import (
+    OptimizerName,
+    ScheduleName,
+    check_recipe,
+    learning_rate,
+    make_optimizer,
+)
+from mining.random_vectors import stream
+
+#: Seconds between two saves of the state from which a killed miner goes on.
+_SAVE_INTERVAL = 20.0
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Descent:
+    """How a miner descends; the defaults are plain SGD as Xu et al. (2024) print it.
+
+    The paper gives neither epochs nor learning rate of its miners; these are those of its
+    trainings (Appendix A.1).
+
+    Args:
+        epochs: Passes over the examples, the E of the algorithms.
+        batch_size: Examples per step.
+        optimizer: ``sgd``, ``adam`` or ``adamw``.
+        lr: Learning rate η of the first epoch.
+        momentum: Of ``sgd``.
+        weight_decay: L2 penalty on what is optimized.
+        schedule: ``constant``, ``cosine`` to zero, or ``step``.
+
+    Raises:
+        ValueError: If a value is out of its range.
+    """
+
+    epochs: int = 200
+    batch_size: int = 128
+    optimizer: OptimizerName = "sgd"
+    lr: float = 0.1
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    schedule: ScheduleName = "constant"
+
+    def __post_init__(self) -> None:
+        check_recipe(self, "descent")
+
+
+#: Takes the loss on a mini-batch, the variable (D,), the share e/E of the epochs up to and with
+#: this one, and a generator on the CPU; gives the objective () and what to descend along (D,).
+Step = Callable[[LossOnBatch, Tensor, float, torch.Generator], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a miner optimizes at one θ."""
+
+    start: Tensor  # (D,) the variable at first
+    step: Step
+    direction: Callable[[Tensor], Direction]  # that belongs to a variable (D,)
+
+
+class Miner(DirectionSource):
+    """A source that finds its directions by stochastic optimization, each on its own.
+
+    Batch norm normalizes each mini-batch by its own statistics, as in training, unless the
+    landscape is ``frozen``. The landscape itself, its θ included, stays as it is.
+    """
+
+    descent: Descent
+
+    @abstractmethod
+    def search(self, landscape: Landscape, generator: torch.Generator) -> Search:
+        """Say what to optimize at the θ of ``landscape``.
+
+        Args:
+            landscape: The point θ and the loss.
+            generator: Source of randomness for the start, on the CPU.
+
+        Raises:
+            ValueError: If there is nothing to gain, or the settings do not fit θ.
+        """
+
+    def directions(
+        self, landscape: Landscape, num: int, *, generator: torch.Generator
+    ) -> list[Direction]:
+        """Mine ``num`` directions; see ``DirectionSource.directions`` and ``mine``."""
+        check_num(num)
+        return [
+            replace(mine(self, landscape, generator=generator).direction, index=index)
+            for index in range(num)
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class Mined:
+    """A mined direction, and how it was found."""
+
+    direction: Direction
+    history: pd.DataFrame  # a row per epoch: epoch, lr, objective (mean over it), norm, seconds
+    diverged_epoch: int | None  # in which a value overflowed; the direction is the last finite one
+
+
+def mine(
+    miner: Miner,
+    landscape: Landscape,
+    *,
+    generator: torch.Generator,
+    checkpoint: Path | None = None,
+    progress: bool = False,
+) -> Mined:
+    """Find one direction by stochastic optimization.
+
+    Mining that diverges ends there, with the direction before the step that overflowed; its
+    source says so, and ``info["diverged_epoch"]``.
+
+    Args:
+        miner: What to optimize, and how.
+        landscape: The point θ and the examples.
+        generator: Source of randomness, on the CPU.
+        checkpoint: A file that is written as it goes, from which mining that was killed goes on to
+            the same result; it stays.
+        progress: Whether to draw a progress bar on stderr.
+
+    Raises:
+        ValueError: If ``checkpoint`` belongs to something else, there is nothing to gain from the
+            start, or the loss there is not finite.
+    """
+    descent = miner.descent
+    own = stream(generator)
+    search = miner.search(landscape, own)
+    variable = search.start.clone()
+    state = _State(variable, make_optimizer(descent, [variable]), own)
+    mark = "" if checkpoint is None else _fingerprint(miner, landscape, variable)
+    if checkpoint is not None and checkpoint.exists():
+        state.load(checkpoint, mark)
+    batches = landscape.mini_batches(descent.batch_size)
+    saved = time.monotonic()
+    bar = tqdm(
+        range(state.epoch, descent.epochs),
+        initial=state.epoch,
+        total=descent.epochs,
+        desc="mine",
+        unit="epoch",
+        disable=not progress,
+        dynamic_ncols=True,
+    )
+    for epoch in bar:
+        started = time.monotonic()
+        lr = learning_rate(descent, epoch)
+        value = _run_epoch(state, search.step, batches, lr, (epoch + 1) / descent.epochs)
+        if value is None:
+            break
+        norm = float(vector_norm(search.direction(variable).vector))
+        seconds = time.monotonic() - started
+        row = {"epoch": epoch + 1, "lr": lr, "objective": value, "norm": norm, "seconds": seconds}
+        state.history.append(row)
+        state.epoch = epoch + 1
+        bar.set_postfix(objective=f"{value:.4g}", norm=f"{norm:.3g}", refresh=False)
+        if checkpoint is not None and time.monotonic() - saved > _SAVE_INTERVAL:
+            state.save(checkpoint, mark)
+            saved = time.monotonic()
+    if checkpoint is not None:
+        state.save(checkpoint, mark)
+    return _result(state, search, descent)
+
+
+@dataclass
+class _State:
+    """Everything that interrupted mining needs to go on as if nothing had happened."""
+
+    variable: Tensor
+    optimizer: torch.optim.Optimizer
+    generator: torch.Generator
+    epoch: int = 0
+    diverged_epoch: int | None = None
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def save(self, path: Path, mark: str) -> None:
+        buffer = io.BytesIO()
+        content = {
+            "mark": mark,
+            "variable": self.variable,
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "epoch": self.epoch,
+            "diverged_epoch": self.diverged_epoch,
+            "history": self.history,
+        }
+        torch.save(content, buffer)
+        write_atomically(path, buffer.getbuffer())
+
+    def load(self, path: Path, mark: str) -> None:
+        content: dict[str, Any] = torch.load(
+            path, map_location=self.variable.device, weights_only=True
+        )
+        if content["mark"] != mark:
+            raise ValueError(
+                f"{path} holds mining of another kind, from another θ or on other examples. Give "
+                "each a file of its own, or remove this one."
+            )
+        self.variable.copy_(content["variable"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.generator.set_state(content["generator"].cpu())
+        self.epoch, self.history = content["epoch"], content["history"]
+        self.diverged_epoch = content["diverged_epoch"]
+
+
+def _run_epoch(
+    state: _State, step: Step, batches: MiniBatches, lr: float, share: float
+) -> float | None:
+    """Take one pass over the examples; return the mean objective, ``None`` where it diverged."""
+    if state.diverged_epoch is not None:
+        return None
+    for group in state.optimizer.param_groups:
+        group["lr"] = lr
+    total = torch.zeros((), dtype=torch.float64, device=state.variable.device)
+    for loss in batches.shuffled(state.generator):
+        before = state.variable.clone()
+        value, state.variable.grad = step(loss, before, share, state.generator)
+        state.optimizer.step()
+        if not bool(torch.isfinite(value) & torch.isfinite(state.variable).all()):
+            state.variable.copy_(before)
+            state.diverged_epoch = state.epoch + 1
+            return None
+        total += value.double()
+    return float(total) / batches.num_batches
+
+
+def _result(state: _State, search: Search, descent: Descent) -> Mined:
+    when = state.diverged_epoch
+    if when is not None and torch.equal(state.variable, search.start):
+        raise ValueError(
+            "Mining diverged in its first step: the loss where it starts is not finite."
+        )
+    direction = search.direction(state.variable.detach())
+    info = {**direction.info, "norm": float(vector_norm(direction.vector))}
+    if state.history:
+        info["objective"] = state.history[-1]["objective"]
+    if when is not None:
+        log.warning(
+            "%s diverged in epoch %d of %d: taking the last finite direction. Lower descent.lr "
+            "(%g).",
+            direction.source,
+            when,
+            descent.epochs,
+            descent.lr,
+        )
+        info["diverged_epoch"] = when
+        name = f"{direction.source}, diverged in epoch {when}"
+        direction = replace(direction, source=name)
+    columns = ["epoch", "lr", "objective", "norm", "seconds"]
+    history = pd.DataFrame(state.history, columns=columns).astype({"epoch": int})
+    return Mined(replace(direction, info=info), history, when)
+
+
+def _fingerprint(miner: Miner, landscape: Landscape, start: Tensor) -> str:
+    digest = hashlib.sha256(f"{miner!r} {landscape.fingerprint()}".encode())
+    digest.update(start.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,151 @@
+"""Directions along which the loss follows a drawn shape."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.linalg import vector_norm
+
+from mining.directions.base import Direction
+from mining.directions.miner import Descent, Miner, Search
+from mining.landscape import Landscape
+from mining.minibatches import LossOnBatch
+from mining.random_vectors import standard_normal
+
+#: How far a template may pass θ, as a share of its own range.
+_TOLERANCE = 0.1
+
+
+@dataclass(frozen=True)
+class Multipoint(Miner):
+    """Drives the curve L(θ + αε) towards a template, with θ where it is.
+
+    The template is a loss at a few α, with straight lines between. Each step draws a point from
+    every one of ``points`` equal parts of its range and descends along the mean of
+    α·clip((L - t)/s)·∇L(θ + αε), the gradient of the Huber loss of L - t in units of the range s of
+    the template, clip being that to [-1, 1]. This is the multi-point optimization of Skorokhodov
+    and Burtsev (2019), arXiv:1910.03867, on a line instead of a plane and with θ given: the curve
+    passes through its loss by construction. ε starts as a Gaussian as long as θ.
+
+    Args:
+        basins: Instead of a template: as many valleys, the first at θ, the last at α = 1, each as
+            deep as θ, with ``barrier`` midway between them.
+        barrier: Loss of the barriers between ``basins``, nats; ``None`` takes that of guessing.
+        template: Pairs of α, increasing, and loss; ``None`` as a loss is that of θ.
+        points: Points of the curve in one step.
+        descent: Epochs, learning rate and the like.
+
+    Raises:
+        ValueError: If the template is no function of α, does not contain α = 0, or a number is out
+            of its range.
+    """
+
+    basins: int = 3
+    barrier: float | None = None
+    template: Sequence[Sequence[float | None]] | None = None
+    points: int = 4
+    descent: Descent = field(default_factory=lambda: Descent(optimizer="adam", lr=1e-3))
+
+    def __post_init__(self) -> None:
+        if self.points < 1:
+            raise ValueError(f"direction.points must be at least 1, got {self.points}.")
+        if self.template is None:
+            if self.basins < 2:
+                raise ValueError(f"direction.basins must be at least 2, got {self.basins}.")
+            return
+        pairs = [list(pair) for pair in self.template]
+        if len(pairs) < 2 or any(len(pair) != 2 or pair[0] is None for pair in pairs):
+            raise ValueError(
+                f"direction.template must be two pairs [alpha, loss] at least, got {pairs}."
+            )
+        alphas = [float(pair[0]) for pair in pairs if pair[0] is not None]
+        if not all(a < b for a, b in pairwise(alphas)):
+            raise ValueError(f"direction.template must have increasing alphas, got {alphas}.")
+        if not alphas[0] <= 0 <= alphas[-1]:
+            raise ValueError(
+                f"direction.template must start or pass at alpha = 0, where θ is, got {alphas}."
+            )
+        if not all(pair[1] is None or math.isfinite(pair[1]) for pair in pairs):
+            raise ValueError(f"direction.template must have finite losses, got {pairs}.")
+        object.__setattr__(self, "template", tuple(map(tuple, pairs)))
+
+    @property
+    def alphas(self) -> tuple[float, ...]:
+        """Where the template gives a loss."""
+        if self.template is not None:
+            return tuple(float(pair[0] or 0.0) for pair in self.template)
+        return tuple(i / (2 * self.basins - 2) for i in range(2 * self.basins - 1))
+
+    def losses(self, landscape: Landscape) -> tuple[float, ...]:
+        """Give the losses of the template at the θ of ``landscape``.
+
+        Raises:
+            ValueError: If they do not pass the loss of θ, or do not vary.
+        """
+        own = float(landscape.loss(landscape.theta))
+        if self.template is None:
+            chance = landscape.chance_loss
+            barrier = (
+                (own + 1 if chance is None else chance) if self.barrier is None else self.barrier
+            )
+            if not barrier > own:
+                raise ValueError(
+                    f"direction.barrier must exceed the loss of θ, {own:.4g}, got {barrier:.4g}."
+                )
+            return tuple(barrier if i % 2 else own for i in range(2 * self.basins - 1))
+        losses = tuple(own if pair[1] is None else float(pair[1]) for pair in self.template)
+        span = max(losses) - min(losses)
+        if not span > 0:
+            raise ValueError(f"direction.template is flat at {own:.4g}: draw a shape.")
+        at_theta = float(np.interp(0.0, self.alphas, losses))
+        if abs(at_theta - own) > _TOLERANCE * span:
+            raise ValueError(
+                f"direction.template gives {at_theta:.4g} at alpha = 0, but the loss of θ is "
+                f"{own:.4g}: start there (null stands for it)."
+            )
+        return losses
+
+    def check_grid(self, alphas: Tensor) -> None:
+        """Raise ``ValueError`` if the template is longer than a grid, shape ``(T,)``."""
+        low, high = self.alphas[0], self.alphas[-1]
+        if low < alphas[0] or high > alphas[-1]:
+            raise ValueError(
+                f"direction.template reaches from {low:g} to {high:g}, the grid only from "
+                f"{float(alphas[0]):g} to {float(alphas[-1]):g}: set grid.low and grid.high."
+            )
+        inside = int(((alphas >= low) & (alphas <= high)).sum())
+        if inside < len(self.alphas):
+            raise ValueError(
+                f"direction.template has {len(self.alphas)} points, the grid only {inside} between "
+                f"{low:g} and {high:g}: raise grid.num."
+            )
+
+    def search(self, landscape: Landscape, generator: torch.Generator) -> Search:
+        """Start with a Gaussian ε; see ``Miner.search``, and ``losses`` for what is refused."""
+        theta, alphas, targets = landscape.theta, self.alphas, self.losses(landscape)
+        low, width = alphas[0], (alphas[-1] - alphas[0]) / self.points
+        span = max(targets) - min(targets)
+        noise = standard_normal(landscape.space.size, generator).to(theta)
+
+        def step(
+            loss: LossOnBatch, epsilon: Tensor, share: float, generator: torch.Generator
+        ) -> tuple[Tensor, Tensor]:
+            total, descent = torch.zeros_like(theta[0]), torch.zeros_like(theta)
+            for part, offset in enumerate(torch.rand(self.points, generator=generator).tolist()):
+                position = low + width * (part + offset)
+                value, gradient = loss(torch.add(theta, epsilon, alpha=position))
+                excess = (value - float(np.interp(position, alphas, targets))) / span
+                slope = excess.clamp(-1, 1)
+                total += slope * (excess - slope / 2) / self.points
+                descent += slope * (position / self.points) * gradient
+            return total, descent
+
+        return Search(
+            noise * (vector_norm(theta) / vector_norm(noise)),
+            step,
+            lambda epsilon: Direction(epsilon, f"mined curve of {len(alphas)} points"),
+        )

@@ -1,0 +1,92 @@
+"""Which runs an experiment consists of; this module imports nothing heavy."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, cast
+
+from hydra import compose, initialize_config_module
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from mining.pipelines import OPTIONAL_KEYS, PIPELINE_KEYS
+from mining.runs import run_directory
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One job of an experiment."""
+
+    config: Mapping[str, Any]
+    directory: Path
+
+
+def register_resolvers() -> None:
+    """Make ``${mining.pick:KEY,{A:1,B:2}}`` and ``${mining.run_directory:}`` known to OmegaConf."""
+    OmegaConf.register_new_resolver("mining.pick", _pick, replace=True)
+    OmegaConf.register_new_resolver("mining.run_directory", _run_directory, replace=True)
+
+
+def directory_of(config: Mapping[str, Any]) -> Path:
+    """Name the directory of a run, relative to ``outputs``, from its resolved configuration."""
+    keys = [
+        key
+        for key in PIPELINE_KEYS[config["pipeline"]]
+        if key not in OPTIONAL_KEYS or config[key] is not None
+    ]
+    return run_directory(config, tuple(keys))
+
+
+def plan(overrides: Sequence[str]) -> list[PlannedRun]:
+    """List the runs that ``python -m mining`` with these arguments makes.
+
+    Args:
+        overrides: Arguments, ``experiment=paper/fig08`` and ``size=cpu`` for instance; commas
+            sweep, as after ``-m``.
+
+    Returns:
+        A run for every job, in the order of the jobs, none twice.
+
+    Raises:
+        hydra.errors.HydraException: If an argument is none.
+    """
+    register_resolvers()
+    with initialize_config_module("mining.conf", version_base="1.3"):
+        parser = OverridesParser.create()
+        fixed = [
+            o.input_line
+            for o in parser.parse_overrides(list(overrides))
+            if not o.is_sweep_override()
+        ]
+        base = compose("config", [line for line in fixed if line], return_hydra_config=True)
+        swept = OmegaConf.select(base, "hydra.sweeper.params") or {}
+        lines = [f"{key}={value}" for key, value in swept.items()] + list(overrides)
+        axes = []
+        for override in parser.parse_overrides(lines):
+            if override.is_sweep_override():
+                key = override.get_key_element()
+                axes.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+            else:
+                axes.append([cast(str, override.input_line)])
+        jobs = [_resolve(compose("config", list(job))) for job in product(*axes)]
+    runs = [PlannedRun(job, Path(job["outputs"]) / directory_of(job)) for job in jobs]
+    return list({run.directory: run for run in runs}.values())
+
+
+def _resolve(config: DictConfig) -> dict[str, Any]:
+    return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+
+
+def _pick(key: str, values: Mapping[str, Any]) -> Any:
+    """Choose one of several values; the key is mostly another value of the configuration."""
+    if key not in values:
+        raise ValueError(f"No value for {key!r}, only for {', '.join(map(str, values))}.")
+    return values[key]
+
+
+def _run_directory(*, _root_: DictConfig) -> str:
+    """Name the run's directory, for ``hydra.run.dir`` and ``hydra.sweep.subdir``."""
+    keys = [str(key) for key in _root_ if key != "hydra"]
+    config = OmegaConf.to_container(OmegaConf.masked_copy(_root_, keys), resolve=True)
+    return str(directory_of(cast(Mapping[str, Any], config)))

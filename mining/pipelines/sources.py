@@ -1,0 +1,38 @@
+"""From a configuration to a direction source."""
+
+import inspect
+
+from mining.directions import DirectionSource
+from mining.pipelines.building import Config
+from mining.pipelines.schema import make, target_of
+from mining.pipelines.train import find_checkpoint
+
+#: Keeps the seeds of independent trainings apart from those of a sweep over ``seed``.
+_INDEPENDENT = 1000
+
+
+def build_source(config: Config, key: str) -> DirectionSource:
+    """Make the direction source of ``config[key]``, with the configured normalization."""
+    options = dict(config[key])
+    known = {}
+    if config.get("normalization") is not None:
+        target = target_of(options)
+        if "normalization" not in inspect.signature(target).parameters:
+            raise ValueError(f"{target.__name__} sets its own length: leave normalization out.")
+        known["normalization"] = make("normalization", config["normalization"])
+    if "independent" in options:
+        epoch, independent = options.pop("epoch"), options.pop("independent")
+        if options["checkpoint"] is None:
+            if config["checkpoint"] is not None and not independent:
+                raise ValueError(
+                    "With checkpoint=FILE there is no training to take the other checkpoint "
+                    f"from: give {key}.checkpoint too."
+                )
+            seed = config["seed"] + _INDEPENDENT * independent
+            path = find_checkpoint(config, epoch=epoch, seed=seed)
+            mark = "E'" if independent else "E"
+            options |= {"checkpoint": str(path), "label": f"{mark}={int(path.stem[-4:])}"}
+    source = make(key, options, **known)
+    if not isinstance(source, DirectionSource):
+        raise ValueError(f"{key}: {options['_target_']} gives no DirectionSource.")
+    return source
