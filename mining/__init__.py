@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mining.batchnorm import BatchNormPolicy as BatchNormPolicy
+    from mining.centre import Centre as Centre
+    from mining.centre import classify_centre as classify_centre
     from mining.classification import CurveClassifier as CurveClassifier
     from mining.classification import CurveShape as CurveShape
     from mining.classification import classify as classify
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "BatchNormPolicy": "batchnorm",
+    "Centre": "centre",
     "CheckpointDelta": "directions",
     "Curve": "curves",
     "CurveClassifier": "classification",
@@ -97,6 +100,7 @@ _MODULES = {
     "with_scales": "scaling",
     "stretch": "scaling",
     "classify": "classification",
+    "classify_centre": "centre",
     "draw_curves": "plotting",
     "draw_surface": "plotting",
     "filter_normalize": "normalization",

@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+from mining.centre import classify_centre
 from mining.curves import load_surface, save_surface
 from mining.directions import Direction, cosine
 from mining.evaluation import Evaluator, Grid
@@ -40,13 +41,15 @@ def run(config: Config, run: Run) -> None:
     save_surface(run.directory / "surface.npz", surface)
     draw(run.directory, config)
     row, column = int((surface.alphas == 0).nonzero()), int((surface.betas == 0).nonzero())
-    accuracy = surface.accuracy
+    accuracy, centre = surface.accuracy, classify_centre(surface)
     run.finish(
         {
             "loss_at_theta": surface.loss[row, column].item(),
             "accuracy_at_theta": None if accuracy is None else accuracy[row, column].item(),
             "directions": list(names),
             "scales": scales,
+            "centre": centre.kind.value,
+            "labels": {name: shape.label.value for name, shape in centre.lines.items()},
             "angle": math.degrees(math.acos(cosine(x.vector, y.vector))),
             "angle_before": y.info.get("angle_before"),
             "nonfinite": surface.nonfinite,

@@ -11,6 +11,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
 
+from mining.centre import classify_centre
 from mining.classification import classify
 from mining.curves import Curve, Surface
 from mining.files import write_atomically
@@ -120,7 +121,10 @@ def draw_surface(
     highest = np.nanmax(loss, initial=-np.inf)
     if loss_cap is None and surface.chance_loss is not None and not log_scale:
         loss_cap = 2 * surface.chance_loss if highest > 10 * surface.chance_loss else None
-    notes = [f"{surface.nonfinite} points not finite"] if surface.nonfinite else []
+    has_centre = bool((surface.alphas == 0).any() and (surface.betas == 0).any())
+    notes = [f"centre: {classify_centre(surface)}"] if has_centre else []
+    if surface.nonfinite:
+        notes.append(f"{surface.nonfinite} points not finite")
     if surface.evaluated is not None:
         share = surface.evaluated.double().mean()
         notes.append(f"{share:.0%} of the points evaluated, the others interpolated")
