@@ -15,7 +15,7 @@ from tqdm import tqdm
 from mining.adaptive import SampledValues, estimate_points
 from mining.criterion import Batch
 from mining.curves import Curve, Surface, grid_with_origin
-from mining.directions.base import Direction
+from mining.directions.base import Direction, cosine
 from mining.examples import pick_examples
 from mining.journal import Journal
 from mining.landscape import Landscape
@@ -184,7 +184,15 @@ class Evaluator:
 
         Returns:
             Loss and accuracy at θ + αx + βy, shape ``(A, B)``.
+
+        Raises:
+            ValueError: If the two are parallel.
         """
+        overlap = cosine(x.vector, y.vector)
+        if abs(overlap) > 1 - 1e-12:  # the angle is 1e-6, as in ``orthogonalize``
+            raise ValueError(
+                f"{x.name} and {y.name} are parallel (cosine {overlap:.0f}): they span no plane."
+            )
         alphas, betas = (grid_with_origin(torch.as_tensor(axis)) for axis in (alphas, betas))
         points = [[a, b] for a in alphas.tolist() for b in betas.tolist()]
         names, shape = _names([x, y]), (len(alphas), len(betas))

@@ -271,3 +271,12 @@ def test_gpu_curve_agrees_with_cpu():
     found = evaluator(gpu).curve(Direction(along.vector.cuda(), "test"), ALPHAS)
     # float64 on both; sums are taken in another order.
     assert torch.allclose(found.loss, expected.loss, rtol=1e-9)
+
+
+def test_a_surface_of_parallel_directions_is_refused():
+    of = landscape()
+    x = direction(of)
+    for factor in (2.0, -0.5):
+        y = Direction(factor * x.vector, "other")
+        with pytest.raises(ValueError, match="test 1 and other 1 are parallel"):
+            Evaluator(of).surface(x, y, torch.linspace(-1, 1, 3), torch.linspace(-1, 1, 3))
