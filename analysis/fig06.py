@@ -11,7 +11,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.records import find_runs, parser, point_name, run_script
+from analysis.panels import numbers
+from analysis.records import (
+    describe,
+    experiment_runs,
+    figure_options,
+    run_script,
+    save_csv,
+)
 from mining.curves import Curve, load_curves
 from mining.plotting import save_figure, table
 
@@ -26,7 +33,7 @@ def complete_groups(runs: pd.DataFrame) -> list[tuple[str, list[tuple[Curve, Cur
     """Pair gradient and Gaussian curves at every θ that has both at every scale."""
     groups: dict[str, dict[str, dict[float, Curve]]] = {}
     for run in runs.itertuples():
-        name = f"{run.model}-{run.data}, {point_name(run.config)}, seed {run.seed}"
+        name = describe(run)
         point = json.dumps([name, *(run.config[key] for key in _POINT)], sort_keys=True)
         source = run.config["direction"]["_target_"].rpartition(".")[2]
         if source in _STRETCH:
@@ -68,14 +75,11 @@ def draw_panel(axes: Axes, gradient: Curve, gaussian: Curve) -> dict[str, Any]:
 
 def main() -> None:
     """Print how far each descends, and draw a row per checkpoint."""
-    options = parser(__doc__.split("\n")[0], "outputs/fig06.png").parse_args()
-    command = "python -m mining experiment=paper/fig06"
-    runs = find_runs(options.outputs, command, pipeline="curve")
+    options = figure_options("fig06", __doc__)
+    runs = experiment_runs("paper/fig06", options.overrides)
     groups = complete_groups(runs)
     if not groups:
-        raise FileNotFoundError(
-            f"No point in {options.outputs} has a run at every s. Make them: {command}"
-        )
+        raise FileNotFoundError("No point has a run at every s yet.")
     picture = Figure(figsize=(10, 3.0 * len(groups)), layout="constrained")
     rows = []
     for line, (name, pairs) in enumerate(groups):
@@ -85,8 +89,10 @@ def main() -> None:
             axes.set_title(f"{name}, s = {scale}", fontsize=9)
             rows.append({"point": name, "s": scale, **drops})
     print(table(rows))
+    save_csv(pd.concat([numbers(run) for run in runs.itertuples()]), options.csv)
     save_figure(picture, options.picture, dpi=options.dpi)
     print(options.picture)
+    print(options.csv)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Xu et al. (2024), Fig. 9, second row: cosine similarity of directions with eigenvectors.
+"""Xu et al. (2024), Fig. 9: w-peaks mined by Algorithm 1, and their overlaps with eigenvectors.
 
 python -m mining experiment=paper/fig13 && python -m mining experiment=paper/fig09
 python -m analysis.fig09
@@ -10,27 +10,23 @@ from typing import Any
 
 import pandas as pd
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from analysis.records import find_runs, parser, point_name, run_script
+from analysis.panels import curve_rows, draw_curve_runs, numbers
+from analysis.records import describe, experiment_runs, figure_options, run_script, save_csv
 from mining.directions import cosine
 from mining.plotting import save_figure, table
 
 #: What must be the same for two runs to look at the same θ.
-_THETA = ("model", "data", "train", "seed", "checkpoint", "split", "batchnorm")
+_THETA = ("model", "data", "train", "seed", "checkpoint", "epoch", "split", "batchnorm")
 _COLUMNS = 3
 
 
 def theta_of(config: dict[str, Any]) -> str:
     """Describe θ so that runs at the same one agree."""
-    return str([point_name(config), *(config[key] for key in _THETA)])
-
-
-def is_hessian(config: dict[str, Any]) -> bool:
-    """Whether a spectrum is that of the whole Hessian."""
-    spectrum = config["spectrum"]
-    return bool(spectrum["operator"] == "hessian" and spectrum["parameters"] is None)
+    return str([config[key] for key in _THETA])
 
 
 def read(path: Path) -> dict[str, Tensor]:
@@ -52,76 +48,102 @@ def order(names: list[str]) -> list[str]:
     return negative + positive[::-1]
 
 
-def overlaps(runs: pd.DataFrame) -> list[tuple[str, str, int, dict[str, float]]]:
+def overlaps(runs: pd.DataFrame, spectra: pd.DataFrame) -> list[dict[str, Any]]:
     """Compare every direction with the eigenvectors at its θ.
 
+    Args:
+        runs: Curve runs.
+        spectra: Runs, those of spectra among them.
+
     Returns:
-        The name of θ, that of the direction, D, and |cosine| by the name of the eigenvector.
+        For each direction ``point``, ``direction``, ``size`` D, and ``cosines``: |cosine| by the
+        name of the eigenvector.
     """
-    spectra = {
+    eigenvectors = {
         theta_of(run.config): Path(run.directory) / "eigenvectors.pt"
-        # Of several at one θ the one of the most examples.
-        for run in sorted(
-            runs[runs.pipeline == "spectrum"].itertuples(), key=lambda r: r.metrics["num_examples"]
-        )
-        if is_hessian(run.config) and (Path(run.directory) / "eigenvectors.pt").exists()
+        for run in spectra[spectra.pipeline == "spectrum"].itertuples()
     }
     found = []
-    for run in runs[runs.pipeline == "curve"].sort_values("directory").itertuples():
-        theta = theta_of(run.config)
-        if theta in spectra:
-            eigenvectors = read(spectra[theta])
-            point = f"{run.model}-{run.data}, {point_name(run.config)}, seed {run.seed}, "
-            point += f"{run.metrics['num_examples']} examples"
+    for run in runs.itertuples():
+        path = eigenvectors.get(theta_of(run.config))
+        if path is not None and path.exists():
+            pairs = read(path)
             for name, vector in read(Path(run.directory) / "directions.pt").items():
-                cosines = {e: abs(cosine(vector, eigenvectors[e])) for e in order([*eigenvectors])}
-                # The same direction may have been followed over several grids.
-                if (point, name, len(vector), cosines) not in found:
-                    found.append((point, name, len(vector), cosines))
-    return sorted(found, key=lambda item: item[:2])
+                cosines = {e: abs(cosine(vector, pairs[e])) for e in order([*pairs])}
+                found.append(
+                    {
+                        "point": describe(run),
+                        "direction": name,
+                        "size": len(vector),
+                        "cosines": cosines,
+                    }
+                )
+    return found
+
+
+def overlap_row(found: dict[str, Any]) -> dict[str, Any]:
+    """Summarize the overlaps of one direction."""
+    cosines = found["cosines"]
+    spans = {
+        end: math.sqrt(sum(c**2 for e, c in cosines.items() if e.startswith(end)))
+        for end in ("N.E.", "P.E.")
+    }
+    return {
+        "point": found["point"],
+        "direction": found["direction"],
+        "in the span of N.E.": spans["N.E."],
+        "in the span of P.E.": spans["P.E."],
+        "largest": max(cosines, key=cosines.__getitem__),
+        "|cosine|": max(cosines.values()),
+        "of a random one": math.sqrt(2 / math.pi / found["size"]),
+    }
+
+
+def draw_overlaps(axes: Axes, found: dict[str, Any]) -> None:
+    """Draw the overlaps of one direction as bars."""
+    cosines = found["cosines"]
+    colors = ["tab:red" if e.startswith("N.E.") else "tab:blue" for e in cosines]
+    axes.bar(list(cosines), list(cosines.values()), color=colors)
+    # What a direction that has nothing to do with them shows: half normal, mean sqrt(2/(pi D)).
+    axes.axhline(math.sqrt(2 / math.pi / found["size"]), color="black", linestyle=":", linewidth=1)
+    axes.tick_params(axis="x", rotation=90, labelsize=6)
+    axes.tick_params(axis="y", labelsize=7)
+    axes.set_ylabel("|cosine|", fontsize=8)
+    axes.set_title(f"{found['point']}\n{found['direction']}", fontsize=8)
 
 
 def main() -> None:
-    """Print the cosines and draw a panel of bars for every direction."""
-    options = parser(__doc__.split("\n")[0], "outputs/fig09.png").parse_args()
-    command = "python -m mining experiment=paper/fig13 && python -m mining experiment=paper/fig09"
-    found = overlaps(find_runs(options.outputs, command))
-    if not found:
-        raise FileNotFoundError(
-            f"No curve in {options.outputs} starts where a spectrum was computed. Make them: "
-            f"{command}"
+    """Draw the mined curves and, below, the bars of every direction."""
+    options = figure_options("fig09", __doc__)
+    runs = experiment_runs("paper/fig09", options.overrides)
+    mined = [run for run in runs.itertuples() if _target(run).endswith("Xu2024WPeak")]
+    found = overlaps(runs, experiment_runs("paper/fig13", options.overrides))
+    lines = -(-len(mined) // _COLUMNS), -(-len(found) // _COLUMNS)
+    picture = Figure(figsize=(5 * _COLUMNS, 3 * sum(lines)), layout="constrained")
+    parts = picture.subfigures(2, 1, height_ratios=[max(n, 1e-3) for n in lines])
+    draw_curve_runs(parts[0], mined, lines[0], _COLUMNS)
+    for position, item in enumerate(found, start=1):
+        draw_overlaps(parts[1].add_subplot(lines[1], _COLUMNS, position), item)
+    if found:
+        parts[1].suptitle(
+            "|cosine| with each eigenvector; dotted: mean of a random direction", fontsize=9
         )
-    lines = -(-len(found) // _COLUMNS)
-    picture = Figure(figsize=(5 * _COLUMNS, 2.8 * lines), layout="constrained")
-    rows = []
-    for position, (point, name, size, cosines) in enumerate(found):
-        axes = picture.add_subplot(lines, _COLUMNS, position + 1)
-        colors = ["tab:red" if e.startswith("N.E.") else "tab:blue" for e in cosines]
-        axes.bar(list(cosines), list(cosines.values()), color=colors)
-        # What a direction that has nothing to do with them shows: half normal, mean sqrt(2/(pi D)).
-        axes.axhline(math.sqrt(2 / math.pi / size), color="black", linestyle=":", linewidth=1)
-        axes.tick_params(axis="x", rotation=90, labelsize=6)
-        axes.tick_params(axis="y", labelsize=7)
-        axes.set_ylabel("|cosine|", fontsize=8)
-        axes.set_title(f"{point}: {name}", fontsize=8)
-        ends = {
-            end: math.sqrt(sum(c**2 for e, c in cosines.items() if e.startswith(end)))
-            for end in ("N.E.", "P.E.")
-        }
-        rows.append(
-            {
-                "point": point,
-                "direction": name,
-                "in the span of N.E.": ends["N.E."],
-                "in the span of P.E.": ends["P.E."],
-                "largest": max(cosines, key=cosines.__getitem__),
-                "|cosine|": max(cosines.values()),
-            }
-        )
-    picture.suptitle("dotted: mean of a random direction", fontsize=9)
-    print(table(rows))
+    print(table([row for run in mined for row in curve_rows(run)]))
+    if found:
+        print(table([overlap_row(item) for item in found]))
+    bars = [
+        {"run": item["point"], "direction": item["direction"], "eigenvector": e, "|cosine|": c}
+        for item in found
+        for e, c in item["cosines"].items()
+    ]
+    save_csv(pd.concat([*(numbers(run) for run in mined), pd.DataFrame(bars)]), options.csv)
     save_figure(picture, options.picture, dpi=options.dpi)
     print(options.picture)
+    print(options.csv)
+
+
+def _target(run: Any) -> str:
+    return str(run.config["direction"]["_target_"])
 
 
 if __name__ == "__main__":

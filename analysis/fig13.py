@@ -9,39 +9,27 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.fig09 import is_hessian
-from analysis.records import find_runs, parser, point_name, run_script
+from analysis.records import describe, experiment_runs, figure_options, run_script, save_csv
 from mining.curvature import SpectralDensity
 from mining.plotting import draw_density, draw_perturbations, save_figure, table
 from mining.records import load_record
 from mining.second_order import Perturbations
 
-#: What both runs of a row must have in common, beside model, data, seed and epoch.
-_POINT = ("checkpoint", "train", "num_examples", "split", "batchnorm")
-_COMMAND = "python -m mining experiment=paper/fig13"
+#: What both runs of a row must have in common.
+_POINT = ("model", "data", "seed", "epoch", "checkpoint", "train", "split", "batchnorm")
 
 
 def points(runs: pd.DataFrame) -> list[tuple[str, Any, Any]]:
-    """Pair the spectrum and the perturbation run of every θ, in the order of its epochs."""
-    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    """Pair the spectrum and the perturbation run of every θ, in the order of the runs."""
+    found: dict[str, dict[str, Any]] = {}
     for run in runs.itertuples():
-        config = run.config
-        epoch = config["train"]["epochs"] if config["epoch"] is None else config["epoch"]
-        name = f"{run.model}-{run.data}, {point_name(config)}, seed {run.seed}"
-        recipe = str([config[key] for key in _POINT])
-        key = (run.model, run.data, run.seed, recipe, epoch, name)
-        if run.pipeline == "perturbation" or is_complete(run):
-            found.setdefault(key, {})[run.pipeline] = run
+        point = str([run.config[key] for key in _POINT])
+        found.setdefault(point, {})[run.pipeline] = run
     return [
-        (key[-1], pair["spectrum"], pair["perturbation"])
-        for key, pair in sorted(found.items(), key=lambda item: item[0])
+        (describe(pair["spectrum"]), pair["spectrum"], pair["perturbation"])
+        for pair in found.values()
         if len(pair) == 2
     ]
-
-
-def is_complete(run: Any) -> bool:
-    """Whether a spectrum run is of the whole Hessian and has a density."""
-    return is_hessian(run.config) and (Path(run.directory) / "density.npz").exists()
 
 
 def spectrum_row(name: str, metrics: dict[str, Any]) -> dict[str, Any]:
@@ -80,25 +68,28 @@ def perturbation_rows(name: str, metrics: dict[str, Any]) -> list[dict[str, Any]
     ]
 
 
+def density_columns(density: SpectralDensity) -> dict[str, Any]:
+    """Give the drawn line at 500 points."""
+    points = density.grid(500)
+    return {"eigenvalue": points, "density": density.evaluate(points).mean(0)}
+
+
 def main() -> None:
     """Print spectra and loss changes, and draw a row of both for every θ."""
-    options = parser(__doc__.split("\n")[0], "outputs/fig13.png").parse_args()
-    runs = find_runs(options.outputs, _COMMAND)
-    pairs = points(runs[runs.pipeline.isin(["spectrum", "perturbation"])])
+    options = figure_options("fig13", __doc__)
+    pairs = points(experiment_runs("paper/fig13", options.overrides))
     if not pairs:
-        raise FileNotFoundError(
-            f"No point in {options.outputs} has both a spectrum and a perturbation run. "
-            f"Make them: {_COMMAND}"
-        )
+        raise FileNotFoundError("No point has both a spectrum and a perturbation run yet.")
     picture = Figure(figsize=(14, 3.4 * len(pairs)), layout="constrained")
     lines = picture.subfigures(len(pairs), squeeze=False)[:, 0]
-    changes = []
+    changes, densities = [], []
     for (name, spectrum, perturbation), line in zip(pairs, lines, strict=True):
         left, right = line.subfigures(1, 2, width_ratios=[1, 2])
         axes = left.add_subplot()
         largest = spectrum.metrics["eigenvalues_largest"]
         smallest = spectrum.metrics["eigenvalues_smallest"]
         density = load_record(Path(spectrum.directory) / "density.npz", SpectralDensity)
+        densities.append(pd.DataFrame({"point": name, **density_columns(density)}))
         draw_density(axes, density, (smallest[0], largest[0]) if smallest else None)
         axes.set_title(f"{name}\n{axes.get_title()}", fontsize=8)
         record = Path(perturbation.directory) / "perturbations.npz"
@@ -106,8 +97,10 @@ def main() -> None:
         changes += perturbation_rows(name, perturbation.metrics)
     print(table([spectrum_row(name, spectrum.metrics) for name, spectrum, _ in pairs]))
     print(f"\nChange of the loss at θ + λε (nats):\n{table(changes)}")
+    save_csv(pd.concat([*densities, pd.DataFrame(changes)]), options.csv)
     save_figure(picture, options.picture, dpi=options.dpi)
     print(options.picture)
+    print(options.csv)
 
 
 if __name__ == "__main__":

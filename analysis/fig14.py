@@ -7,7 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from analysis.records import find_runs, parser, point_name, run_script
+from analysis.records import describe, experiment_runs, figure_options, run_script, save_csv
 from mining.curves import load_curves
 from mining.plotting import draw_expansions, save_figure, table
 from mining.records import load_record
@@ -18,11 +18,8 @@ _COLUMNS = 2
 
 def main() -> None:
     """Print slope, curvature and error of every parabola, and draw a panel for every curve."""
-    options = parser(__doc__.split("\n")[0], "outputs/fig14.png").parse_args()
-    command = "python -m mining experiment=paper/fig14"
-    runs = find_runs(options.outputs, command, pipeline="second_order")
-    runs = runs.assign(direction=[m["direction"] for m in runs.metrics])
-    runs = runs.sort_values(["model", "data", "seed", "direction"])
+    options = figure_options("fig14", __doc__)
+    runs = experiment_runs("paper/fig14", options.overrides)
     lines = -(-len(runs) // _COLUMNS)
     picture = Figure(figsize=(6 * _COLUMNS, 3.6 * lines), layout="constrained")
     rows = []
@@ -31,7 +28,7 @@ def main() -> None:
         (curve,) = load_curves(Path(run.directory) / "curves.npz")
         found = load_record(Path(run.directory) / "expansions.npz", Expansions)
         draw_expansions(axes, curve, found)
-        name = f"{run.model}-{run.data}, {point_name(run.config)}, seed {run.seed}"
+        name = describe(run)
         axes.set_title(f"{name}, {curve.name}\n{axes.get_title()}", fontsize=9)
         rows += [
             {
@@ -54,8 +51,10 @@ def main() -> None:
             )
         ]
     print(table(rows))
+    save_csv(rows, options.csv)
     save_figure(picture, options.picture, dpi=options.dpi)
     print(options.picture)
+    print(options.csv)
 
 
 if __name__ == "__main__":

@@ -4,12 +4,13 @@ python -m mining experiment=quickstart && python -m analysis.gallery
 """
 
 import math
+from pathlib import Path
 from typing import Any, get_args
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.records import find_runs, parser, point_name, run_script
+from analysis.records import departures, find_runs, parser, point_name, run_script
 from mining.batchnorm import Mode
 from mining.curves import load_curves
 from mining.normalization import Name
@@ -36,16 +37,6 @@ def rows(runs: pd.DataFrame) -> list[dict[str, Any]]:
             strict=True,
         )
     ]
-
-
-def departures(config: dict[str, Any]) -> list[str]:
-    """Name normalization, batch-norm policy, split and seed where they are not the defaults."""
-    normalization = (config.get("normalization") or {}).get("name")
-    policy = config["batchnorm"]["mode"]
-    found = [f"norm: {normalization}"] if normalization else []
-    found += [f"batch norm: {policy}"] if policy != "recalibrate" else []
-    found += [f"{config['split']} loss"] if config["split"] != "train" else []
-    return found + ([f"seed {config['seed']}"] if config["seed"] != 0 else [])
 
 
 def order(run: pd.Series) -> tuple[object, ...]:
@@ -91,6 +82,7 @@ def draw(runs: pd.DataFrame, columns: int) -> Figure:
 def main() -> None:
     """Print the table and write the picture."""
     arguments = parser(__doc__.split("\n")[0], "outputs/gallery.png")
+    arguments.add_argument("--outputs", type=Path, default=Path("outputs"), help="folder of runs")
     arguments.add_argument("--columns", type=int, default=4, help="panels in a row")
     arguments.add_argument("--model", help="only runs of this model, as in the directory's name")
     arguments.add_argument("--data", help="only runs on this data set")

@@ -2,13 +2,15 @@
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from mining.runs import load_runs
+from mining.files import write_atomically
+from mining.pipelines.experiments import plan
+from mining.runs import load_runs, read_runs
 
 
 def parser(description: str, output: str) -> argparse.ArgumentParser:
@@ -21,10 +23,56 @@ def parser(description: str, output: str) -> argparse.ArgumentParser:
     arguments = argparse.ArgumentParser(
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    arguments.add_argument("--outputs", type=Path, default=Path("outputs"), help="folder of runs")
     arguments.add_argument("--picture", type=Path, default=Path(output), help="PNG to write")
     arguments.add_argument("--dpi", type=int, default=150, help="dots per inch of the picture")
     return arguments
+
+
+def figure_options(figure: str, description: str | None) -> argparse.Namespace:
+    """Read the arguments of the script of a figure: ``overrides``, ``picture``, ``csv``, ``dpi``.
+
+    Args:
+        figure: Its name, ``fig02`` for instance.
+        description: What the script draws, the docstring of its module.
+    """
+    arguments = parser((description or "").split("\n")[0], f"outputs/{figure}.png")
+    arguments.add_argument("--csv", type=Path, help="numbers to write; default: beside the picture")
+    arguments.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="what the experiment was run with: size=smoke, subject=mlp, seed=1, outputs=FOLDER",
+    )
+    options = arguments.parse_args()
+    options.csv = options.csv or options.picture.with_suffix(".csv")
+    return options
+
+
+def experiment_runs(experiment: str, overrides: Sequence[str]) -> pd.DataFrame:
+    """Read the finished runs of an experiment, in its order.
+
+    Those that are missing are said on stderr, with the command that makes them.
+
+    Args:
+        experiment: Its name, ``paper/fig02`` for instance.
+        overrides: What it was run with besides.
+
+    Raises:
+        FileNotFoundError: If none is finished.
+    """
+    arguments = [f"experiment={experiment}", *overrides]
+    directories = [run.directory for run in plan(arguments)]
+    finished = [d for d in directories if (d / "run.json").exists()]
+    command = " ".join(["python -m mining", *arguments])
+    if not finished:
+        raise FileNotFoundError(f"No finished run of {experiment}. Make them: {command}")
+    if len(finished) < len(directories):
+        missing = len(directories) - len(finished)
+        print(
+            f"{missing} of {len(directories)} runs are missing. Make them: {command}",
+            file=sys.stderr,
+        )
+    return read_runs(finished)
 
 
 def find_runs(root: Path, command: str, **where: Any) -> pd.DataFrame:
@@ -44,6 +92,11 @@ def find_runs(root: Path, command: str, **where: Any) -> pd.DataFrame:
     return runs
 
 
+def save_csv(rows: Sequence[dict[str, Any]] | pd.DataFrame, path: Path) -> None:
+    """Write the numbers of a picture, six digits each."""
+    write_atomically(path, pd.DataFrame(rows).to_csv(index=False, float_format="%.6g"))
+
+
 def run_script(main: Callable[[], None]) -> None:
     """Run a script; what is missing is said in one line, with exit code 1."""
     try:
@@ -58,3 +111,19 @@ def point_name(config: dict[str, Any]) -> str:
         return Path(config["checkpoint"]).stem
     epoch = config["train"]["epochs"] if config["epoch"] is None else config["epoch"]
     return f"E={epoch}"
+
+
+def departures(config: dict[str, Any]) -> list[str]:
+    """Name normalization, batch-norm policy, split and seed where they are not the defaults."""
+    normalization = (config.get("normalization") or {}).get("name")
+    policy = config["batchnorm"]["mode"]
+    found = [f"norm: {normalization}"] if normalization else []
+    found += [f"batch norm: {policy}"] if policy != "recalibrate" else []
+    found += [f"{config['split']} loss"] if config["split"] != "train" else []
+    return found + ([f"seed {config['seed']}"] if config["seed"] != 0 else [])
+
+
+def describe(run: Any) -> str:
+    """Say which network, point and departures a run is of: ``mlp-cifar10, E=10, seed 1``."""
+    parts = [f"{run.model}-{run.data}", point_name(run.config), *departures(run.config)]
+    return ", ".join(parts)

@@ -8,7 +8,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _PACKAGES = ("mining", "torch", "torchvision", "numpy", "scipy", "hydra-core")
 _LOCAL_DATA = {"download", "cache", "num_workers"}
 _CONTENT = {".npz", ".npy", ".pt", ".pth"}
+_FROM_RECORD = ("seed", "seconds", "device", "config", "metrics")
+_COLUMNS = ("directory", "pipeline", "model", "data", *_FROM_RECORD)
 log = logging.getLogger(__name__)
 
 
@@ -115,37 +117,48 @@ def load_runs(root: str | Path = "outputs", **where: Any) -> "pd.DataFrame":
         A row per run, sorted by directory: ``directory`` (a ``Path``), ``pipeline``, ``model``,
         ``data``, ``seed``, ``seconds``, ``device``, ``config`` and ``metrics`` (mappings).
     """
+    paths = sorted(Path(root).glob("*/*/*/run.json"))
+    runs = read_runs([path.parent for path in paths])
+    chosen = [
+        all(_lookup(config, key.split("__")) == value for key, value in where.items())
+        for config in runs.config
+    ]
+    return runs[chosen].reset_index(drop=True)
+
+
+def read_runs(directories: Sequence[Path]) -> "pd.DataFrame":
+    """Read the records of finished runs.
+
+    Args:
+        directories: Of the runs.
+
+    Returns:
+        A row per run in their order, as ``load_runs`` gives it.
+
+    Raises:
+        FileNotFoundError: If a run is not finished.
+        ValueError: If a record is damaged.
+    """
     import pandas as pd  # takes longer to import than a finished run takes to skip
 
-    columns = (
-        "directory",
-        "pipeline",
-        "model",
-        "data",
-        "seed",
-        "seconds",
-        "device",
-        "config",
-        "metrics",
-    )
-    return pd.DataFrame(list(_records(Path(root), where)), columns=list(columns))
-
-
-def _records(root: Path, where: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    for path in sorted(root.glob("*/*/*/run.json")):
+    rows = []
+    for directory in directories:
+        path = directory / "run.json"
         try:
             record = json.loads(path.read_text())
         except json.JSONDecodeError as error:
             raise ValueError(f"{path} is damaged: remove it and run again. {error}") from error
         config = record["config"]
-        if all(_lookup(config, key.split("__")) == value for key, value in where.items()):
-            yield {
-                "directory": path.parent,
+        rows.append(
+            {
+                "directory": directory,
                 "pipeline": config["pipeline"],
                 "model": config["model"]["name"],
                 "data": _data_name(config["data"]),
-                **{key: record[key] for key in ("seed", "seconds", "device", "config", "metrics")},
+                **{key: record[key] for key in _FROM_RECORD},
             }
+        )
+    return pd.DataFrame(rows, columns=list(_COLUMNS))
 
 
 def _data_name(data: Mapping[str, Any]) -> str:

@@ -1,50 +1,43 @@
-"""The scripts on runs of the digits, and their pictures."""
+"""Every figure of the paper at its smallest, and the scripts that draw them."""
 
 import sys
+from importlib import import_module
+from pathlib import Path
 
+import pandas as pd
 import pytest
 
-from analysis import fig05, fig06, fig09, fig13, fig14, gallery
-from analysis.records import run_script
+from analysis import claims, fig05, fig06, fig09, fig13, fig14, gallery
+from analysis.fig09 import overlaps
+from analysis.records import experiment_runs, run_script
+from mining import load_runs
 from mining.__main__ import main
+from mining.runs import read_runs
 
+ROOT = Path(__file__).parent.parent
+FIGURES = sorted(path.stem for path in (ROOT / "conf/experiment/paper").glob("fig*.yaml"))
 QUICK = ("data=digits", "data.num_examples=100", "train.epochs=2", "train.checkpoints=[0,1]")
 QUICK += ("progress=false",)
+SMOKE = ("size=smoke", "num_threads=1", "progress=false")
+
+
+def mine(*arguments):
+    patch = pytest.MonkeyPatch()
+    patch.setattr(sys, "argv", ["mining", *arguments])
+    main()
+    patch.undo()
 
 
 @pytest.fixture(scope="module")
-def outputs(tmp_path_factory):
+def work(tmp_path_factory):
+    """A working directory in which every figure has been computed."""
     folder = tmp_path_factory.mktemp("analysis")
     patch = pytest.MonkeyPatch()
     patch.chdir(folder)
-    for arguments in (
-        ("experiment=quickstart", "model=mlp", *QUICK),
-        ("experiment=paper/fig05", "num_directions=4", "epoch=0,1", *QUICK),
-        (
-            "experiment=paper/fig06",
-            "direction.num_samples=4",
-            "epoch=0",
-            "direction=most_overlapping",
-            *QUICK,
-        ),
-        ("experiment=paper/fig06", "epoch=0", "direction=gradient", *QUICK),
-        (
-            "experiment=paper/fig13",
-            "epoch=1",
-            "num_examples=80",
-            "spectrum.num_eigenvalues=3",
-            "spectrum.density_steps=8",
-            "spectrum.trace_products=40",
-            "perturbation.num_samples=20",
-            *QUICK,
-        ),
-        ("experiment=paper/fig14", "seed=0", "expansion.num_points=3", "grid.num=5", *QUICK),
-        ("experiment=paper/fig09", "epoch=1", "num_examples=80", "grid.num=3", *QUICK),
-        ("direction=eigenvectors", "num_directions=2", "epoch=1", "num_examples=80", *QUICK),
-    ):
-        patch.setattr(sys, "argv", ["mining", *arguments])
-        main()
-    yield folder / "outputs"
+    for figure in FIGURES:
+        mine(f"experiment=paper/{figure}", *SMOKE)
+    mine("experiment=quickstart", "model=mlp", "outputs=quick", *QUICK)
+    yield folder
     patch.undo()
 
 
@@ -53,9 +46,114 @@ def call(script, monkeypatch, *arguments):
     script.main()
 
 
-def test_gallery_lists_and_draws_every_curve(outputs, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("figure", FIGURES)
+def test_every_figure_is_drawn_with_its_numbers(work, figure, tmp_path, monkeypatch, capsys):
+    script = import_module(f"analysis.{figure}")
+    picture = tmp_path / "picture.png"
+    call(script, monkeypatch, "size=smoke", "--picture", picture)
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[-2:] == [str(picture), str(tmp_path / "picture.csv")]
+    assert printed.err == ""  # no run is missing
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert len(pd.read_csv(tmp_path / "picture.csv")) > 10
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_every_figure_says_how_to_make_it(figure):
+    command = f"python -m mining experiment=paper/{figure}"
+    assert command in import_module(f"analysis.{figure}").__doc__
+    assert command in (ROOT / f"conf/experiment/paper/{figure}.yaml").read_text()
+
+
+def test_numbers_are_those_of_the_runs(work, tmp_path, monkeypatch):
+    call(
+        import_module("analysis.fig04"), monkeypatch, "size=smoke", "--picture", tmp_path / "a.png"
+    )
+    written = pd.read_csv(tmp_path / "a.csv")
+    run = next(experiment_runs("paper/fig04", ["size=smoke"]).itertuples())
+    name = f"{run.model}-{run.data}, E=0"
+    at_theta = written[(written.run == name) & (written.alpha == 0)].loss
+    assert at_theta.tolist() == pytest.approx([run.metrics["loss_at_theta"]] * 2, rel=1e-5)
+
+
+def test_fig05_lists_ranges(work, tmp_path, monkeypatch, capsys):
+    call(fig05, monkeypatch, "size=smoke", "--picture", tmp_path / "fig05.png")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines[1:5]] == ["E=0", "E=10", "E=50", "E=100"]
+
+
+def test_fig06_compares_the_descents(work, tmp_path, monkeypatch, capsys):
+    call(fig06, monkeypatch, "size=smoke", "--picture", tmp_path / "fig06.png")
+    assert len(capsys.readouterr().out.splitlines()) == 1 + 2 * 3 + 2
+
+
+def test_fig06_passes_over_points_without_every_scale(work, tmp_path, monkeypatch, capsys):
+    window = "grid={low:-0.1,high:0.1}"
+    mine("experiment=paper/fig06", "seed=3", "epoch=0", window, *SMOKE)
+    capsys.readouterr()
+    with pytest.raises(FileNotFoundError, match="No point has a run at every s yet"):
+        call(fig06, monkeypatch, "size=smoke", "seed=3", "--picture", tmp_path / "a.png")
+    assert "14 of 16 runs are missing. Make them: python -m mining" in capsys.readouterr().err
+
+
+def test_fig13_shows_spectrum_and_perturbation_of_every_point(work, tmp_path, monkeypatch, capsys):
+    call(fig13, monkeypatch, "size=smoke", "--picture", tmp_path / "fig13.png")
+    spectra, changes = capsys.readouterr().out.split("\n\n")
+    assert len(spectra.splitlines()) == 1 + 2 * 4
+    header, *rows = changes.splitlines()[1:-2]
+    assert "as Eq. 4 prints" in header
+    assert [row.split()[2] for row in rows] == ["0.001", "0.01"] * 8
+
+
+def test_fig14_lists_every_parabola(work, tmp_path, monkeypatch, capsys):
+    call(fig14, monkeypatch, "size=smoke", "subject=mlp", "--picture", tmp_path / "fig14.png")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + 4 * 5 + 2
+    assert "gaussian" in lines[1]
+    assert "from E=0" in lines[-3]
+
+
+def test_overlaps_with_eigenvectors_are_those_of_eigenvectors(work, capsys):
+    """Computed from other start vectors, to a residual of 1e-3."""
+    mine("direction=eigenvectors", "num_directions=2", "epoch=10", "subject=mlp", *SMOKE)
+    directory = Path(capsys.readouterr().out.splitlines()[-1])
+    spectra = experiment_runs("paper/fig13", ["size=smoke", "subject=mlp"])
+    found = overlaps(read_runs([directory]), spectra)
+    assert [item["direction"] for item in found] == ["P.E.1", "N.E.1"]
+    for item in found:
+        name = item["direction"]
+        assert max(item["cosines"], key=item["cosines"].__getitem__) == name
+        assert item["cosines"][name] == pytest.approx(1, abs=1e-3)
+
+
+def test_fig09_lists_mined_curves_and_overlaps(work, tmp_path, monkeypatch, capsys):
+    call(fig09, monkeypatch, "size=smoke", "--picture", tmp_path / "fig09.png")
+    printed = capsys.readouterr().out
+    for direction in ("gaussian", "negative gradient", "mined w-peak"):
+        assert direction in printed
+
+
+def test_claims_are_checked_one_by_one(work, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "claims.csv"
+    call(claims, monkeypatch, "size=smoke", "--csv", path)
+    written = pd.read_csv(path)
+    assert set(written.number) == set(range(1, 9))
+    assert set(written.network) == {"mlp-digits", "cifar_resnet8-digits"}
+    assert list(written.columns) == ["number", "claim", "network", "measured", "holds"]
+    angles = written[written.claim.str.startswith("Gaussian and descent")].iloc[0]
+    assert angles.holds == "no"  # 9,610 parameters are too few for a quarter of a degree
+    printed = capsys.readouterr().out
+    assert all(claim in printed for claim in written.claim)
+
+
+def test_claims_name_the_commands_of_missing_runs(work, tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match=r"Claim 1: .* experiment=paper/fig02 seed=77"):
+        call(claims, monkeypatch, "seed=77", "--csv", tmp_path / "claims.csv")
+
+
+def test_gallery_lists_and_draws_every_curve(work, tmp_path, monkeypatch, capsys):
     picture = tmp_path / "gallery.png"
-    call(gallery, monkeypatch, "--outputs", outputs, "--picture", picture, "--data", "digits")
+    call(gallery, monkeypatch, "--outputs", work / "quick", "--picture", picture)
     table = capsys.readouterr().out
     header = table.splitlines()[0]
     for column in ("model", "checkpoint", "direction", "shape", "stationary points", "seconds"):
@@ -66,96 +164,17 @@ def test_gallery_lists_and_draws_every_curve(outputs, tmp_path, monkeypatch, cap
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_fig05_lists_ranges_and_draws_them(outputs, tmp_path, monkeypatch, capsys):
-    picture = tmp_path / "fig05.png"
-    call(fig05, monkeypatch, "--outputs", outputs, "--picture", picture)
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[1] for line in lines[1:3]] == ["E=0", "E=1"]
-    assert picture.exists()
-
-
-def test_fig06_compares_the_descents(outputs, tmp_path, monkeypatch, capsys):
-    picture = tmp_path / "fig06.png"
-    call(fig06, monkeypatch, "--outputs", outputs, "--picture", picture)
-    assert len(capsys.readouterr().out.splitlines()) == 1 + 3 + 1
-    assert picture.exists()
-
-
-def test_fig06_draws_every_seed(outputs, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(outputs.parent)
-    for source in ("gradient", "most_overlapping"):
-        arguments = ("experiment=paper/fig06", "epoch=0", f"direction={source}", "seed=8", *QUICK)
-        monkeypatch.setattr(sys, "argv", ["mining", *arguments])
-        main()
-    capsys.readouterr()
-    call(fig06, monkeypatch, "--outputs", outputs, "--picture", tmp_path / "fig06.png")
-    names = [line.split()[:4] for line in capsys.readouterr().out.splitlines()[1:-1]]
-    assert sorted({name[3] for name in names}) == ["0", "8"]
-    assert len(names) == 2 * 3
-
-
-def test_fig06_passes_over_points_without_every_scale(outputs, tmp_path, monkeypatch, capsys):
-    arguments = ("--outputs", outputs, "--picture", tmp_path / "fig06.png")
-    call(fig06, monkeypatch, *arguments)
-    before = capsys.readouterr().out
-    stray = ("direction=most_overlapping", "direction.num_samples=2", "seed=4", *QUICK)
-    monkeypatch.chdir(outputs.parent)
-    monkeypatch.setattr(sys, "argv", ["mining", *stray])
-    main()
-    capsys.readouterr()
-    call(fig06, monkeypatch, *arguments)
-    assert capsys.readouterr().out == before
-
-
-def test_fig13_shows_spectrum_and_perturbation_of_every_point(
-    outputs, tmp_path, monkeypatch, capsys
-):
-    picture = tmp_path / "fig13.png"
-    call(fig13, monkeypatch, "--outputs", outputs, "--picture", picture)
-    spectra, changes = capsys.readouterr().out.split("\n\n")
-    assert len(spectra.splitlines()) == 2
-    header, *rows, path = changes.splitlines()[1:]
-    assert "as Eq. 4 prints" in header
-    assert [row.split()[4] for row in rows] == ["0.001", "0.01"]
-    assert path == str(picture)
-    assert picture.exists()
-
-
-def test_fig14_lists_every_parabola(outputs, tmp_path, monkeypatch, capsys):
-    picture = tmp_path / "fig14.png"
-    call(fig14, monkeypatch, "--outputs", outputs, "--picture", picture)
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 1 + 2 * 3 + 1
-    assert "from E=0" in lines[1]
-    assert "gaussian" in lines[-2]
-    assert picture.exists()
-
-
-def test_fig09_compares_directions_with_eigenvectors(outputs, tmp_path, monkeypatch, capsys):
-    picture = tmp_path / "fig09.png"
-    call(fig09, monkeypatch, "--outputs", outputs, "--picture", picture)
-    table = capsys.readouterr().out
-    for name in ("P.E.1", "N.E.1"):  # computed from other start vectors, to a residual of 1e-3
-        (row,) = (
-            line
-            for line in table.splitlines()
-            if line.split()[-2:-1] == [name] and line.split().count(name) == 2
-        )
-        assert float(row.split()[-1]) == pytest.approx(1, abs=1e-3)
-    for direction in ("gaussian", "negative gradient", "to E=2"):
-        assert direction in table
-    assert picture.exists()
-
-
-def test_gallery_names_the_models_there_are(outputs, monkeypatch):
+def test_gallery_names_the_models_there_are(work, monkeypatch):
     with pytest.raises(ValueError, match="no curve run with --model nope; there are mlp"):
-        call(gallery, monkeypatch, "--outputs", outputs, "--model", "nope")
+        call(gallery, monkeypatch, "--outputs", work / "quick", "--model", "nope")
 
 
-@pytest.mark.parametrize("script", [gallery, fig05, fig06, fig09, fig13, fig14])
-def test_missing_runs_name_the_command_that_makes_them(script, tmp_path, monkeypatch):
-    with pytest.raises(FileNotFoundError, match="Make it: python -m mining experiment="):
-        call(script, monkeypatch, "--outputs", tmp_path)
+@pytest.mark.parametrize("figure", FIGURES)
+def test_missing_runs_name_the_command_that_makes_them(figure, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = f"python -m mining experiment=paper/{figure} size=smoke"
+    with pytest.raises(FileNotFoundError, match=f"Make them: {command}"):
+        call(import_module(f"analysis.{figure}"), monkeypatch, "size=smoke")
 
 
 def test_a_script_says_in_one_line_what_is_missing(tmp_path, monkeypatch):
@@ -164,3 +183,11 @@ def test_a_script_says_in_one_line_what_is_missing(tmp_path, monkeypatch):
         SystemExit, match=r"^error: No finished run in .* Make it: python -m mining"
     ):
         run_script(gallery.main)
+
+
+def test_a_plan_is_what_the_command_makes(work, capsys):
+    planned = {run.resolve() for run in experiment_runs("paper/fig02", ["size=smoke"]).directory}
+    mine("experiment=paper/fig02", *SMOKE)
+    printed = {Path(line).resolve() for line in capsys.readouterr().out.splitlines()}
+    assert printed == planned
+    assert len(load_runs("outputs", pipeline="mine")) > 0

@@ -5,9 +5,11 @@ from mining.plotting.curvature import draw_eigenvalues as draw_eigenvalues
 from mining.plotting.curvature import draw_expansions as draw_expansions
 from mining.plotting.curvature import draw_perturbations as draw_perturbations
 from mining.plotting.landscape import draw_angles as draw_angles
+from mining.plotting.landscape import draw_contours as draw_contours
 from mining.plotting.landscape import draw_curves as draw_curves
 from mining.plotting.landscape import draw_history as draw_history
 from mining.plotting.landscape import draw_mining as draw_mining
+from mining.plotting.landscape import draw_relief as draw_relief
 from mining.plotting.landscape import draw_surface as draw_surface
 from mining.plotting.landscape import save_figure as save_figure
 from mining.plotting.landscape import table as table

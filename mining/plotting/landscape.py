@@ -9,12 +9,17 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
+from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure, FigureBase
+from mpl_toolkits.mplot3d import Axes3D
+from numpy.typing import NDArray
 
 from mining.centre import classify_centre
 from mining.classification import classify
 from mining.curves import Curve, Surface
 from mining.files import write_atomically
+
+Array = NDArray[np.float64]
 
 #: How many times as high as the curves a picture may be for the sake of the loss of guessing.
 _CHANCE_STRETCH = 6
@@ -109,6 +114,8 @@ def draw_surface(
 ) -> Figure:
     """Draw a surface as filled contours, with θ marked, and in 3-D beside it.
 
+    The title says what θ is on it, and what was left out.
+
     Args:
         surface: What to draw; points that are not finite are left blank and counted.
         title: First line above both.
@@ -116,11 +123,73 @@ def draw_surface(
         loss_cap: Loss above which the picture is cut off, nats; by default twice the loss of
             guessing where the surface goes beyond ten times of it.
     """
-    loss = surface.loss.numpy().copy()
-    loss[~np.isfinite(loss)] = np.nan
-    highest = np.nanmax(loss, initial=-np.inf)
-    if loss_cap is None and surface.chance_loss is not None and not log_scale:
-        loss_cap = 2 * surface.chance_loss if highest > 10 * surface.chance_loss else None
+    picture = Figure(figsize=(10, 4.2), layout="constrained")
+    contours, relief = picture.add_subplot(1, 2, 1), picture.add_subplot(1, 2, 2, projection="3d")
+    filled = draw_contours(contours, surface, log_scale=log_scale, loss_cap=loss_cap)
+    if filled is not None:
+        name = "loss" if surface.chance_loss is None else "loss (nats)"
+        label = f"log10 of the {name}" if log_scale else name
+        picture.colorbar(filled, ax=contours, label=label)
+    contours.legend(fontsize=8)
+    draw_relief(relief, surface, log_scale=log_scale, loss_cap=loss_cap)
+    for axes in (contours, relief):
+        axes.set_xlabel(f"α along {surface.names[0]}", fontsize=8)
+        axes.set_ylabel(f"β along {surface.names[1]}", fontsize=8)
+    notes = _surface_notes(surface, _surface_cap(surface, log_scale=log_scale, loss_cap=loss_cap))
+    picture.suptitle("\n".join(filter(None, [title, ", ".join(notes)])), fontsize=9)
+    return picture
+
+
+def draw_contours(
+    axes: Axes, surface: Surface, *, log_scale: bool = False, loss_cap: float | None = None
+) -> QuadContourSet | None:
+    """Draw a surface as filled contours with a red cross at θ; arguments as ``draw_surface``.
+
+    Returns:
+        What a colour bar is made for; ``None`` where no point is finite.
+    """
+    x, y, loss = _surface_mesh(surface, log_scale=log_scale, loss_cap=loss_cap)
+    axes.plot(0, 0, "+", color="red", markersize=10, label="θ")
+    if not np.isfinite(loss).any():
+        return None
+    return axes.contourf(x, y, loss, levels=24, cmap="viridis")
+
+
+def draw_relief(
+    axes: Axes, surface: Surface, *, log_scale: bool = False, loss_cap: float | None = None
+) -> None:
+    """Draw a surface into 3-D axes; arguments as ``draw_surface``."""
+    assert isinstance(axes, Axes3D)
+    x, y, loss = _surface_mesh(surface, log_scale=log_scale, loss_cap=loss_cap)
+    axes.plot_surface(x, y, loss, cmap="viridis", linewidth=0)
+    axes.set_box_aspect(None, zoom=0.9)  # the layout does not know of the labels in 3-D
+
+
+def _surface_mesh(
+    surface: Surface, *, log_scale: bool, loss_cap: float | None
+) -> tuple[Array, Array, Array]:
+    """Give α, β and the loss as it is drawn, shape ``(A, B)`` each."""
+    loss = np.where(np.isfinite(surface.loss), surface.loss, np.nan)
+    loss_cap = _surface_cap(surface, log_scale=log_scale, loss_cap=loss_cap)
+    if loss_cap is not None:
+        loss = np.minimum(loss, loss_cap)
+    if log_scale:
+        loss = np.log10(loss)
+    x, y = np.meshgrid(surface.alphas.numpy(), surface.betas.numpy(), indexing="ij")
+    return x, y, loss
+
+
+def _surface_cap(surface: Surface, *, log_scale: bool, loss_cap: float | None) -> float | None:
+    """Find where to cut a surface off, ``None`` where it stays below."""
+    highest = np.max(surface.loss.numpy(), initial=-np.inf, where=np.isfinite(surface.loss.numpy()))
+    chance = surface.chance_loss
+    if loss_cap is None and chance is not None and not log_scale and highest > 10 * chance:
+        loss_cap = 2 * chance
+    return loss_cap if loss_cap is not None and highest > loss_cap else None
+
+
+def _surface_notes(surface: Surface, loss_cap: float | None) -> list[str]:
+    """Say what θ is on a surface, and what of it is not as it seems."""
     has_centre = bool((surface.alphas == 0).any() and (surface.betas == 0).any())
     notes = [f"centre: {classify_centre(surface)}"] if has_centre else []
     if surface.nonfinite:
@@ -130,27 +199,10 @@ def draw_surface(
         notes.append(f"{share:.0%} of the points evaluated, the others interpolated")
     if surface.relative_error is not None:
         notes.append(f"standard errors up to {surface.relative_error:.1%} of the loss")
-    if loss_cap is not None and highest > loss_cap:
-        loss = np.minimum(loss, loss_cap)
+    if loss_cap is not None:
+        highest = surface.loss[surface.loss.isfinite()].max().item()
         notes.append(f"cut off at {loss_cap:.3g} of {highest:.3g}")
-    name = "loss" if surface.chance_loss is None else "loss (nats)"
-    if log_scale:
-        loss, name = np.log10(loss), f"log10 of the {name}"
-    picture = Figure(figsize=(10, 4.2), layout="constrained")
-    contours, relief = picture.add_subplot(1, 2, 1), picture.add_subplot(1, 2, 2, projection="3d")
-    x, y = np.meshgrid(surface.alphas.numpy(), surface.betas.numpy(), indexing="ij")
-    if np.isfinite(loss).any():
-        filled = contours.contourf(x, y, loss, levels=24, cmap="viridis")
-        picture.colorbar(filled, ax=contours, label=name)
-    contours.plot(0, 0, "+", color="red", markersize=10, label="θ")
-    contours.legend(fontsize=8)
-    relief.plot_surface(x, y, loss, cmap="viridis", linewidth=0)
-    relief.set_box_aspect(None, zoom=0.9)  # the layout does not know of the labels in 3-D
-    for axes in (contours, relief):
-        axes.set_xlabel(f"α along {surface.names[0]}", fontsize=8)
-        axes.set_ylabel(f"β along {surface.names[1]}", fontsize=8)
-    picture.suptitle("\n".join(filter(None, [title, ", ".join(notes)])), fontsize=9)
-    return picture
+    return notes
 
 
 def draw_history(path: Path, *, log_scale: bool = False) -> Figure:

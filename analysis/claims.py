@@ -1,0 +1,343 @@
+"""The claims of Xu et al. (2024) beside what was measured here.
+
+python -m mining experiment=paper/fig02 (and fig04, fig05, fig07 to fig11, fig13, fig14)
+python -m analysis.claims
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.fig09 import overlap_row, overlaps
+from analysis.panels import curves_of
+from analysis.records import experiment_runs, figure_options, run_script, save_csv
+
+Runs = Callable[[str], pd.DataFrame]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One claim on one network."""
+
+    number: int
+    claim: str
+    network: str
+    measured: str
+    holds: str  # yes, no, or in how many cases
+
+
+def verdict(cases: Sequence[bool]) -> str:
+    """Say in how many cases a claim holds."""
+    if all(cases):
+        return "yes"
+    return f"{sum(cases)} of {len(cases)}" if any(cases) else "no"
+
+
+def networks(runs: pd.DataFrame) -> list[tuple[str, list[Any]]]:
+    """Group runs by network, in their order."""
+    grouped: dict[str, list[Any]] = {}
+    for run in runs.itertuples():
+        grouped.setdefault(f"{run.model}-{run.data}", []).append(run)
+    return list(grouped.items())
+
+
+def epoch_of(run: Any) -> int:
+    """Return the epoch of θ."""
+    epoch = run.config["epoch"]
+    return int(run.config["train"]["epochs"] if epoch is None else epoch)
+
+
+def labels_of(runs: Sequence[Any]) -> list[str]:
+    """List the labels of all curves of some runs."""
+    return [label for run in runs for label in run.metrics["labels"]]
+
+
+def count(labels: Sequence[str]) -> str:
+    """Count labels: ``4 v-basin, 1 exploded``."""
+    found = pd.Series(list(labels)).value_counts()
+    return ", ".join(f"{number} {label}" for label, number in found.items())
+
+
+def gaussian_curves(runs: Runs) -> list[Finding]:
+    """Claim 1: curves along Gaussian directions."""
+    findings = []
+    found = runs("fig02")
+    for network, group in networks(found[found.pipeline == "curve"]):
+        conditions: dict[str, list[Any]] = {}
+        for run in group:
+            normalization = (run.config.get("normalization") or {}).get("name", "model")
+            mode = run.config["batchnorm"]["mode"]
+            conditions.setdefault(f"normalization {normalization}, batch norm {mode}", []).append(
+                run
+            )
+        for condition, members in conditions.items():
+            labels = labels_of(members)
+            points = [n for run in members for n in run.metrics["stationary_points"]]
+            epochs = ", ".join(f"E={epoch_of(run)}" for run in members)
+            findings.append(
+                Finding(
+                    1,
+                    f"Gaussian curves are v-basins: {condition}",
+                    network,
+                    f"{count(labels)}; {np.mean(points):.1f} stationary points ({epochs})",
+                    verdict([label == "v-basin" for label in labels]),
+                )
+            )
+    return findings
+
+
+def angles(runs: Runs) -> list[Finding]:
+    """Claim 2: angles between random and descent directions."""
+    findings = []
+    for network, group in networks(runs("fig05")):
+        ranges = [
+            run.metrics["angles"][key]
+            for run in group
+            for key in ("gaussian_gradient", "gaussian_checkpoint")
+        ]
+        low, high = min(r["min"] for r in ranges), max(r["max"] for r in ranges)
+        findings.append(
+            Finding(
+                2,
+                "Gaussian and descent directions: [89.75°, 90.25°]",
+                network,
+                f"[{low:.2f}°, {high:.2f}°], {group[0].config['num_directions']} a checkpoint",
+                verdict([low >= 89.745 and high <= 90.255]),
+            )
+        )
+        first = next((run for run in group if epoch_of(run) == 0), None)
+        if first is not None:
+            metrics = first.metrics
+            findings.append(
+                Finding(
+                    2,
+                    "log-probability of the gradient -3.6e5, its squared norm 119.7 (E=0)",
+                    network,
+                    f"{metrics['log_probability']:.3g}, {metrics['gradient_norm'] ** 2:.3g}",
+                    verdict(
+                        [
+                            abs(metrics["log_probability"] / -3.6e5 - 1) < 0.05,
+                            abs(metrics["gradient_norm"] ** 2 / 119.7 - 1) < 0.1,
+                        ]
+                    ),
+                )
+            )
+    return findings
+
+
+def sides_and_basins(runs: Runs) -> list[Finding]:
+    """Claim 3: descent directions and independent checkpoints."""
+    findings = []
+    for figure, claim, shape in (
+        ("fig04", "Negative gradient and later checkpoint give v-sides", "v-side"),
+        ("fig07", "Independent checkpoints give w-basins, also between epochs", "w-basin"),
+    ):
+        for network, group in networks(runs(figure)):
+            labels = labels_of(group)
+            holds = verdict([label == shape for label in labels])
+            findings.append(Finding(3, claim, network, count(labels), holds))
+    return findings
+
+
+def eigenvector_curves(runs: Runs) -> list[Finding]:
+    """Claim 4: curves along eigenvectors of the Hessian."""
+    findings = []
+    for network, group in networks(runs("fig08")):
+        positive = [run for run in group if run.config["direction"]["which"] == "largest"]
+        negative = [run for run in group if run.config["direction"]["which"] == "smallest"]
+        labels = labels_of(positive)
+        findings.append(
+            Finding(
+                4,
+                "P.E. give v-basins",
+                network,
+                count(labels),
+                verdict([label == "v-basin" for label in labels]),
+            )
+        )
+        early = labels_of([run for run in negative if 0 < epoch_of(run) < 100])
+        late = labels_of([run for run in negative if epoch_of(run) >= 100])
+        findings.append(
+            Finding(
+                4,
+                "N.E. give w-peaks at E=10 and 50",
+                network,
+                f"{count(early)}; later: {count(late)}",
+                verdict([label == "w-peak" for label in early]),
+            )
+        )
+        by_epoch = sorted(negative, key=epoch_of)
+        heights = [peak_height(run) for run in by_epoch]
+        lowest = [run.metrics["info"][0]["eigenvalue"] for run in by_epoch]
+        falling = [a > b for a, b in pairwise(heights)]
+        falling += [abs(a) > abs(b) for a, b in pairwise(lowest)]
+        measured = "; ".join(
+            f"E={epoch_of(run)}: {height:.3g}, λmin {value:.3g}"
+            for run, height, value in zip(by_epoch, heights, lowest, strict=True)
+        )
+        findings.append(
+            Finding(
+                4, "Peak along N.E.1 and |λmin| fall with E", network, measured, verdict(falling)
+            )
+        )
+    return findings
+
+
+def peak_height(run: Any) -> float:
+    """Measure how far the loss falls along the first direction, to the side where it falls less."""
+    curve = curves_of(run)[0]
+    origin = curve.origin
+    sides = curve.loss[: origin + 1], curve.loss[origin:]
+    return float(curve.loss[origin] - max(side.min() for side in sides))
+
+
+def mined_peaks(runs: Runs) -> list[Finding]:
+    """Claim 5: directions of Algorithm 1."""
+    findings = []
+    found = runs("fig09")
+    mined = found[[run["direction"]["_target_"].endswith("Xu2024WPeak") for run in found.config]]
+    for network, group in networks(mined):
+        measured = "; ".join(
+            f"E={epoch_of(run)}: {run.metrics['labels'][0]}, falls by {peak_height(run):.3g}"
+            for run in group
+        )
+        cases = [(run.metrics["labels"][0] == "w-peak") == (epoch_of(run) < 100) for run in group]
+        findings.append(
+            Finding(
+                5,
+                "Algorithm 1 gives w-peaks at E=10 and 50 and none at E=200",
+                network,
+                measured,
+                verdict(cases),
+            )
+        )
+    for network, group in networks(mined):
+        rows = [overlap_row(item) for item in overlaps(pd.DataFrame(group), runs("fig13"))]
+        if not rows:
+            continue
+        measured = "; ".join(
+            f"{row['point'].split(', ')[1]}: {row['in the span of N.E.']:.3f} and "
+            f"{row['in the span of P.E.']:.3f}, largest {row['|cosine|']:.3f} ({row['largest']})"
+            for row in rows
+        )
+        more = [row["in the span of N.E."] > row["in the span of P.E."] for row in rows]
+        findings.append(
+            Finding(
+                5, "Its overlap with N.E. exceeds that with P.E.", network, measured, verdict(more)
+            )
+        )
+        single = [row["|cosine|"] < 0.9 for row in rows]
+        findings.append(
+            Finding(5, "It is no single eigenvector", network, measured, verdict(single))
+        )
+    return findings
+
+
+def mined_basins(runs: Runs) -> list[Finding]:
+    """Claim 6: directions of Algorithm 2."""
+    findings = []
+    for network, group in networks(runs("fig10")):
+        measured = "; ".join(
+            f"α={run.config['direction']['alpha']:g}, γ={run.config['direction']['gamma']:g}: "
+            f"{run.metrics['labels'][0]}"
+            for run in group
+        )
+        found = [label == "vvv-basin" for label in labels_of(group)]
+        mlp = network.startswith("mlp")
+        findings.append(
+            Finding(
+                6,
+                "Algorithm 2 gives no vvv-basin for the MLP"
+                if mlp
+                else "Algorithm 2 gives a vvv-basin for some α and γ",
+                network,
+                measured,
+                verdict([not any(found)] if mlp else [any(found)]),
+            )
+        )
+    return findings
+
+
+def surfaces(runs: Runs) -> list[Finding]:
+    """Claim 7: surfaces of two eigenvectors."""
+    kinds = {
+        ("largest", "largest"): ("P.E. × P.E. is a bowl", "minimum"),
+        ("smallest", "smallest"): ("N.E. × N.E. is the bottom of a bottle", "maximum"),
+        ("largest", "smallest"): ("P.E. × N.E. is a saddle", "saddle"),
+    }
+    findings = []
+    for network, group in networks(runs("fig11")):
+        for ends, (claim, kind) in kinds.items():
+            members = [
+                run
+                for run in group
+                if (run.config["x_direction"]["which"], run.config["y_direction"]["which"]) == ends
+            ]
+            centres = {f"E={epoch_of(run)}": run.metrics["centre"] for run in members}
+            measured = ", ".join(f"{epoch}: {centre}" for epoch, centre in centres.items())
+            holds = verdict([centre == kind for centre in centres.values()])
+            findings.append(Finding(7, claim, network, measured, holds))
+    return findings
+
+
+def second_order(runs: Runs) -> list[Finding]:
+    """Claim 8: second-order models along GMI and MLI curves."""
+    findings = []
+    for network, group in networks(runs("fig14")):
+        measured, cases = [], []
+        for run in group:
+            errors = np.array(run.metrics["relative_errors"], dtype=float)
+            # At θ itself the loss hardly changes, and a relative error says nothing.
+            start, rest = errors[0], np.nanmax(errors[1:-1])
+            kind = "MLI" if run.config["direction"].get("away") else "GMI"
+            measured.append(f"{kind}, seed {run.seed}: {start:.2g} at λ=-1, else up to {rest:.2g}")
+            cases.append(bool(rest < 0.1))
+        findings.append(
+            Finding(
+                8,
+                "GMI and MLI follow their second-order models to 10 % between θ and λ=-1",
+                network,
+                "; ".join(measured),
+                verdict(cases),
+            )
+        )
+    return findings
+
+
+CLAIMS: tuple[Callable[[Runs], list[Finding]], ...] = (
+    gaussian_curves,
+    angles,
+    sides_and_basins,
+    eigenvector_curves,
+    mined_peaks,
+    mined_basins,
+    surfaces,
+    second_order,
+)
+
+
+def main() -> None:
+    """Print every claim with whether it holds and what was measured, and write the table."""
+    options = figure_options("claims", __doc__)
+    findings, missing = [], []
+    for number, claim in enumerate(CLAIMS, start=1):
+        try:
+            findings += claim(lambda figure: experiment_runs(f"paper/{figure}", options.overrides))
+        except FileNotFoundError as error:
+            missing.append(f"Claim {number}: {error}")
+    for finding in findings:
+        print(f"{finding.number}. {finding.claim}: {finding.holds}.")
+        print(f"   {finding.network}: {finding.measured}")
+    if findings:
+        save_csv([vars(finding) for finding in findings], options.csv)
+        print(options.csv)
+    if missing:
+        raise FileNotFoundError("\n".join(missing))
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,145 @@
+"""Figures of many panels: a curve run each, or a surface run each."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure, SubFigure
+
+from analysis.records import describe, experiment_runs, figure_options, save_csv
+from mining.curves import Curve, Surface, load_curves, load_surface
+from mining.plotting import draw_contours, draw_curves, draw_relief, save_figure, table
+
+_LEGEND = (
+    "Dotted: loss of guessing (horizontal), θ (black), the other checkpoint (red). E: epoch of θ; "
+    "E': epoch of an independent training. In brackets: stationary points, mean over the curves."
+)
+
+
+def draw_experiment(figure: str, description: str | None, columns: int = 4) -> None:
+    """Draw every run of ``experiment=paper/<figure>``, print a table and write the numbers.
+
+    Args:
+        figure: Its name, ``fig02`` for instance.
+        description: What it shows, the docstring of the script.
+        columns: Panels of curves in a row; half as many of surfaces.
+    """
+    options = figure_options(figure, description)
+    runs = experiment_runs(f"paper/{figure}", options.overrides)
+    curves = list(runs[runs.pipeline == "curve"].itertuples())
+    surfaces = list(runs[runs.pipeline == "surface"].itertuples())
+    lines = math.ceil(len(curves) / columns), math.ceil(2 * len(surfaces) / columns)
+    picture = Figure(figsize=(3.6 * columns, 3.1 * sum(lines) + 0.4), layout="constrained")
+    parts = picture.subfigures(2, 1, height_ratios=[max(n, 1e-3) for n in lines])
+    if curves:
+        draw_curve_runs(parts[0], curves, lines[0], columns)
+    if surfaces:
+        draw_surface_runs(parts[1], surfaces, lines[1], columns)
+    picture.supxlabel(_LEGEND if curves else "Red cross: θ. E: epoch of θ.", fontsize=8)
+    if curves:
+        print(table([row for run in curves for row in curve_rows(run)]))
+    if surfaces:
+        print(table([surface_row(run) for run in surfaces]))
+    save_csv(pd.concat([numbers(run) for run in curves + surfaces]), options.csv)
+    save_figure(picture, options.picture, dpi=options.dpi)
+    print(options.picture)
+    print(options.csv)
+
+
+def draw_curve_runs(
+    picture: Figure | SubFigure, runs: Sequence[Any], lines: int, columns: int
+) -> None:
+    """Draw a panel for each curve run."""
+    for position, run in enumerate(runs, start=1):
+        axes = picture.add_subplot(lines, columns, position)
+        curves = curves_of(run)
+        draw_curves(axes, curves, legend=False, **run.config["picture"])
+        title = f"{describe(run)}\n{sources(curves)}\n{axes.get_title()}"
+        axes.set_title(title, fontsize=7)
+        axes.set_xlabel("α", fontsize=7)
+
+
+def draw_surface_runs(
+    picture: Figure | SubFigure, runs: Sequence[Any], lines: int, columns: int
+) -> None:
+    """Draw contours and relief of each surface run side by side."""
+    for position, run in enumerate(runs):
+        surface = load_surface(Path(run.directory) / "surface.npz")
+        flat = picture.add_subplot(lines, columns, 2 * position + 1)
+        relief = picture.add_subplot(lines, columns, 2 * position + 2, projection="3d")
+        filled = draw_contours(flat, surface, **run.config["picture"])
+        draw_relief(relief, surface, **run.config["picture"])
+        if filled is not None:
+            picture.colorbar(filled, ax=flat)
+        for axes in (flat, relief):
+            axes.set_xlabel(surface.names[0], fontsize=7)
+            axes.set_ylabel(surface.names[1], fontsize=7)
+            axes.tick_params(labelsize=6)
+        flat.set_title(f"{describe(run)}\ncentre: {run.metrics['centre']}", fontsize=7)
+
+
+def curves_of(run: Any) -> list[Curve]:
+    """Read the curves of a run."""
+    return load_curves(Path(run.directory) / "curves.npz")
+
+
+def sources(curves: Sequence[Curve]) -> str:
+    """Name the directions of several curves, and their factors."""
+    name = curves[0].name if len(curves) == 1 else f"{curves[0].name} to {curves[-1].name}"
+    factors = [f"{c.info['scale']:.2g}" for c in curves if "scale" in c.info]
+    return name + (f" × {', '.join(factors)}" if factors else "")
+
+
+def curve_rows(run: Any) -> list[dict[str, Any]]:
+    """Describe each curve of a run."""
+    metrics = run.metrics
+    return [
+        {
+            "run": describe(run),
+            "direction": direction,
+            "window": f"[{run.config['grid']['low']:g}, {run.config['grid']['high']:g}]",
+            "shape": label,
+            "stationary points": points,
+            "loss at θ": metrics["loss_at_theta"],
+        }
+        for direction, label, points in zip(
+            metrics["directions"], metrics["labels"], metrics["stationary_points"], strict=True
+        )
+    ]
+
+
+def surface_row(run: Any) -> dict[str, Any]:
+    """Describe a surface run."""
+    x, y = run.metrics["directions"]
+    return {
+        "run": describe(run),
+        "x": x,
+        "y": y,
+        "angle": run.metrics["angle"],
+        "centre": run.metrics["centre"],
+        **run.metrics["labels"],
+        "loss at θ": run.metrics["loss_at_theta"],
+    }
+
+
+def numbers(run: Any) -> pd.DataFrame:
+    """List the plotted numbers of a run, one row per point."""
+    about = {"run": describe(run)}
+    if run.pipeline == "surface":
+        surface: Surface = load_surface(Path(run.directory) / "surface.npz")
+        rows, columns = surface.loss.shape
+        return pd.DataFrame(
+            {
+                **about,
+                "direction": " × ".join(surface.names),
+                "alpha": surface.alphas.repeat_interleave(columns),
+                "beta": surface.betas.repeat(rows),
+                "loss": surface.loss.flatten(),
+            }
+        )
+    return pd.concat(
+        pd.DataFrame({**about, "direction": c.name, "alpha": c.alphas, "loss": c.loss})
+        for c in curves_of(run)
+    )
