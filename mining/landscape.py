@@ -19,19 +19,14 @@ from mining.curvature import (
     ResidualOperator,
 )
 from mining.examples import pick_examples, read_batches, regroup
+from mining.fitting import check_independent, check_labels, find_num_classes, is_separable
 from mining.forward import ForwardPath
 from mining.memory import available_memory
 from mining.minibatches import MiniBatches, joined
 from mining.network import Network, combine
-from mining.rounding import nearly_equal
 from mining.score import Evaluation, ExampleScore, MeanScore, Score
 
 log = logging.getLogger(__name__)
-
-#: Examples on which model and loss are tried first.
-_CHECKED = 256
-#: Numbers in the outputs on which a loss is tried.
-_TRIED_OUTPUTS = 2**24
 
 
 class Landscape:
@@ -92,7 +87,7 @@ class Landscape:
         self._num_classes: int | None = None
         self.batches = self.hold(loader)
         self.num_examples = sum(len(batch.inputs) for batch in self.batches)
-        self._num_classes = self._check_outputs()
+        self._num_classes = find_num_classes(network, self._criterion, self.batches)
         if path is not None and path.micro_batch is not None and network.mixes_examples:
             raise ValueError(
                 "path.micro_batch must be None where examples share batch statistics, got "
@@ -402,28 +397,12 @@ class Landscape:
         batches = self.batches
         if not network.mixes_examples:
             if micro_batch is not None and self.path.micro_batch is None:
-                self._check_independent(micro_batch)
+                check_independent(network, self._criterion, self.batches, micro_batch)
             batches = self._criterion.split(batches, micro_batch or self.num_examples)
         chosen = {name: values[name] for name in space.names}
         differentiable = LossAt(space, space.flatten(chosen), outputs, self.loss_fn, batches)
         differentiable.check_repeatable()
         return differentiable
-
-    @torch.no_grad()
-    def _check_independent(self, micro_batch: int) -> None:
-        """Raise ``ValueError`` if examples of the first batch depend on each other."""
-        inputs = self.batches[0].inputs
-        if len(inputs) <= micro_batch:
-            return
-        parts = [self._outputs(part) for part in torch.split(inputs, micro_batch)]
-        expected = self._outputs(inputs)
-        same = nearly_equal(torch.cat(parts), expected, self._network.rounding)
-        if not (same and self._separable(micro_batch)):
-            raise ValueError(
-                f"In micro-batches of {micro_batch} the first batch has another loss: its "
-                f"examples depend on each other. Give micro_batch={len(inputs)}, the size of the "
-                "batches."
-            )
 
     def sample(self, num_examples: int, generator: torch.Generator) -> list[Batch]:
         """Draw examples without replacement.
@@ -495,45 +474,12 @@ class Landscape:
     @torch.no_grad()
     def _find_path(self) -> ForwardPath:
         path = self._network.find_path([batch.inputs for batch in self.batches])
-        if path.micro_batch is not None and not self._separable(path.micro_batch):
+        if path.micro_batch is not None and not is_separable(
+            self._network, self._criterion, self.batches, path.micro_batch
+        ):
             log.info("The loss looks at other examples of a batch: batches stay whole.")
             path = replace(path, micro_batch=None)
         return path
-
-    def _separable(self, size: int) -> bool:
-        """Whether the loss is the same when batches are cut or joined, tried on any outputs."""
-        if self._criterion.known:
-            return True
-        outputs = self._outputs(self.batches[0].inputs[:64])
-        most = max(1, _TRIED_OUTPUTS // max(outputs[0].numel(), 1))
-        targets = [batch.targets for batch in self.batches]
-        targets = [target for target in targets if target.shape[1:] == targets[0].shape[1:]]
-        if sum(map(len, targets)) > most:
-            targets = [target[:most] for target in targets[: max(1, most // len(targets[0]))]]
-        total = sum(map(len, targets))
-        generator = torch.Generator().manual_seed(0)
-        chosen = torch.randint(len(outputs), (total,), generator=generator)
-        outputs = outputs[chosen.to(self.device)]
-        whole = self._mean_loss(torch.split(outputs, list(map(len, targets))), targets)
-        joined = torch.cat(targets)
-        # In two parts at least, also where all would fit.
-        size = max(1, min(size, 2 * total // 3))
-        parts = self._mean_loss(torch.split(outputs, size), torch.split(joined, size))
-        return abs(whole - parts) <= self._network.rounding * max(abs(whole), abs(parts))
-
-    def _mean_loss(self, outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> float:
-        weights = [self._criterion.weigh(target)[0] for target in targets]
-        losses = [float(self.loss_fn(o, t)) for o, t in zip(outputs, targets, strict=True)]
-        total = sum(weight * loss for weight, loss in zip(weights, losses, strict=True) if weight)
-        return total / sum(weights)
-
-    def _outputs(self, inputs: Tensor) -> Tensor:
-        network = self._network
-        with (
-            network.modes(),
-            network.substitution(network.tensors(self.theta, network.copy_buffers())),
-        ):
-            return network.forward(inputs)
 
     def _read(self, loader: Iterable[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
         return [(self.path.prepare(x), y) for x, y in read_batches(loader, self.device)]
@@ -544,7 +490,7 @@ class Landscape:
         if self.path.micro_batch is not None:
             pairs, as_loaded = regroup(pairs, self.path.micro_batch)
         batches = [Batch(*pair, *self._criterion.weigh(pair[1])) for pair in pairs]
-        self._check_labels(batches)
+        check_labels(self._criterion, batches, self._num_classes)
         return batches, as_loaded
 
     def _recalibration_inputs(self, inputs: list[Tensor]) -> list[Tensor]:
@@ -559,57 +505,6 @@ class Landscape:
         chosen = torch.randperm(total, generator=generator)[:wanted].sort().values
         subset = torch.cat(inputs)[chosen.to(self.device)]
         return list(subset.tensor_split(math.ceil(wanted / len(inputs[0]))))
-
-    def _check_labels(self, batches: Sequence[Batch]) -> None:
-        if self._criterion.cross_entropy and self._num_classes:
-            largest = max(int(batch.targets.max()) for batch in batches)
-            if largest >= self._num_classes:
-                raise ValueError(
-                    f"The model has {self._num_classes} outputs, but there are labels up to "
-                    f"{largest}."
-                )
-
-    def _first_outputs(self) -> tuple[Tensor, Tensor]:
-        """Run the model on a few examples, or on a batch if it insists on its size."""
-        inputs, targets, *_ = self.batches[0]
-        few = min(len(inputs), _CHECKED)
-        try:
-            return self._outputs(inputs[:few]), targets[:few]
-        except (RuntimeError, TypeError, IndexError) as error:
-            log.info("Tried on a whole batch: %d examples gave %s", few, error)
-        try:
-            return self._outputs(inputs), targets
-        except (RuntimeError, TypeError, IndexError) as error:
-            raise ValueError(
-                f"{type(self.model).__name__} does not take inputs {tuple(inputs.shape)} "
-                f"{inputs.dtype}: {error}"
-            ) from error
-
-    @torch.no_grad()
-    def _check_outputs(self) -> int | None:
-        """Return the number of classes, ``None`` unless outputs are scores of classes.
-
-        Raises:
-            ValueError: If the model does not take the inputs, or the loss not its outputs.
-        """
-        outputs, targets = self._first_outputs()
-        shapes = f"outputs {tuple(outputs.shape)}, targets {tuple(targets.shape)} {targets.dtype}"
-        if outputs.dim() == 2 and targets.dim() == 1 and not targets.is_floating_point():
-            self._num_classes = outputs.shape[1]
-            self._check_labels(self.batches)
-        try:
-            loss = self.loss_fn(outputs, targets)
-        except (RuntimeError, ValueError, IndexError) as error:
-            raise ValueError(f"The loss does not fit: {shapes}: {error}") from error
-        if loss.shape != () or getattr(self.loss_fn, "reduction", "mean") != "mean":
-            raise ValueError(
-                "loss_fn must return the mean over the batch, with reduction='mean': got "
-                f"{getattr(self.loss_fn, 'reduction', 'no reduction')!r} and shape "
-                f"{tuple(loss.shape)} for {shapes}."
-            )
-        largest = max(int(b.targets.max()) for b in self.batches) if self._num_classes else 0
-        # One output, or labels beyond the outputs, as of a Poisson loss: no scores of classes.
-        return self._num_classes if (self._num_classes or 0) > max(largest, 1) else None
 
 
 def _digest(digest: "hashlib._Hash", tensor: Tensor) -> None:

@@ -161,6 +161,11 @@ class Network:
             outputs = self._checked(inputs)
         return outputs if self.autocast is None else outputs.to(self.space.dtype)
 
+    def outputs(self, inputs: Tensor) -> Tensor:
+        """Run the model at its own parameters, as it stands."""
+        with self.modes(), self.substitution(self.tensors(self.theta, self.copy_buffers())):
+            return self.forward(inputs)
+
     def _checked(self, inputs: Tensor) -> Tensor:
         outputs = self.model(inputs)
         if not isinstance(outputs, Tensor):

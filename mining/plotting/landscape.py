@@ -169,7 +169,8 @@ def _surface_mesh(
     surface: Surface, *, log_scale: bool, loss_cap: float | None
 ) -> tuple[Array, Array, Array]:
     """Give α, β and the loss as it is drawn, shape ``(A, B)`` each."""
-    loss = np.where(np.isfinite(surface.loss), surface.loss, np.nan)
+    values = surface.loss.numpy()
+    loss = np.where(np.isfinite(values), values, np.nan)
     loss_cap = _surface_cap(surface, log_scale=log_scale, loss_cap=loss_cap)
     if loss_cap is not None:
         loss = np.minimum(loss, loss_cap)
