@@ -424,7 +424,7 @@ class Landscape:
         chosen = torch.randperm(self.num_examples, generator=generator)[:num_examples]
         return self.hold([pick_examples(self.batches, chosen.sort().values)])
 
-    def mini_batches(self, batch_size: int) -> MiniBatches:
+    def mini_batches(self, batch_size: int, autocast: torch.dtype | None = None) -> MiniBatches:
         """Give the examples as stochastic optimization takes them.
 
         Batch norm under ``frozen`` keeps its statistics; otherwise each mini-batch is normalized
@@ -432,6 +432,7 @@ class Landscape:
 
         Args:
             batch_size: Most examples of a mini-batch.
+            autocast: A lower precision for the forward pass than that of the landscape.
 
         Raises:
             ValueError: If ``batch_size`` is below 1, or examples differ in shape.
@@ -440,6 +441,8 @@ class Landscape:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
         fixed = self.batchnorm.mode == "frozen"
         network = self._network if fixed else self._network.with_batch_statistics()
+        if autocast is not None:
+            network = network.in_precision(autocast)
         inputs, targets = (
             joined(tensors)
             for tensors in zip(*((b.inputs, b.targets) for b in self.batches), strict=True)

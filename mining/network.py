@@ -66,6 +66,12 @@ class Network:
         other.compiled = None
         return other
 
+    def in_precision(self, autocast: torch.dtype) -> "Network":
+        """Give the same network with forward passes in a lower precision."""
+        other = copy(self)
+        other.autocast = autocast
+        return other
+
     @property
     def mixes_examples(self) -> bool:
         """Whether the output for one example depends on the others of its batch."""

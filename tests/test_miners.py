@@ -7,6 +7,7 @@ import torch
 from cases import (
     assert_unchanged,
     build,
+    examples,
     landscape,
     mean_output,
     snapshot,
@@ -257,6 +258,19 @@ def test_mini_batches_under_frozen_keep_the_statistics():
     value, gradient = loss(of.theta)
     assert float(value) == pytest.approx(float(of.loss(of.theta)), rel=1e-10)
     assert torch.allclose(gradient, of.gradient(), rtol=1e-8, atol=1e-12)
+
+
+def test_mini_batches_in_a_lower_precision_are_near():
+    model = build("batchnorm", torch.float32)
+    inputs, targets = examples(dtype=torch.float32)
+    of = Landscape(model, nn.CrossEntropyLoss(), [(inputs, targets)])
+    (exact,), (rounded,) = (
+        of.mini_batches(70, autocast).shuffled(generator()) for autocast in (None, torch.bfloat16)
+    )
+    (value, gradient), (near, slope) = exact(of.theta), rounded(of.theta)
+    assert float(near) == pytest.approx(float(value), rel=0.02)  # eight bits
+    assert near != value
+    assert cosine(gradient, slope) > 0.99
 
 
 def of_examples(of):

@@ -127,6 +127,7 @@ def mine(
     *,
     generator: torch.Generator,
     checkpoint: Path | None = None,
+    autocast: torch.dtype | None = None,
     progress: bool = False,
 ) -> Mined:
     """Find one direction by stochastic optimization.
@@ -140,6 +141,7 @@ def mine(
         generator: Source of randomness, on the CPU.
         checkpoint: A file that is written as it goes, from which mining that was killed goes on to
             the same result; it stays.
+        autocast: A lower precision for forward passes than that of the landscape.
         progress: Whether to draw a progress bar on stderr.
 
     Raises:
@@ -151,10 +153,10 @@ def mine(
     search = miner.search(landscape, own)
     variable = search.start.clone()
     state = _State(variable, make_optimizer(descent, [variable]), own)
-    mark = "" if checkpoint is None else _fingerprint(miner, landscape, variable)
+    mark = "" if checkpoint is None else _fingerprint(miner, landscape, variable, autocast)
     if checkpoint is not None and checkpoint.exists():
         state.load(checkpoint, mark)
-    batches = landscape.mini_batches(descent.batch_size)
+    batches = landscape.mini_batches(descent.batch_size, autocast)
     saved = time.monotonic()
     bar = tqdm(
         range(state.epoch, descent.epochs),
@@ -274,7 +276,9 @@ def _result(state: _State, search: Search, descent: Descent) -> Mined:
     return Mined(replace(direction, info=info), history, when)
 
 
-def _fingerprint(miner: Miner, landscape: Landscape, start: Tensor) -> str:
-    digest = hashlib.sha256(f"{miner!r} {landscape.fingerprint()}".encode())
+def _fingerprint(
+    miner: Miner, landscape: Landscape, start: Tensor, autocast: torch.dtype | None
+) -> str:
+    digest = hashlib.sha256(f"{miner!r} {autocast} {landscape.fingerprint()}".encode())
     digest.update(start.detach().cpu().contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -47,8 +47,10 @@ class Multipoint(Miner):
     basins: int = 3
     barrier: float | None = None
     template: Sequence[Sequence[float | None]] | None = None
-    points: int = 4
-    descent: Descent = field(default_factory=lambda: Descent(optimizer="adam", lr=1e-3))
+    points: int = 8
+    descent: Descent = field(
+        default_factory=lambda: Descent(optimizer="adam", lr=1e-2, schedule="cosine")
+    )
 
     def __post_init__(self) -> None:
         if self.points < 1:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+import torch
 from torch import Tensor
 
 from mining.directions import Direction, Mined, Miner, Multipoint, mine
@@ -38,6 +39,7 @@ def run(config: Config, run: Run) -> None:
             landscape,
             generator=setting.generator,
             checkpoint=states[-1],
+            autocast=torch.bfloat16 if config["train"]["bf16"] else None,
             progress=config["progress"],
         )
         found.append(replace(mined, direction=replace(mined.direction, index=index)))
