@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -39,7 +39,7 @@ class Xu2024VVVBasin(Miner):
     checkpoint: str | Path | Mapping[str, Tensor]
     alpha: float = 0.0
     gamma: float = 0.1
-    descent: Descent = Descent()
+    descent: Descent = field(default_factory=Descent)
     label: str = "checkpoint"
 
     def __post_init__(self) -> None:

@@ -1,6 +1,6 @@
 """Directions along which the loss falls to both sides: Xu et al. (2024), Algorithm 1."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ class Xu2024WPeak(Miner):
         descent: Epochs E, learning rate η and the like.
     """
 
-    descent: Descent = Descent()
+    descent: Descent = field(default_factory=Descent)
 
     def search(self, landscape: Landscape, generator: torch.Generator) -> Search:
         """Start at ε = 0; see ``Miner.search``."""
