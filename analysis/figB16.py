@@ -9,7 +9,7 @@ from analysis.records import run_script
 
 def main() -> None:
     """Draw a panel for every run."""
-    draw_experiment("figB16", __doc__)
+    draw_experiment("paper/figB16", __doc__)
 
 
 if __name__ == "__main__":

@@ -18,16 +18,16 @@ _LEGEND = (
 )
 
 
-def draw_experiment(figure: str, description: str | None, columns: int = 4) -> None:
-    """Draw every run of ``experiment=paper/<figure>``, print a table and write the numbers.
+def draw_experiment(experiment: str, description: str | None, columns: int = 4) -> None:
+    """Draw every run of an experiment, print a table and write the numbers.
 
     Args:
-        figure: Its name, ``fig02`` for instance.
+        experiment: Its name, ``paper/fig02`` for instance.
         description: What it shows, the docstring of the script.
         columns: Panels of curves in a row; half as many of surfaces.
     """
-    options = figure_options(figure, description)
-    runs = experiment_runs(f"paper/{figure}", options.overrides)
+    options = figure_options(experiment.rpartition("/")[2], description)
+    runs = experiment_runs(experiment, options.overrides)
     curves = list(runs[runs.pipeline == "curve"].itertuples())
     surfaces = list(runs[runs.pipeline == "surface"].itertuples())
     lines = math.ceil(len(curves) / columns), math.ceil(2 * len(surfaces) / columns)
@@ -101,11 +101,16 @@ def curve_rows(run: Any) -> list[dict[str, Any]]:
             "direction": direction,
             "window": f"[{run.config['grid']['low']:g}, {run.config['grid']['high']:g}]",
             "shape": label,
+            "valleys": len(features["valleys"]),
             "stationary points": points,
             "loss at θ": metrics["loss_at_theta"],
         }
-        for direction, label, points in zip(
-            metrics["directions"], metrics["labels"], metrics["stationary_points"], strict=True
+        for direction, label, points, features in zip(
+            metrics["directions"],
+            metrics["labels"],
+            metrics["stationary_points"],
+            metrics["features"],
+            strict=True,
         )
     ]
 
@@ -126,7 +131,8 @@ def surface_row(run: Any) -> dict[str, Any]:
 
 def numbers(run: Any) -> pd.DataFrame:
     """List the plotted numbers of a run, one row per point."""
-    about = {"run": describe(run)}
+    grid = run.config["grid"]
+    about = {"run": describe(run), "window": f"[{grid['low']:g}, {grid['high']:g}]"}
     if run.pipeline == "surface":
         surface: Surface = load_surface(Path(run.directory) / "surface.npz")
         rows, columns = surface.loss.shape

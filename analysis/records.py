@@ -1,6 +1,7 @@
 """What the scripts share: finding runs, and saying which command makes a missing one."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -63,7 +64,7 @@ def experiment_runs(experiment: str, overrides: Sequence[str]) -> pd.DataFrame:
     arguments = [f"experiment={experiment}", *overrides]
     directories = [run.directory for run in plan(arguments)]
     finished = [d for d in directories if (d / "run.json").exists()]
-    command = " ".join(["python -m mining", *arguments])
+    command = f"python -m mining {shlex.join(arguments)}"
     if not finished:
         raise FileNotFoundError(f"No finished run of {experiment}. Make them: {command}")
     if len(finished) < len(directories):
@@ -109,8 +110,12 @@ def point_name(config: dict[str, Any]) -> str:
     """Name the θ of a run: the file, or the epoch of its training."""
     if config["checkpoint"] is not None:
         return Path(config["checkpoint"]).stem
-    epoch = config["train"]["epochs"] if config["epoch"] is None else config["epoch"]
-    return f"E={epoch}"
+    return f"E={epoch_of(config)}"
+
+
+def epoch_of(config: dict[str, Any]) -> int:
+    """Return the epoch of θ in its training."""
+    return int(config["train"]["epochs"] if config["epoch"] is None else config["epoch"])
 
 
 def departures(config: dict[str, Any]) -> list[str]:

@@ -1,14 +1,18 @@
 """What the centre of a surface is: a minimum, a maximum, a saddle."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 import torch
 from torch import Tensor
 
-from mining.classification import CurveClassifier, CurveShape, Shape
+from mining.classification import CurveClassifier, CurveShape, Shape, visible_loss
 from mining.curves import Curve, Surface
+
+#: Range of a flat line, as a share of the largest.
+_FLAT = 1e-3
 
 
 class Kind(StrEnum):
@@ -38,7 +42,8 @@ def classify_centre(surface: Surface, classifier: CurveClassifier | None = None)
 
     θ is a minimum or a maximum where it is one on all lines that are not flat, a saddle where it
     is one on some and the other on others, and on a slope where it is neither on one of its axes,
-    or on a diagonal while the axes agree.
+    or on a diagonal while the axes agree. A line whose loss varies a thousand times less than that
+    of another is flat.
 
     Args:
         surface: With α = 0 and β = 0 among its points.
@@ -48,8 +53,16 @@ def classify_centre(surface: Surface, classifier: CurveClassifier | None = None)
         ValueError: If 0 is not among the points of an axis.
     """
     classifier = CurveClassifier() if classifier is None else classifier
+    of_any_scale = replace(classifier, explosion=math.inf)
+    curves = {name: visible(curve) for name, curve in lines_through_centre(surface).items()}
+    ranges = {name: float(curve.loss.max() - curve.loss.min()) for name, curve in curves.items()}
+    kinds = {
+        name: Kind.FLAT
+        if ranges[name] <= _FLAT * max(ranges.values())
+        else kind_on_line(curve, of_any_scale(curve))
+        for name, curve in curves.items()
+    }
     lines = {name: classifier(curve) for name, curve in lines_through_centre(surface).items()}
-    kinds = {name: kind_on_line(shape) for name, shape in lines.items()}
     return Centre(_combine(kinds), lines)
 
 
@@ -80,8 +93,21 @@ def lines_through_centre(surface: Surface) -> dict[str, Curve]:
     }
 
 
-def kind_on_line(shape: CurveShape) -> Kind:
-    """Say what θ is on a curve: at the bottom of a valley, on a barrier, or between them."""
+def visible(curve: Curve) -> Curve:
+    """Cut a curve off as the classifier does, so that one that explodes has a shape as well."""
+    at_theta = float(curve.loss[curve.origin])
+    loss = visible_loss(curve.loss.numpy(), at_theta, curve.chance_loss)
+    return replace(curve, loss=torch.from_numpy(loss).nan_to_num(0.0, 0.0))
+
+
+def kind_on_line(curve: Curve, shape: CurveShape) -> Kind:
+    """Say what θ is on a curve: at the bottom of a valley, on a barrier, or between them.
+
+    Among many valleys θ is at the bottom of one in the lowest quarter between it and the barrier
+    on the other side of θ, and on the barrier in the highest. At an end of the curve it is neither.
+    """
+    if not 0 < curve.origin < len(curve.alphas) - 1:
+        return Kind.SLOPE
     match shape.label:
         case Shape.V_BASIN | Shape.W_BASIN:
             return Kind.MINIMUM
@@ -89,14 +115,15 @@ def kind_on_line(shape: CurveShape) -> Kind:
             return Kind.MAXIMUM
         case Shape.V_SIDE | Shape.OTHER:
             return Kind.SLOPE
-        case Shape.FLAT:
+        case Shape.FLAT | Shape.EXPLODED:
             return Kind.FLAT
-    # Many valleys, or a loss beyond all scales: whichever of the two is nearer.
-    valley = min((abs(alpha) for alpha, _ in shape.valleys), default=torch.inf)
-    barrier = min((abs(alpha) for alpha, _ in shape.barriers), default=torch.inf)
-    if valley == barrier:
-        return Kind.SLOPE
-    return Kind.MINIMUM if valley < barrier else Kind.MAXIMUM
+    level = float(curve.loss[curve.origin])
+    valley = min(shape.valleys, key=lambda point: abs(point[0]))[1]
+    barrier = min(shape.barriers, key=lambda point: abs(point[0]))[1]
+    height = (level - valley) / (barrier - valley)
+    if height <= 0.25:
+        return Kind.MINIMUM
+    return Kind.MAXIMUM if height >= 0.75 else Kind.SLOPE
 
 
 def _combine(kinds: Mapping[str, Kind]) -> Kind:

@@ -94,7 +94,7 @@ class CurveClassifier:
         origin, chance = curve.origin, curve.chance_loss
         scale = np.abs(loss[np.isfinite(loss)]).max(initial=0.0)
         exploded = curve.nonfinite > 0 or (chance is not None and scale > self.explosion * chance)
-        visible = _visible(loss, loss[origin], chance)
+        visible = visible_loss(loss, loss[origin], chance)
         span = visible.max() - visible.min() if np.isfinite(loss[origin]) else 0.0
         # Losses are computed in single precision: less than its rounding is no variation.
         flat = not span > 8 * np.finfo(np.float32).eps * scale
@@ -174,8 +174,20 @@ def count_stationary_points(loss: Tensor) -> int:
     return int(((middle - y[2:]) * (middle - y[:-2]) > 0).sum())
 
 
-def _visible(loss: Array, at_theta: float, chance: float | None) -> Array:
-    """Cut the loss off at that of guessing, or of θ, and at its largest finite value."""
+def visible_loss(loss: Array, at_theta: float, chance: float | None) -> Array:
+    """Cut a loss off at that of guessing, or of θ, and at its largest finite value.
+
+    Where θ itself is above that of guessing by more than the curve ever falls below, only what is
+    not finite is cut off.
+
+    Args:
+        loss: Shape ``(T,)``.
+        at_theta: The loss of θ.
+        chance: That of guessing, if there is one.
+
+    Returns:
+        Shape ``(T,)``, finite where any of ``loss`` is.
+    """
     finite = loss[np.isfinite(loss)]
     cap = finite.max(initial=0.0)
     if chance is not None and chance - finite.min(initial=np.inf) > at_theta - chance:

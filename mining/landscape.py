@@ -447,7 +447,7 @@ class Landscape:
             joined(tensors)
             for tensors in zip(*((b.inputs, b.targets) for b in self.batches), strict=True)
         )
-        return MiniBatches(network, self.loss_fn, inputs, targets, batch_size)
+        return MiniBatches(network, self._criterion, inputs, targets, batch_size)
 
     def fingerprint(self, also: Sequence[Batch] = ()) -> str:
         """Digest what decides a loss: parameters, examples, model, loss, policy and precision.

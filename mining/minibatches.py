@@ -6,7 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from mining.criterion import LossFunction
+from mining.criterion import Criterion
 from mining.network import Network
 
 #: Maps flat parameters (D,) to the loss on one batch, shape (), and its gradient (D,).
@@ -18,7 +18,7 @@ class MiniBatches:
 
     Args:
         network: Runs the model.
-        loss_fn: Maps outputs and targets to their mean loss, shape ``()``.
+        criterion: The loss.
         inputs: Of n examples, the first axis.
         targets: Of the same examples.
         batch_size: Most examples of a mini-batch, at least 1.
@@ -27,15 +27,19 @@ class MiniBatches:
     def __init__(
         self,
         network: Network,
-        loss_fn: LossFunction,
+        criterion: Criterion,
         inputs: Tensor,
         targets: Tensor,
         batch_size: int,
     ) -> None:
-        self._network, self._loss_fn = network, loss_fn
+        self._network, self._criterion = network, criterion
         self._inputs, self._targets = inputs, targets
-        #: Mini-batches in one pass over the examples.
-        self.num_batches = -(-len(inputs) // batch_size)
+        num_batches = -(-len(inputs) // batch_size)
+        if network.mixes_examples:  # a single example has no variance to normalize by
+            num_batches = max(1, min(num_batches, len(inputs) // 2))
+        #: Mini-batches in one pass over the examples, those without a target included.
+        self.num_batches = num_batches
+        self._some_ignored = criterion.weigh(targets)[1] < targets.numel()
 
     def shuffled(self, generator: torch.Generator) -> Iterator[LossOnBatch]:
         """Pass over the examples once, in random order.
@@ -45,11 +49,13 @@ class MiniBatches:
 
         Yields:
             The loss on each mini-batch as a function of the parameters. Sizes differ by one at
-            most: a last batch of a single example has no variance to normalize by.
+            most; a mini-batch of which all targets are ignored is left out.
         """
         order = torch.randperm(len(self._inputs), generator=generator).to(self._inputs.device)
         for chosen in order.tensor_split(self.num_batches):
-            yield self._on(self._network.path.prepare(self._inputs[chosen]), self._targets[chosen])
+            inputs, targets = self._inputs[chosen], self._targets[chosen]
+            if not self._some_ignored or self._criterion.weigh(targets)[0] > 0:
+                yield self._on(self._network.path.prepare(inputs), targets)
 
     def _on(self, inputs: Tensor, targets: Tensor) -> LossOnBatch:
         network = self._network
@@ -59,7 +65,7 @@ class MiniBatches:
             # Copies of the buffers: a forward pass may write to them.
             tensors = network.tensors(leaf, network.copy_buffers())
             with torch.enable_grad(), network.running(tensors) as forward:
-                loss = self._loss_fn(forward(inputs), targets)
+                loss = self._criterion.loss_fn(forward(inputs), targets)
                 (gradient,) = torch.autograd.grad(loss, leaf)
             return loss.detach(), gradient
 
@@ -78,10 +84,17 @@ def joined(parts: Sequence[Tensor]) -> Tensor:
     whole = parts[0]._base
     if (
         whole is not None
-        and all(part._base is whole for part in parts)
-        and whole.shape[1:] == parts[0].shape[1:]
-        and len(whole) == sum(map(len, parts))
-        and all(a.data_ptr() < b.data_ptr() for a, b in pairwise(parts))
+        and whole.shape == (sum(map(len, parts)), *parts[0].shape[1:])
+        and all(part.dtype == whole.dtype for part in parts)
+        and all(part.stride() == whole.stride() for part in parts)
+        and whole.data_ptr() == parts[0].data_ptr()
+        and all(_follows(b, a) for a, b in pairwise(parts))
     ):
         return whole
     return torch.cat(list(parts))
+
+
+def _follows(part: Tensor, previous: Tensor) -> bool:
+    """Whether ``part`` begins in memory where the next row of ``previous`` would."""
+    step = previous.stride(0) * len(previous) * previous.element_size()
+    return part.data_ptr() == previous.data_ptr() + step

@@ -117,13 +117,15 @@ def load_runs(root: str | Path = "outputs", **where: Any) -> "pd.DataFrame":
         A row per run, sorted by directory: ``directory`` (a ``Path``), ``pipeline``, ``model``,
         ``data``, ``seed``, ``seconds``, ``device``, ``config`` and ``metrics`` (mappings).
     """
+    import numpy as np  # as pandas, takes longer to import than a finished run to skip
+
     paths = sorted(Path(root).glob("*/*/*/run.json"))
     runs = read_runs([path.parent for path in paths])
     chosen = [
         all(_lookup(config, key.split("__")) == value for key, value in where.items())
         for config in runs.config
     ]
-    return runs[chosen].reset_index(drop=True)
+    return runs.loc[np.array(chosen, dtype=bool)].reset_index(drop=True)
 
 
 def read_runs(directories: Sequence[Path]) -> "pd.DataFrame":

@@ -31,6 +31,8 @@ CASES = [
     (lambda x, y: 3 + x**2 + 0 * y, Kind.MINIMUM),  # a valley
     (lambda x, y: 3 - y**2 + 0 * x, Kind.MAXIMUM),  # a ridge
     (lambda x, y: 3 + 0 * x * y, Kind.FLAT),
+    (lambda x, y: 3 + x**2 + 1e-5 * y, Kind.MINIMUM),  # flat beside the other axis
+    (lambda x, y: 1 - torch.cos(2.4 * math.pi * (x - 0.2)) + y**2, Kind.SLOPE),  # of a wave
     (lambda x, y: torch.cos(4 * math.pi * x) + 0 * y, Kind.MAXIMUM),  # of many valleys
     (lambda x, y: 1 - torch.cos(5 * math.pi * x) + y**2, Kind.MINIMUM),
 ]
@@ -71,6 +73,25 @@ def test_a_surface_that_overflows_still_has_a_minimum():
     found = classify_centre(steep)
     assert found.lines["x"].label == Shape.EXPLODED
     assert found.kind == Kind.MINIMUM
+
+
+def test_the_side_of_a_valley_that_explodes_is_a_slope():
+    def loss(x, y):
+        return 0.1 + 1.5 * (x - 0.5) ** 2 + 1e7 * torch.relu(-x - 0.6) ** 4 + y**2
+
+    found = classify_centre(surface(loss, chance=1.0))
+    assert found.lines["x"].label == Shape.EXPLODED
+    assert found.kind == Kind.SLOPE
+
+
+def test_at_the_edge_of_the_window_theta_is_on_a_slope():
+    alphas, betas = grid_with_origin(torch.linspace(-1, 1, 21)), torch.linspace(0, 1, 21).double()
+    loss = alphas[:, None] ** 2 + betas[None, :]
+    assert classify_centre(Surface(alphas=alphas, betas=betas, loss=loss)).kind == Kind.SLOPE
+
+
+def test_a_surface_without_a_finite_point_is_flat():
+    assert classify_centre(surface(lambda x, y: x * math.nan)).kind == Kind.FLAT
 
 
 def test_points_without_the_origin_are_refused():

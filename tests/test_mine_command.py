@@ -65,6 +65,12 @@ def test_the_way_to_another_basin_starts_at_an_initialization_without_training_i
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+def test_two_mined_axes_differ(command):
+    axes = ("x_direction=xu2024_w_peak", "y_direction=xu2024_w_peak")
+    metrics = record(command(*MINE, "pipeline=surface", "epoch=1", *axes))["metrics"]
+    assert metrics["directions"] == ["mined w-peak 1", "mined w-peak 2"]
+
+
 def test_a_drawn_curve(command):
     template = "direction.template=[[-1.0,2.5],[0.0,null],[1.0,2.0]]"
     metrics = record(command(*MINE, "direction=multipoint", template))["metrics"]
@@ -72,7 +78,7 @@ def test_a_drawn_curve(command):
 
 
 def test_mining_that_diverges_is_said(command, capsys):
-    directory = command(*MINE, "direction=xu2024_w_peak", "descent.lr=1e30", "descent.epochs=9")
+    directory = command(*MINE, "direction=xu2024_w_peak", "descent.lr=1e10", "descent.epochs=9")
     (name,) = record(directory)["metrics"]["directions"]
     assert "diverged in epoch" in name
 
@@ -89,6 +95,8 @@ def test_mining_that_diverges_is_said(command, capsys):
             ["direction=multipoint", "direction.template=[[0.0,9.0],[1.0,2.0]]"],
             "gives 9 at alpha = 0, but the loss of θ is",
         ),
+        (["direction=multipoint", "grid.scale=0.5"], "reaches from 0 to 1, the grid only from"),
+        (["direction=multipoint", "grid.scale=curvature"], "would redraw a drawn curve"),
         (["direction=xu2024_vvv_basin", "direction.gamma=-1"], "gamma must be positive, got -1"),
         (["direction=xu2024_vvv_basin", "direction.alpha=1"], "between 0 and 0.5, got 1"),
         (["direction=xu2024_w_peak", "descent.epochs=x"], "epochs must be an integer, got 'x'"),

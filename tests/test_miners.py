@@ -1,6 +1,7 @@
 """Directions found by optimization: where the answer is known, and how they behave."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -33,6 +34,8 @@ MINERS = [
     Xu2024WPeak(SHORT),
     Xu2024VVVBasin(dict(build("batchnorm", seed=9).state_dict()), descent=SHORT),
     Multipoint(descent=SHORT),
+    Xu2024WPeak(replace(SHORT, momentum=0.9)),
+    Multipoint(basins=2, descent=replace(SHORT, optimizer="adam", schedule="cosine")),
 ]
 
 
@@ -64,8 +67,9 @@ def saddle(theta):
 
 
 def wells(theta):
-    """A minimum of 0 at every half."""
-    return torch.sin(2 * math.pi * theta[0]) ** 2
+    """Minima along x at every half; midway only y = 0.2 is low, at 0 and 1 every y is."""
+    x, y = theta
+    return torch.sin(2 * math.pi * x) ** 2 + 4 * torch.sin(math.pi * x) ** 2 * (y - 0.2) ** 2
 
 
 def test_w_peak_finds_the_negative_direction_of_a_saddle():
@@ -80,15 +84,20 @@ def test_w_peak_finds_the_negative_direction_of_a_saddle():
 
 
 def test_vvv_basin_finds_the_third_well():
-    of = landscape_of(wells, 0.0)
-    start = {"theta": torch.tensor([1.1], dtype=torch.float64)}
-    source = Xu2024VVVBasin(start, gamma=0.5, descent=Descent(epochs=20, batch_size=8, lr=0.005))
+    of = landscape_of(wells, 0.0, 0.0)
+    start = {"theta": torch.tensor([1.1, -2.0], dtype=torch.float64)}
+    recipe = Descent(epochs=300, batch_size=8, lr=0.005)
+    source = Xu2024VVVBasin(start, gamma=0.5, descent=recipe)
     (found,) = source.directions(of, 1, generator=generator())
-    assert float(found.vector) == pytest.approx(1.0, abs=1e-6)
+    # Low at φ itself says nothing of y; that y/2 is 0.2 comes of the loss midway.
+    assert found.vector.tolist() == pytest.approx([1.0, 0.4], abs=1e-3)
     assert found.info["other_alpha"] == 1.0
     shape = classify(Evaluator(of).curve(found, torch.linspace(-0.2, 1.2, 57)))
     assert shape.label == Shape.VVV_BASIN
     assert [alpha for alpha, _ in shape.valleys] == pytest.approx([0, 0.5, 1], abs=1e-6)
+    indifferent = replace(source, gamma=1e-9)
+    (other,) = indifferent.directions(of, 1, generator=generator())
+    assert other.vector[1] < 0
 
 
 def test_vvv_basin_descends_along_the_printed_gradient():
@@ -102,6 +111,20 @@ def test_vvv_basin_descends_along_the_printed_gradient():
     midway = (theta + phi) / 2
     expected = phi - 0.1 * (3 * phi**2 + 0.4 * 0.5 * 3 * midway**2)
     assert torch.allclose(theta + found.vector, expected, rtol=1e-12)
+
+
+def test_vvv_basin_strays_from_midway_by_alpha():
+    of = landscape_of(lambda t: (t**2).sum(), 0.0)
+    start = {"theta": torch.tensor([1.0], dtype=torch.float64)}
+    search = Xu2024VVVBasin(start, alpha=0.1, gamma=1.0).search(of, generator())
+    (loss,) = of.mini_batches(64).shuffled(generator())
+    midway = []  # the loss at λφ = λ is λ², and that at φ is 1
+    for seed in range(200):
+        value, _ = search.step(loss, search.start, 1.0, generator(seed))
+        midway.append(math.sqrt(float(value) - 1))
+    # Uniform on [0.4, 0.6]: 200 leave out a tenth of either end less than once in 10⁴ times.
+    assert 0.4 <= min(midway) < 0.41
+    assert 0.59 < max(midway) <= 0.6
 
 
 def test_w_peak_descends_along_the_printed_gradient():
@@ -195,6 +218,8 @@ def test_killed_mining_goes_on_to_the_same_direction(source, tmp_path, monkeypat
     assert torch.equal(resumed.direction.vector, whole.direction.vector)
     columns = ["epoch", "lr", "objective", "norm"]
     assert resumed.history[columns].equals(whole.history[columns])
+    with pytest.raises(ValueError, match="another kind, from another θ or on other examples"):
+        mine(source, of, generator=generator(1), checkpoint=state)
     other = landscape("batchnorm", "frozen")
     with pytest.raises(ValueError, match="another kind, from another θ or on other examples"):
         mine(source, other, generator=generator(), checkpoint=state)
@@ -209,7 +234,7 @@ def test_mining_that_diverges_keeps_the_last_finite_direction(caplog):
     direction = mined.direction
     assert direction.info["diverged_epoch"] == mined.diverged_epoch
     assert direction.source == f"mined w-peak, diverged in epoch {mined.diverged_epoch}"
-    assert torch.isfinite(direction.vector).all()
+    assert torch.isfinite(of.loss(of.theta + direction.vector / 50))
     assert "taking the last finite direction" in caplog.text
     with pytest.raises(ValueError, match="diverged in its first step"):
         mine(source, landscape_of(lambda t: (t / 0).sum(), 1.0), generator=generator())
@@ -252,6 +277,25 @@ def test_mini_batches_normalize_by_their_own_statistics(policy):
     assert torch.allclose(gradient, flat, rtol=1e-8, atol=1e-12)
 
 
+def test_mini_batches_without_a_target_are_left_out():
+    of = landscape()
+    inputs, targets = examples()
+    targets[:40] = -100
+    of = Landscape(of.model, nn.CrossEntropyLoss(), [(inputs, targets)])
+    losses = [loss(of.theta)[0] for loss in of.mini_batches(4).shuffled(generator())]
+    assert 0 < len(losses) < of.mini_batches(4).num_batches
+    assert torch.isfinite(torch.stack(losses)).all()
+    mined = mine(Xu2024WPeak(replace(SHORT, batch_size=4)), of, generator=generator())
+    assert mined.diverged_epoch is None
+
+
+def test_batch_norm_never_gets_a_single_example():
+    model = build("in_place")
+    inputs, targets = examples(5)
+    of = Landscape(model, nn.CrossEntropyLoss(), [(inputs, targets)])
+    assert len([loss(of.theta) for loss in of.mini_batches(2).shuffled(generator())]) == 2
+
+
 def test_mini_batches_under_frozen_keep_the_statistics():
     of = landscape("batchnorm", "frozen")
     (loss,) = of.mini_batches(70).shuffled(generator())
@@ -284,6 +328,14 @@ def test_joined_tensors_are_not_copied():
     assert torch.equal(joined(backwards), torch.cat(backwards))
     part = whole[:8]
     assert torch.equal(joined(torch.split(part, 4)), part)
+    square = torch.randn(6, 4, 4)
+    turned = square.transpose(1, 2)
+    assert torch.equal(joined(torch.split(turned, 3)), turned)
+    assert torch.equal(joined([turned]), turned)
+    halves = [whole[0::2], whole[1::2]]
+    assert torch.equal(joined(halves), torch.cat(halves))
+    overlapping = [whole[:6], whole[4:8]]
+    assert torch.equal(joined(overlapping), torch.cat(overlapping))
     with pytest.raises(ValueError, match="examples of one shape"):
         joined([torch.zeros(2, 3), torch.zeros(2, 4)])
 
@@ -297,9 +349,11 @@ BAD = [
     (lambda: Descent(lr=-1.0), "descent.lr must be positive, got -1.0"),
     (lambda: Descent(optimizer="lbfgs"), "descent.optimizer must be one of .* got 'lbfgs'"),
     (lambda: Multipoint(basins=1), "basins must be at least 2, got 1"),
+    (lambda: Multipoint(basins=3, template=[[0.0, None], [1.0, 2.0]]), "leave direction.basins"),
+    (lambda: Multipoint(template=[[0.0, None], [math.inf, 2.0]]), "finite alphas"),
     (lambda: Multipoint(points=0), "points must be at least 1, got 0"),
     (lambda: Multipoint(template=[[0.0, 1.0]]), "two pairs"),
-    (lambda: Multipoint(template=[[0.0, 1.0], [0.0, 2.0]]), "increasing alphas"),
+    (lambda: Multipoint(template=[[0.0, 1.0], [0.0, 2.0]]), "increasing, finite alphas"),
     (lambda: Multipoint(template=[[0.5, 1.0], [1.0, 2.0]]), "start or pass at alpha = 0"),
     (lambda: Multipoint(template=[[0.0, 1.0], [1.0, math.nan]]), "finite losses"),
 ]

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import logging
+import math
 import time
 from abc import abstractmethod
 from collections.abc import Callable
@@ -132,8 +133,8 @@ def mine(
 ) -> Mined:
     """Find one direction by stochastic optimization.
 
-    Mining that diverges ends there, with the direction before the step that overflowed; its
-    source says so, and ``info["diverged_epoch"]``.
+    Mining in which a value overflows ends there, with the last direction at which the objective was
+    seen to be finite; its source says so, and ``info["diverged_epoch"]``.
 
     Args:
         miner: What to optimize, and how.
@@ -150,10 +151,12 @@ def mine(
     """
     descent = miner.descent
     own = stream(generator)
+    mark = f"{miner!r} {autocast} {own.initial_seed()}"
     search = miner.search(landscape, own)
     variable = search.start.clone()
-    state = _State(variable, make_optimizer(descent, [variable]), own)
-    mark = "" if checkpoint is None else _fingerprint(miner, landscape, variable, autocast)
+    state = _State(variable, variable.clone(), make_optimizer(descent, [variable]), own)
+    if checkpoint is not None:
+        mark = _fingerprint(mark, landscape, variable)
     if checkpoint is not None and checkpoint.exists():
         state.load(checkpoint, mark)
     batches = landscape.mini_batches(descent.batch_size, autocast)
@@ -170,7 +173,9 @@ def mine(
     for epoch in bar:
         started = time.monotonic()
         lr = learning_rate(descent, epoch)
-        value = _run_epoch(state, search.step, batches, lr, (epoch + 1) / descent.epochs)
+        # The same steps in every run, as in training.
+        with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
+            value = _run_epoch(state, search.step, batches, lr, (epoch + 1) / descent.epochs)
         if value is None:
             break
         norm = float(vector_norm(search.direction(variable).vector))
@@ -192,6 +197,7 @@ class _State:
     """Everything that interrupted mining needs to go on as if nothing had happened."""
 
     variable: Tensor
+    finite: Tensor  # the variable when the objective was last seen to be finite
     optimizer: torch.optim.Optimizer
     generator: torch.Generator
     epoch: int = 0
@@ -203,6 +209,7 @@ class _State:
         content = {
             "mark": mark,
             "variable": self.variable,
+            "finite": self.finite,
             "optimizer": self.optimizer.state_dict(),
             "generator": self.generator.get_state(),
             "epoch": self.epoch,
@@ -222,6 +229,7 @@ class _State:
                 "each a file of its own, or remove this one."
             )
         self.variable.copy_(content["variable"])
+        self.finite.copy_(content["finite"])
         self.optimizer.load_state_dict(content["optimizer"])
         self.generator.set_state(content["generator"].cpu())
         self.epoch, self.history = content["epoch"], content["history"]
@@ -236,24 +244,26 @@ def _run_epoch(
         return None
     for group in state.optimizer.param_groups:
         group["lr"] = lr
-    total = torch.zeros((), dtype=torch.float64, device=state.variable.device)
+    values: list[Tensor] = []
     for loss in batches.shuffled(state.generator):
-        before = state.variable.clone()
-        value, state.variable.grad = step(loss, before, share, state.generator)
-        state.optimizer.step()
-        if not bool(torch.isfinite(value) & torch.isfinite(state.variable).all()):
-            state.variable.copy_(before)
+        value, gradient = step(loss, state.variable, share, state.generator)
+        if not bool(torch.isfinite(value) & torch.isfinite(gradient).all()):
+            state.variable.copy_(state.finite)
             state.diverged_epoch = state.epoch + 1
             return None
-        total += value.double()
-    return float(total) / batches.num_batches
+        state.finite.copy_(state.variable)
+        state.variable.grad = gradient
+        state.optimizer.step()
+        values.append(value)
+    return float(torch.stack(values).double().mean()) if values else math.nan
 
 
 def _result(state: _State, search: Search, descent: Descent) -> Mined:
     when = state.diverged_epoch
     if when is not None and torch.equal(state.variable, search.start):
         raise ValueError(
-            "Mining diverged in its first step: the loss where it starts is not finite."
+            "Mining diverged in its first step: the loss where it starts is not finite, or the "
+            f"learning rate ({descent.lr:g}) is too high."
         )
     direction = search.direction(state.variable.detach())
     info = {**direction.info, "norm": float(vector_norm(direction.vector))}
@@ -276,9 +286,7 @@ def _result(state: _State, search: Search, descent: Descent) -> Mined:
     return Mined(replace(direction, info=info), history, when)
 
 
-def _fingerprint(
-    miner: Miner, landscape: Landscape, start: Tensor, autocast: torch.dtype | None
-) -> str:
-    digest = hashlib.sha256(f"{miner!r} {autocast} {landscape.fingerprint()}".encode())
+def _fingerprint(settings: str, landscape: Landscape, start: Tensor) -> str:
+    digest = hashlib.sha256(f"{settings} {landscape.fingerprint()}".encode())
     digest.update(start.detach().cpu().contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()

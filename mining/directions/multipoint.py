@@ -26,14 +26,14 @@ class Multipoint(Miner):
 
     The template is a loss at a few α, with straight lines between. Each step draws a point from
     every one of ``points`` equal parts of its range and descends along the mean of
-    α·clip((L - t)/s)·∇L(θ + αε), the gradient of the Huber loss of L - t in units of the range s of
-    the template, clip being that to [-1, 1]. This is the multi-point optimization of Skorokhodov
-    and Burtsev (2019), arXiv:1910.03867, on a line instead of a plane and with θ given: the curve
-    passes through its loss by construction. ε starts as a Gaussian as long as θ.
+    α·clip((L - t)/s)·∇L(θ + αε), clip being that to [-1, 1] and s the range of the template: the
+    gradient of s·h((L - t)/s) with Huber's loss h. This is the multi-point optimization of
+    Skorokhodov and Burtsev (2019), arXiv:1910.03867, on a line instead of a plane and with θ given:
+    the curve passes through its loss by construction. ε starts as a Gaussian as long as θ.
 
     Args:
         basins: Instead of a template: as many valleys, the first at θ, the last at α = 1, each as
-            deep as θ, with ``barrier`` midway between them.
+            deep as θ, with ``barrier`` midway between them; ``None`` takes 3.
         barrier: Loss of the barriers between ``basins``, nats; ``None`` takes that of guessing.
         template: Pairs of α, increasing, and loss; ``None`` as a loss is that of θ.
         points: Points of the curve in one step.
@@ -44,7 +44,7 @@ class Multipoint(Miner):
             of its range.
     """
 
-    basins: int = 3
+    basins: int | None = None
     barrier: float | None = None
     template: Sequence[Sequence[float | None]] | None = None
     points: int = 8
@@ -56,17 +56,24 @@ class Multipoint(Miner):
         if self.points < 1:
             raise ValueError(f"direction.points must be at least 1, got {self.points}.")
         if self.template is None:
-            if self.basins < 2:
+            if self._basins < 2:
                 raise ValueError(f"direction.basins must be at least 2, got {self.basins}.")
             return
+        if self.basins is not None or self.barrier is not None:
+            raise ValueError(
+                "direction.template says everything: leave direction.basins and direction.barrier "
+                "out."
+            )
         pairs = [list(pair) for pair in self.template]
         if len(pairs) < 2 or any(len(pair) != 2 or pair[0] is None for pair in pairs):
             raise ValueError(
                 f"direction.template must be two pairs [alpha, loss] at least, got {pairs}."
             )
         alphas = [float(pair[0]) for pair in pairs if pair[0] is not None]
-        if not all(a < b for a, b in pairwise(alphas)):
-            raise ValueError(f"direction.template must have increasing alphas, got {alphas}.")
+        if not all(a < b for a, b in pairwise(alphas)) or not all(map(math.isfinite, alphas)):
+            raise ValueError(
+                f"direction.template must have increasing, finite alphas, got {alphas}."
+            )
         if not alphas[0] <= 0 <= alphas[-1]:
             raise ValueError(
                 f"direction.template must start or pass at alpha = 0, where θ is, got {alphas}."
@@ -76,11 +83,15 @@ class Multipoint(Miner):
         object.__setattr__(self, "template", tuple(map(tuple, pairs)))
 
     @property
+    def _basins(self) -> int:
+        return 3 if self.basins is None else self.basins
+
+    @property
     def alphas(self) -> tuple[float, ...]:
         """Where the template gives a loss."""
         if self.template is not None:
             return tuple(float(pair[0] or 0.0) for pair in self.template)
-        return tuple(i / (2 * self.basins - 2) for i in range(2 * self.basins - 1))
+        return tuple(i / (2 * self._basins - 2) for i in range(2 * self._basins - 1))
 
     def losses(self, landscape: Landscape) -> tuple[float, ...]:
         """Give the losses of the template at the θ of ``landscape``.
@@ -98,7 +109,7 @@ class Multipoint(Miner):
                 raise ValueError(
                     f"direction.barrier must exceed the loss of θ, {own:.4g}, got {barrier:.4g}."
                 )
-            return tuple(barrier if i % 2 else own for i in range(2 * self.basins - 1))
+            return tuple(barrier if i % 2 else own for i in range(2 * self._basins - 1))
         losses = tuple(own if pair[1] is None else float(pair[1]) for pair in self.template)
         span = max(losses) - min(losses)
         if not span > 0:
@@ -142,7 +153,7 @@ class Multipoint(Miner):
                 value, gradient = loss(torch.add(theta, epsilon, alpha=position))
                 excess = (value - float(np.interp(position, alphas, targets))) / span
                 slope = excess.clamp(-1, 1)
-                total += slope * (excess - slope / 2) / self.points
+                total += slope * (excess - slope / 2) * (span / self.points)
                 descent += slope * (position / self.points) * gradient
             return total, descent
 

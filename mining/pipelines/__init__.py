@@ -16,6 +16,6 @@ PIPELINE_KEYS: dict[str, tuple[str, ...]] = {
     "spectrum": (*_LOSS, "spectrum"),
     "second_order": (*_GRID, "direction", "expansion"),
     "perturbation": (*_LOSS, "perturbation"),
-    "mine": (*_POINT, "split", "batchnorm", "direction", "num_directions"),
-    "angles": (*_POINT, "batchnorm", "num_directions", "batch_size"),
+    "mine": (*_POINT, "split", "batchnorm", "batch_size", "direction", "num_directions"),
+    "angles": (*_POINT, "num_examples", "batchnorm", "num_directions", "batch_size"),
 }

@@ -31,7 +31,7 @@ def run(config: Config, run: Run) -> None:
     )
 
     def make_directions() -> list[Direction]:
-        return find_directions(config, "direction", config["num_directions"], setting, grid.alphas)
+        return find_directions(config, "direction", config["num_directions"], setting, grid)
 
     directions = take_directions(run.directory, landscape, grid.scale, make_directions)
     curves = evaluator.curves(directions, grid.alphas)

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
 from hydra import compose, initialize_config_module
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
@@ -53,23 +54,15 @@ def plan(overrides: Sequence[str]) -> list[PlannedRun]:
     """
     register_resolvers()
     with initialize_config_module("mining.conf", version_base="1.3"):
-        parser = OverridesParser.create()
-        fixed = [
-            o.input_line
-            for o in parser.parse_overrides(list(overrides))
-            if not o.is_sweep_override()
-        ]
-        base = compose("config", [line for line in fixed if line], return_hydra_config=True)
+        parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+        given = parser.parse_overrides(list(overrides))
+        fixed = [cast(str, o.input_line) for o in given if not o.is_sweep_override()]
+        base = compose("config", fixed, return_hydra_config=True)
         swept = OmegaConf.select(base, "hydra.sweeper.params") or {}
-        lines = [f"{key}={value}" for key, value in swept.items()] + list(overrides)
-        axes = []
-        for override in parser.parse_overrides(lines):
-            if override.is_sweep_override():
-                key = override.get_key_element()
-                axes.append([f"{key}={value}" for value in override.sweep_string_iterator()])
-            else:
-                axes.append([cast(str, override.input_line)])
-        jobs = [_resolve(compose("config", list(job))) for job in product(*axes)]
+        lines = [f"{key}={value}" for key, value in swept.items()]
+        sweep = parser.parse_overrides([*lines, *overrides])
+        (combinations,) = BasicSweeper.split_arguments(sweep, max_batch_size=None)
+        jobs = [_resolve(compose("config", job)) for job in combinations]
     runs = [PlannedRun(job, Path(job["outputs"]) / directory_of(job)) for job in jobs]
     return list({run.directory: run for run in runs}.values())
 

@@ -3,16 +3,18 @@
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pandas as pd
 import torch
-from torch import Tensor
 
 from mining.directions import Direction, Mined, Miner, Multipoint, mine
 from mining.directions.storage import load_directions, save_directions
+from mining.evaluation import Grid
 from mining.files import write_atomically
 from mining.pipelines.building import Config
 from mining.pipelines.experiments import directory_of
+from mining.pipelines.schema import target_of
 from mining.pipelines.setting import Setting, build_setting, describe_point
 from mining.pipelines.sources import build_source
 from mining.plotting import draw_mining, save_figure
@@ -75,7 +77,7 @@ def draw(directory: Path, config: Config) -> None:
 
 
 def find_directions(
-    config: Config, key: str, num: int, setting: Setting, alphas: Tensor
+    config: Config, key: str, num: int, setting: Setting, grid: Grid
 ) -> list[Direction]:
     """Give the directions of ``config[key]``; those that are mined are mined once and kept.
 
@@ -84,14 +86,23 @@ def find_directions(
         key: ``direction``, ``x_direction`` or ``y_direction``.
         num: How many.
         setting: Where they start, and the generator.
-        alphas: The grid on which they are followed, shape ``(T,)``.
+        grid: How far they are followed.
     """
-    source = build_source(config, key)
-    if isinstance(source, Multipoint):
-        source.check_grid(alphas)
-    if not isinstance(source, Miner):
+    if not is_mined(config, key):
+        source = build_source(config, key)
         return source.directions(setting.landscape, num, generator=setting.generator)
+    if issubclass(target_of(config[key]), Multipoint):
+        if grid.scale == "curvature":
+            raise ValueError("grid.scale=curvature would redraw a drawn curve: give a number.")
+        points = grid.betas if key == "y_direction" else grid.alphas
+        cast(Multipoint, build_source(config, key)).check_grid(points * grid.scale)
     return load_directions(_find_mining(config, key, num) / "directions.pt", setting.landscape)
+
+
+def is_mined(config: Config, key: str) -> bool:
+    """Whether the directions of ``config[key]`` are found by optimization."""
+    target = target_of(config[key])
+    return isinstance(target, type) and issubclass(target, Miner)
 
 
 def _find_mining(config: Config, key: str, num: int) -> Path:

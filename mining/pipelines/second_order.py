@@ -60,7 +60,7 @@ def run(config: Config, run: Run) -> None:
     landscape = setting.landscape
 
     def make_direction() -> list[Direction]:
-        return find_directions(config, "direction", 1, setting, grid.alphas)
+        return find_directions(config, "direction", 1, setting, grid)
 
     (direction,) = take_directions(run.directory, landscape, grid.scale, make_direction)
     evaluator = Evaluator(

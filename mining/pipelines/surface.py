@@ -9,7 +9,7 @@ from mining.curves import load_surface, save_surface
 from mining.directions import Direction, cosine
 from mining.evaluation import Evaluator, Grid
 from mining.pipelines.building import Config
-from mining.pipelines.mine import find_directions
+from mining.pipelines.mine import find_directions, is_mined
 from mining.pipelines.schema import make
 from mining.pipelines.setting import Setting, build_setting, describe_point, take_directions
 from mining.plotting import draw_surface, save_figure
@@ -70,11 +70,13 @@ def draw(directory: Path, config: Config) -> None:
 
 
 def _directions(config: Config, setting: Setting, grid: Grid) -> list[Direction]:
-    # One generator for both: two random directions must differ.
-    (x,), (y,) = (
-        find_directions(config, key, 1, setting, points)
-        for key, points in (("x_direction", grid.alphas), ("y_direction", grid.betas))
-    )
+    if config["x_direction"] == config["y_direction"] and is_mined(config, "x_direction"):
+        x, y = find_directions(config, "x_direction", 2, setting, grid)
+    else:
+        # One generator for both: two random directions must differ.
+        (x,), (y,) = (
+            find_directions(config, key, 1, setting, grid) for key in ("x_direction", "y_direction")
+        )
     if x.name == y.name and "eigenvalue" in x.info:
         # The difference of two computations of one vector is error, and no direction.
         raise ValueError(

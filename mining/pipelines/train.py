@@ -80,7 +80,8 @@ def find_checkpoint(config: Config, *, epoch: int | None = None, seed: int | Non
     training = Run(Path(config["outputs"]) / directory_of(config), config)
     path = checkpoint_path(training.directory, epoch)
     if not training.finished and epoch == 0:
-        save_initialization(build_model(config, load_data(config)), path)
+        if not path.exists():
+            save_initialization(build_model(config, load_data(config)), path)
     elif not training.finished:
         log.info("No finished training in %s: training once now.", training.directory)
         run(config, training)
