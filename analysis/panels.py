@@ -124,7 +124,7 @@ def surface_row(run: Any) -> dict[str, Any]:
         "y": y,
         "angle": run.metrics["angle"],
         "centre": run.metrics["centre"],
-        **run.metrics["labels"],
+        **{f"along {line}": label for line, label in run.metrics["labels"].items()},
         "loss at θ": run.metrics["loss_at_theta"],
     }
 

@@ -11,6 +11,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure, FigureBase
+from matplotlib.ticker import MaxNLocator
 from mpl_toolkits.mplot3d import Axes3D
 from numpy.typing import NDArray
 
@@ -162,6 +163,8 @@ def draw_relief(
     assert isinstance(axes, Axes3D)
     x, y, loss = _surface_mesh(surface, log_scale=log_scale, loss_cap=loss_cap)
     axes.plot_surface(x, y, loss, cmap="viridis", linewidth=0)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(4))
     axes.set_box_aspect(None, zoom=0.9)  # the layout does not know of the labels in 3-D
 
 
