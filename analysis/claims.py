@@ -141,47 +141,59 @@ def sides_and_basins(runs: Runs) -> list[Finding]:
 
 
 def eigenvector_curves(runs: Runs) -> list[Finding]:
-    """Claim 4: curves along eigenvectors of the Hessian."""
+    """Claim 4: curves along eigenvectors of the Hessian, of length one and scaled."""
     findings = []
     for network, group in networks(runs("fig08")):
-        positive = [run for run in group if run.config["direction"]["which"] == "largest"]
-        negative = [run for run in group if run.config["direction"]["which"] == "smallest"]
-        labels = labels_of(positive)
-        findings.append(
-            Finding(
-                4,
-                "P.E. give v-basins",
-                network,
-                count(labels),
-                verdict([label == "v-basin" for label in labels]),
-            )
-        )
-        early = labels_of([run for run in negative if epoch_of(run.config) in (10, 50)])
-        late = labels_of([run for run in negative if epoch_of(run.config) >= 100])
-        findings.append(
-            Finding(
-                4,
-                "N.E. give w-peaks at E=10 and 50",
-                network,
-                f"{count(early)}; later: {count(late)}",
-                verdict([label == "w-peak" for label in early]),
-            )
-        )
-        by_epoch = sorted(negative, key=epoch_of)
-        heights = [peak_height(run) for run in by_epoch]
-        lowest = [run.metrics["info"][0]["eigenvalue"] for run in by_epoch]
-        falling = [a > b for a, b in pairwise(heights)]
-        falling += [abs(a) > abs(b) for a, b in pairwise(lowest)]
-        measured = "; ".join(
-            f"E={epoch_of(run.config)}: {height:.3g}, λmin {value:.3g}"
-            for run, height, value in zip(by_epoch, heights, lowest, strict=True)
-        )
-        findings.append(
-            Finding(
-                4, "Peak along N.E.1 and |λmin| fall with E", network, measured, verdict(falling)
-            )
-        )
+        for scaled, window in ((False, "length one"), (True, "scaled by curvature")):
+            members = [
+                run for run in group if (run.config["grid"]["scale"] == "curvature") == scaled
+            ]
+            ends = {
+                which: sorted(
+                    (run for run in members if run.config["direction"]["which"] == which),
+                    key=lambda run: epoch_of(run.config),
+                )
+                for which in ("largest", "smallest")
+            }
+            findings.append(positive_curves(network, window, ends["largest"]))
+            findings.append(negative_curves(network, window, ends["smallest"]))
+            if not scaled:  # a window that depends on the curvature decides on the height
+                findings.append(falling_peaks(network, ends["smallest"]))
     return findings
+
+
+def positive_curves(network: str, window: str, members: Sequence[Any]) -> Finding:
+    """Judge curves along P.E."""
+    labels = labels_of(members)
+    holds = verdict([label == "v-basin" for label in labels])
+    return Finding(4, f"P.E. give v-basins ({window})", network, count(labels), holds)
+
+
+def negative_curves(network: str, window: str, members: Sequence[Any]) -> Finding:
+    """Judge curves along N.E. by their label, and list the stationary points, three of a w-peak."""
+    parts, cases = [], []
+    for run in members:
+        points = np.mean(run.metrics["stationary_points"])
+        parts.append(f"E={epoch_of(run.config)}: {count(labels_of([run]))} [{points:.1f}]")
+        if epoch_of(run.config) in (10, 50):
+            cases += [label == "w-peak" for label in labels_of([run])]
+    claim = f"N.E. give w-peaks at E=10 and 50 ({window}) [3 stationary points]"
+    return Finding(4, claim, network, "; ".join(parts), verdict(cases))
+
+
+def falling_peaks(network: str, members: Sequence[Any]) -> Finding:
+    """Judge whether the peak along N.E.1 and the eigenvalue shrink."""
+    heights = [peak_height(run) for run in members]
+    lowest = [run.metrics["info"][0]["eigenvalue"] for run in members]
+    falling = [a > b for a, b in pairwise(heights)]
+    falling += [abs(a) > abs(b) for a, b in pairwise(lowest)]
+    measured = "; ".join(
+        f"E={epoch_of(run.config)}: {height:.3g}, λmin {value:.3g}"
+        for run, height, value in zip(members, heights, lowest, strict=True)
+    )
+    return Finding(
+        4, "Peak along N.E.1 and |λmin| fall with E", network, measured, verdict(falling)
+    )
 
 
 def peak_height(run: Any) -> float:
