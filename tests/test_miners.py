@@ -10,6 +10,7 @@ from cases import (
     build,
     examples,
     landscape,
+    loader,
     mean_output,
     snapshot,
 )
@@ -338,6 +339,20 @@ def test_joined_tensors_are_not_copied():
     assert torch.equal(joined(overlapping), torch.cat(overlapping))
     with pytest.raises(ValueError, match="examples of one shape"):
         joined([torch.zeros(2, 3), torch.zeros(2, 4)])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("source", MINERS, ids=lambda s: type(s).__name__)
+def test_mining_on_a_gpu_agrees_with_the_cpu(source, tmp_path):
+    cpu = landscape("batchnorm")
+    gpu = Landscape(build("batchnorm").cuda(), nn.CrossEntropyLoss(), loader())
+    expected = mine(source, cpu, generator=generator()).direction.vector
+    found = mine(source, gpu, generator=generator(), checkpoint=tmp_path / "state.pt")
+    # float64 on both; sums are taken in another order, and steps carry that on.
+    assert torch.allclose(found.direction.vector.cpu(), expected, rtol=1e-6, atol=1e-9)
+    again = mine(source, gpu, generator=generator(), checkpoint=tmp_path / "state.pt")
+    assert torch.equal(again.direction.vector, found.direction.vector)
 
 
 BAD = [
