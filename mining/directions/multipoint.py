@@ -32,8 +32,8 @@ class Multipoint(Miner):
     the curve passes through its loss by construction. ε starts as a Gaussian as long as θ.
 
     Args:
-        basins: Instead of a template: as many valleys, the first at θ, the last at α = 1, each as
-            deep as θ, with ``barrier`` midway between them; ``None`` takes 3.
+        basins: Instead of a template: as many valleys, the first at θ, each as deep as θ, at equal
+            distances up to α = 1, where a barrier closes the last; ``None`` takes 3.
         barrier: Loss of the barriers between ``basins``, nats; ``None`` takes that of guessing.
         template: Pairs of α, increasing, and loss; ``None`` as a loss is that of θ.
         points: Points of the curve in one step.
@@ -91,7 +91,7 @@ class Multipoint(Miner):
         """Where the template gives a loss."""
         if self.template is not None:
             return tuple(float(pair[0] or 0.0) for pair in self.template)
-        return tuple(i / (2 * self._basins - 2) for i in range(2 * self._basins - 1))
+        return tuple(i / (2 * self._basins - 1) for i in range(2 * self._basins))
 
     def losses(self, landscape: Landscape) -> tuple[float, ...]:
         """Give the losses of the template at the θ of ``landscape``.
@@ -109,7 +109,7 @@ class Multipoint(Miner):
                 raise ValueError(
                     f"direction.barrier must exceed the loss of θ, {own:.4g}, got {barrier:.4g}."
                 )
-            return tuple(barrier if i % 2 else own for i in range(2 * self._basins - 1))
+            return tuple(barrier if i % 2 else own for i in range(2 * self._basins))
         losses = tuple(own if pair[1] is None else float(pair[1]) for pair in self.template)
         span = max(losses) - min(losses)
         if not span > 0:
@@ -125,12 +125,13 @@ class Multipoint(Miner):
     def check_grid(self, alphas: Tensor) -> None:
         """Raise ``ValueError`` if the template is longer than a grid, shape ``(T,)``."""
         low, high = self.alphas[0], self.alphas[-1]
-        if low < alphas[0] or high > alphas[-1]:
+        rounding = 1e-6 * float(alphas[-1] - alphas[0])
+        if low < alphas[0] - rounding or high > alphas[-1] + rounding:
             raise ValueError(
                 f"direction.template reaches from {low:g} to {high:g}, the grid only from "
                 f"{float(alphas[0]):g} to {float(alphas[-1]):g}: set grid.low and grid.high."
             )
-        inside = int(((alphas >= low) & (alphas <= high)).sum())
+        inside = int(((alphas >= low - rounding) & (alphas <= high + rounding)).sum())
         if inside < len(self.alphas):
             raise ValueError(
                 f"direction.template has {len(self.alphas)} points, the grid only {inside} between "
@@ -143,6 +144,8 @@ class Multipoint(Miner):
         low, width = alphas[0], (alphas[-1] - alphas[0]) / self.points
         span = max(targets) - min(targets)
         noise = standard_normal(landscape.space.size, generator).to(theta)
+        drawn = f"{self._basins} valleys" if self.template is None else f"{len(alphas)} points"
+        name = f"mined curve of {drawn}"
 
         def step(
             loss: LossOnBatch, epsilon: Tensor, share: float, generator: torch.Generator
@@ -160,5 +163,5 @@ class Multipoint(Miner):
         return Search(
             noise * (vector_norm(theta) / vector_norm(noise)),
             step,
-            lambda epsilon: Direction(epsilon, f"mined curve of {len(alphas)} points"),
+            lambda epsilon: Direction(epsilon, name),
         )
