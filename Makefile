@@ -9,7 +9,7 @@ SIZE ?= full
 
 quickstart: $(VENV)/.installed
 	$(BIN)/python -m mining experiment=quickstart
-	$(BIN)/python -m analysis.gallery
+	$(BIN)/python -m analysis.gallery experiment=quickstart
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest

@@ -1,6 +1,6 @@
 """Draw every curve run in ``outputs/`` in one picture, and print a table of them.
 
-python -m mining experiment=quickstart && python -m analysis.gallery
+python -m mining experiment=quickstart && python -m analysis.gallery experiment=quickstart
 """
 
 import math
@@ -10,7 +10,8 @@ from typing import Any, get_args
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.records import departures, find_runs, parser, point_name, run_script
+from analysis.panels import sources
+from analysis.records import departures, find_runs, parser, planned_runs, point_name, run_script
 from mining.batchnorm import Mode
 from mining.curves import load_curves
 from mining.normalization import Name
@@ -61,12 +62,9 @@ def draw(runs: pd.DataFrame, columns: int) -> Figure:
         axes = picture.add_subplot(lines, columns, position)
         curves = load_curves(run.directory / "curves.npz")
         draw_curves(axes, curves, legend=False, **run.config["picture"])
-        source = curves[0].name if len(curves) == 1 else f"{curves[0].name} to {len(curves)}"
-        factors = [f"{c.info['scale']:.2g}" for c in curves if "scale" in c.info]
-        source += f" × {', '.join(factors)}" if factors else ""
         lines_of_title = [
             f"{run.model}-{run.data}, {point_name(run.config)}",
-            ", ".join([source, *departures(run.config)]),
+            ", ".join([sources(curves), *departures(run.config)]),
             axes.get_title(),
         ]
         axes.set_title("\n".join(lines_of_title), fontsize=8)
@@ -82,12 +80,22 @@ def draw(runs: pd.DataFrame, columns: int) -> Figure:
 def main() -> None:
     """Print the table and write the picture."""
     arguments = parser(__doc__.split("\n")[0], "outputs/gallery.png")
+    arguments.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="only the runs of this command: experiment=quickstart",
+    )
     arguments.add_argument("--outputs", type=Path, default=Path("outputs"), help="folder of runs")
     arguments.add_argument("--columns", type=int, default=4, help="panels in a row")
     arguments.add_argument("--model", help="only runs of this model, as in the directory's name")
     arguments.add_argument("--data", help="only runs on this data set")
     options = arguments.parse_args()
-    runs = find_runs(options.outputs, "python -m mining experiment=quickstart", pipeline="curve")
+    if options.overrides:
+        runs = planned_runs(options.overrides)
+    else:
+        command = "python -m mining experiment=quickstart"
+        runs = find_runs(options.outputs, command, pipeline="curve")
     for column in ("model", "data"):
         if getattr(options, column):
             found = runs[runs[column] == getattr(options, column)]

@@ -13,9 +13,10 @@ from mining.curves import Curve, Surface, load_curves, load_surface
 from mining.plotting import draw_contours, draw_curves, draw_relief, save_figure, table
 
 _LEGEND = (
-    "Dotted: loss of guessing (horizontal), θ (black), the other checkpoint (red). E: epoch of θ; "
-    "E': epoch of an independent training. In brackets: stationary points, mean over the curves."
+    "Dotted: loss of guessing (horizontal) and θ. E: epoch of θ. "
+    "In brackets: stationary points, mean over the curves."
 )
+_OTHER = " Red: the other checkpoint; E': epoch of an independent training."
 
 
 def draw_experiment(experiment: str, description: str | None, columns: int = 4) -> None:
@@ -37,7 +38,9 @@ def draw_experiment(experiment: str, description: str | None, columns: int = 4) 
         draw_curve_runs(parts[0], curves, lines[0], columns)
     if surfaces:
         draw_surface_runs(parts[1], surfaces, lines[1], columns)
-    picture.supxlabel(_LEGEND if curves else "Red cross: θ. E: epoch of θ.", fontsize=8)
+    to_others = any("other_alpha" in curve.info for run in curves for curve in curves_of(run))
+    about = _LEGEND + _OTHER * to_others if curves else "Red cross: θ. E: epoch of θ."
+    picture.supxlabel(about, fontsize=8)
     if curves:
         print(table([row for run in curves for row in curve_rows(run)]))
     if surfaces:
@@ -55,7 +58,7 @@ def draw_curve_runs(
     for position, run in enumerate(runs, start=1):
         axes = picture.add_subplot(lines, columns, position)
         curves = curves_of(run)
-        draw_curves(axes, curves, legend=False, **run.config["picture"])
+        draw_curves(axes, curves, legend=len(curves) > 1, **run.config["picture"])
         title = f"{describe(run)}\n{sources(curves)}\n{axes.get_title()}"
         axes.set_title(title, fontsize=7)
         axes.set_xlabel("α", fontsize=7)
@@ -100,16 +103,18 @@ def curve_rows(run: Any) -> list[dict[str, Any]]:
             "run": describe(run),
             "direction": direction,
             "window": f"[{run.config['grid']['low']:g}, {run.config['grid']['high']:g}]",
+            "scale": info.get("scale", 1.0),
             "shape": label,
             "valleys": len(features["valleys"]),
             "stationary points": points,
             "loss at θ": metrics["loss_at_theta"],
         }
-        for direction, label, points, features in zip(
+        for direction, label, points, features, info in zip(
             metrics["directions"],
             metrics["labels"],
             metrics["stationary_points"],
             metrics["features"],
+            metrics["info"],
             strict=True,
         )
     ]
@@ -146,6 +151,14 @@ def numbers(run: Any) -> pd.DataFrame:
             }
         )
     return pd.concat(
-        pd.DataFrame({**about, "direction": c.name, "alpha": c.alphas, "loss": c.loss})
-        for c in curves_of(run)
+        pd.DataFrame(
+            {
+                **about,
+                "direction": curve.name,
+                "scale": curve.info.get("scale", 1.0),
+                "alpha": curve.alphas,
+                "loss": curve.loss,
+            }
+        )
+        for curve in curves_of(run)
     )

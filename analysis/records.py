@@ -50,29 +50,34 @@ def figure_options(figure: str, description: str | None) -> argparse.Namespace:
 
 
 def experiment_runs(experiment: str, overrides: Sequence[str]) -> pd.DataFrame:
-    """Read the finished runs of an experiment, in its order.
-
-    Those that are missing are said on stderr, with the command that makes them.
+    """Read the finished runs of an experiment; see ``planned_runs``.
 
     Args:
         experiment: Its name, ``paper/fig02`` for instance.
         overrides: What it was run with besides.
+    """
+    return planned_runs([f"experiment={experiment}", *overrides])
+
+
+def planned_runs(arguments: Sequence[str]) -> pd.DataFrame:
+    """Read the finished runs of ``python -m mining`` with these arguments, in their order.
+
+    Those that are missing are said on stderr, with the command that makes them.
 
     Raises:
         FileNotFoundError: If none is finished.
     """
-    arguments = [f"experiment={experiment}", *overrides]
     directories = [run.directory for run in plan(arguments)]
     finished = [d for d in directories if (d / "run.json").exists()]
     command = f"python -m mining {shlex.join(arguments)}"
     if not finished:
-        raise FileNotFoundError(f"No finished run of {experiment}. Make them: {command}")
-    if len(finished) < len(directories):
-        missing = len(directories) - len(finished)
-        print(
-            f"{missing} of {len(directories)} runs are missing. Make them: {command}",
-            file=sys.stderr,
+        raise FileNotFoundError(
+            f"No finished run of this. Make them: {command} (or give the size=… and subject=… that "
+            "they were made with)"
         )
+    if len(finished) < len(directories):
+        missing = f"{len(directories) - len(finished)} of {len(directories)} runs are missing"
+        print(f"{missing}. Make them: {command}", file=sys.stderr)
     return read_runs(finished)
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import shutil
 import sys
 from errno import EACCES, EEXIST, ENOSPC, ENOTDIR, EROFS
@@ -12,7 +13,7 @@ from typing import Any, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
     ConfigAttributeError,
@@ -130,7 +131,12 @@ def _describe(error: BaseException) -> str:
         where = f" {error.filename}" if error.filename else ""
         attempt = "access" if error.errno == EACCES else "write"
         return f"cannot {attempt}{where}: {error.strerror}. Make room, or outputs=ANOTHER_FOLDER"
-    return " ".join(str(error).partition("Config search path:")[0].split())
+    text = " ".join(str(error).partition("Config search path:")[0].split())
+    missing = re.match(r"Could not find '(\w+)/", text) or re.search(r"'(\w+)/[^']*'", text)
+    if isinstance(error, MissingConfigException) and missing:
+        options = _options(files("mining.conf").joinpath(missing[1]))
+        return f"{text.partition('Available')[0]}There are {', '.join(name for name, _ in options)}"
+    return text
 
 
 def _help() -> str:

@@ -30,8 +30,10 @@ from mining.optimization import (
 )
 from mining.random_vectors import stream
 
-#: Seconds between two saves of the state from which a killed miner goes on.
-_SAVE_INTERVAL = 20.0
+#: Least seconds between two saves of the state from which a killed miner goes on.
+_SAVE_INTERVAL = 1.0
+#: How many times as long as a save it takes until the next.
+_SAVE_PAUSE = 20.0
 log = logging.getLogger(__name__)
 
 
@@ -127,7 +129,7 @@ def mine(
     landscape: Landscape,
     *,
     generator: torch.Generator,
-    checkpoint: Path | None = None,
+    checkpoint: str | Path | None = None,
     autocast: torch.dtype | None = None,
     progress: bool = False,
 ) -> Mined:
@@ -150,6 +152,7 @@ def mine(
             start, or the loss there is not finite.
     """
     descent = miner.descent
+    checkpoint = None if checkpoint is None else Path(checkpoint)
     own = stream(generator)
     mark = f"{miner!r} {autocast} {own.initial_seed()}"
     search = miner.search(landscape, own)
@@ -160,7 +163,7 @@ def mine(
     if checkpoint is not None and checkpoint.exists():
         state.load(checkpoint, mark)
     batches = landscape.mini_batches(descent.batch_size, autocast)
-    saved = time.monotonic()
+    next_save = time.monotonic() + _SAVE_INTERVAL
     bar = tqdm(
         range(state.epoch, descent.epochs),
         initial=state.epoch,
@@ -184,9 +187,11 @@ def mine(
         state.history.append(row)
         state.epoch = epoch + 1
         bar.set_postfix(objective=f"{value:.4g}", norm=f"{norm:.3g}", refresh=False)
-        if checkpoint is not None and time.monotonic() - saved > _SAVE_INTERVAL:
+        if checkpoint is not None and time.monotonic() > next_save:
+            started = time.monotonic()
             state.save(checkpoint, mark)
-            saved = time.monotonic()
+            finished = time.monotonic()
+            next_save = finished + max(_SAVE_INTERVAL, _SAVE_PAUSE * (finished - started))
     if checkpoint is not None:
         state.save(checkpoint, mark)
     return _result(state, search, descent)
@@ -225,8 +230,8 @@ class _State:
         )
         if content["mark"] != mark:
             raise ValueError(
-                f"{path} holds mining of another kind, from another θ or on other examples. Give "
-                "each a file of its own, or remove this one."
+                f"{path} holds mining of another kind, with other settings, or from another seed, θ "
+                "or other examples. Give each a file of its own, or remove this one."
             )
         self.variable.copy_(content["variable"])
         self.finite.copy_(content["finite"])
@@ -271,16 +276,24 @@ def _result(state: _State, search: Search, descent: Descent) -> Mined:
         info["objective"] = state.history[-1]["objective"]
     if when is not None:
         log.warning(
-            "%s diverged in epoch %d of %d: taking the last finite direction. Lower descent.lr "
-            "(%g).",
+            "%s diverged in epoch %d of %d: taking the last finite direction. Lower the learning "
+            "rate (%g).",
             direction.source,
             when,
             descent.epochs,
             descent.lr,
         )
         info["diverged_epoch"] = when
-        name = f"{direction.source}, diverged in epoch {when}"
-        direction = replace(direction, source=name)
+        direction = replace(direction, source=f"{direction.source}, diverged in epoch {when}")
+    elif state.history[-1]["objective"] >= state.history[0]["objective"]:
+        log.warning(
+            "%s: the objective did not fall (%.4g in the first epoch, %.4g in the last). More "
+            "epochs or another learning rate (%g) may find something.",
+            direction.source,
+            state.history[0]["objective"],
+            state.history[-1]["objective"],
+            descent.lr,
+        )
     columns = ["epoch", "lr", "objective", "norm", "seconds"]
     history = pd.DataFrame(state.history, columns=columns).astype({"epoch": int})
     return Mined(replace(direction, info=info), history, when)

@@ -64,7 +64,7 @@ class Xu2024VVVBasin(Miner):
                 "there is nothing to gain: start from an independent initialization or solution, "
                 "direction.independent=true."
             )
-        name = f"mined vvv-basin (α={self.alpha:g}, γ={self.gamma:g})"
+        name = f"mined vvv-basin (λ=½±{self.alpha:g}, γ={self.gamma:g})"
 
         def step(
             loss: LossOnBatch, phi: Tensor, share: float, generator: torch.Generator

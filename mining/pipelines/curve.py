@@ -1,5 +1,6 @@
 """Evaluate, name and draw curves."""
 
+import logging
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -14,6 +15,8 @@ from mining.pipelines.schema import make
 from mining.pipelines.setting import build_setting, describe_point, take_directions
 from mining.plotting import draw_curves, save_figure
 from mining.runs import Run
+
+log = logging.getLogger(__name__)
 
 
 def run(config: Config, run: Run) -> None:
@@ -38,6 +41,8 @@ def run(config: Config, run: Run) -> None:
     save_curves(run.directory / "curves.npz", curves)
     draw(run.directory, config)
     shapes = [classify(curve) for curve in curves]
+    for curve, shape in zip(curves, shapes, strict=True):
+        log.info("%s: %s", curve.name, shape)
     origin, first = curves[0].origin, curves[0]
     run.finish(
         {

@@ -1,5 +1,6 @@
 """Evaluate and draw a surface."""
 
+import logging
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,8 @@ from mining.pipelines.schema import make
 from mining.pipelines.setting import Setting, build_setting, describe_point, take_directions
 from mining.plotting import draw_surface, save_figure
 from mining.runs import Run
+
+log = logging.getLogger(__name__)
 
 
 def run(config: Config, run: Run) -> None:
@@ -42,6 +45,7 @@ def run(config: Config, run: Run) -> None:
     draw(run.directory, config)
     row, column = int((surface.alphas == 0).nonzero()), int((surface.betas == 0).nonzero())
     accuracy, centre = surface.accuracy, classify_centre(surface)
+    log.info("%s × %s: %s", *names, centre)
     run.finish(
         {
             "loss_at_theta": surface.loss[row, column].item(),

@@ -85,7 +85,7 @@ def draw_curves(
         axes.axhline(chance, color="black", linestyle=":", linewidth=1)
     average = np.mean([shape.stationary_points for shape in shapes])
     labels = sorted({shape.label.value for shape in shapes})
-    title = f"{', '.join(labels)} [{average:.1f}]"
+    title = f"{', '.join(labels)} [{average:.{int(len(curves) > 1)}f}]"
     nonfinite = sum(curve.nonfinite for curve in curves)
     if nonfinite:
         title += f", {nonfinite} points not finite"
