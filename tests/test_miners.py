@@ -219,10 +219,10 @@ def test_killed_mining_goes_on_to_the_same_direction(source, tmp_path, monkeypat
     assert torch.equal(resumed.direction.vector, whole.direction.vector)
     columns = ["epoch", "lr", "objective", "norm"]
     assert resumed.history[columns].equals(whole.history[columns])
-    with pytest.raises(ValueError, match="another kind, with other settings, or from another seed"):
+    with pytest.raises(ValueError, match="of another kind, with other settings, or from another"):
         mine(source, of, generator=generator(1), checkpoint=state)
     other = landscape("batchnorm", "frozen")
-    with pytest.raises(ValueError, match="another kind, with other settings, or from another seed"):
+    with pytest.raises(ValueError, match="of another kind, with other settings, or from another"):
         mine(source, other, generator=generator(), checkpoint=state)
 
 

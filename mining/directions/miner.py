@@ -230,8 +230,8 @@ class _State:
         )
         if content["mark"] != mark:
             raise ValueError(
-                f"{path} holds mining of another kind, with other settings, or from another seed, θ "
-                "or other examples. Give each a file of its own, or remove this one."
+                f"{path} holds other mining: of another kind, with other settings, or from another "
+                "seed, θ or other examples. Give each a file of its own, or remove this one."
             )
         self.variable.copy_(content["variable"])
         self.finite.copy_(content["finite"])
