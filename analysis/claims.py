@@ -104,10 +104,10 @@ def angles(runs: Runs) -> list[Finding]:
         findings.append(
             Finding(
                 2,
-                "Gaussian and descent directions: [89.75°, 90.25°]",
+                "Gaussian and descent directions: about [89.75°, 90.25°]",
                 network,
                 f"[{low:.2f}°, {high:.2f}°], {group[0].config['num_directions']} a checkpoint",
-                verdict([low >= 89.745 and high <= 90.255]),
+                verdict([low >= 89.7 and high <= 90.3]),
             )
         )
         first = next((run for run in group if epoch_of(run.config) == 0), None)

@@ -199,6 +199,7 @@ def test_miner_keeps_the_contract(source):
 @pytest.mark.parametrize("source", MINERS, ids=lambda s: type(s).__name__)
 def test_killed_mining_goes_on_to_the_same_direction(source, tmp_path, monkeypatch):
     monkeypatch.setattr(miner, "_SAVE_INTERVAL", 0.0)
+    monkeypatch.setattr(miner, "_SAVE_PAUSE", 0.0)
     of = landscape("batchnorm")
     whole = mine(source, of, generator=generator())
     state = tmp_path / "state.pt"

@@ -65,14 +65,14 @@ def test_non_finite_points_leave_a_gap_and_are_counted():
     shown = axes.get_lines()[0].get_ydata()
     assert np.isnan(shown[[0, 8]]).all()
     assert np.array_equal(shown[1:8], (ALPHAS**2)[1:8])
-    assert axes.get_title() == "exploded [1.0], 2 points not finite"
+    assert axes.get_title() == "exploded [1], 2 points not finite"
     drawn(curve(torch.full_like(ALPHAS, math.nan)))
 
 
 @pytest.mark.parametrize("log_scale", [False, True])
 def test_a_cap_is_stated_and_keeps_the_bottom_in_view(log_scale):
     axes = drawn(curve(1 + 100 * ALPHAS**2), loss_cap=5, log_scale=log_scale)
-    assert axes.get_title() == "v-basin [1.0], cut off at 5 of 101"
+    assert axes.get_title() == "v-basin [1], cut off at 5 of 101"
     low, high = axes.get_ylim()
     assert high == 5
     assert 0.7 < low <= 1
