@@ -147,7 +147,7 @@ def _help() -> str:
         "  python -m mining                                 one Gaussian curve of an MLP on digits",
         "  python -m mining pipeline=train model=cnn        train, keep checkpoints",
         "  python -m mining -m direction=gaussian,gradient  a sweep",
-        "  python -m mining experiment=quickstart           every kind of curve, in half a minute",
+        "  python -m mining experiment=quickstart           every kind of curve, in a minute",
         "",
         "A run leaves record, arrays and picture in outputs/<pipeline>/<model>-<data>/<digest>,",
         "and prints that path last. A finished run is skipped, an interrupted one goes on.",
