@@ -231,16 +231,15 @@ def mined_peaks(runs: Runs) -> list[Finding]:
         if not rows:
             continue
         measured = "; ".join(
-            f"{row['point'].split(', ')[1]}: {row['in the span of N.E.']:.3f} and "
-            f"{row['in the span of P.E.']:.3f}, largest {row['|cosine|']:.3f} ({row['largest']})"
+            f"{row['point'].split(', ')[1]}: {row['rms cosine with N.E.']:.4f} with "
+            f"{row['N.E.']} N.E., {row['rms cosine with P.E.']:.4f} with {row['P.E.']} P.E., "
+            f"{row['of a random one']:.4f} by chance, largest {row['|cosine|']:.3f} "
+            f"({row['largest']})"
             for row in rows
         )
-        more = [row["in the span of N.E."] > row["in the span of P.E."] for row in rows]
-        findings.append(
-            Finding(
-                5, "Its overlap with N.E. exceeds that with P.E.", network, measured, verdict(more)
-            )
-        )
+        more = [row["rms cosine with N.E."] > row["rms cosine with P.E."] for row in rows]
+        claim = "Its overlap (rms cosine) with N.E. exceeds that with P.E."
+        findings.append(Finding(5, claim, network, measured, verdict(more)))
         single = [row["|cosine|"] < 0.9 for row in rows]
         findings.append(
             Finding(5, "It is no single eigenvector", network, measured, verdict(single))

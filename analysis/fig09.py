@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
@@ -40,6 +41,14 @@ def read(path: Path) -> dict[str, Tensor]:
     return dict(zip(names, content["vectors"], strict=True))
 
 
+def read_converged(path: Path) -> dict[str, Tensor]:
+    """Read the eigenvectors of a spectrum by name, those that converged."""
+    with np.load(path.with_name("eigenpairs.npz")) as content:
+        converged = content["converged"].tolist()
+    pairs = zip(read(path).items(), converged, strict=True)
+    return {name: vector for (name, vector), reached in pairs if reached}
+
+
 def order(names: list[str]) -> list[str]:
     """Sort as the paper does: N.E.1 to N.E.10, then P.E.10 to P.E.1."""
     number = {name: int(name[4:]) for name in names if name[:4] in ("N.E.", "P.E.")}
@@ -57,7 +66,7 @@ def overlaps(runs: pd.DataFrame, spectra: pd.DataFrame) -> list[dict[str, Any]]:
 
     Returns:
         For each direction ``point``, ``direction``, ``size`` D, and ``cosines``: |cosine| by the
-        name of the eigenvector.
+        name of the eigenvector, of those that converged.
     """
     eigenvectors = {
         theta_of(run.config): Path(run.directory) / "eigenvectors.pt"
@@ -66,8 +75,8 @@ def overlaps(runs: pd.DataFrame, spectra: pd.DataFrame) -> list[dict[str, Any]]:
     found = []
     for run in runs.itertuples():
         path = eigenvectors.get(theta_of(run.config))
-        if path is not None and path.exists():
-            pairs = read(path)
+        pairs = read_converged(path) if path is not None and path.exists() else {}
+        if pairs:
             for name, vector in read(Path(run.directory) / "directions.pt").items():
                 cosines = {e: abs(cosine(vector, pairs[e])) for e in order([*pairs])}
                 found.append(
@@ -84,18 +93,15 @@ def overlaps(runs: pd.DataFrame, spectra: pd.DataFrame) -> list[dict[str, Any]]:
 def overlap_row(found: dict[str, Any]) -> dict[str, Any]:
     """Summarize the overlaps of one direction."""
     cosines = found["cosines"]
-    spans = {
-        end: math.sqrt(sum(c**2 for e, c in cosines.items() if e.startswith(end)))
-        for end in ("N.E.", "P.E.")
-    }
-    return {
-        "point": found["point"],
-        "direction": found["direction"],
-        "in the span of N.E.": spans["N.E."],
-        "in the span of P.E.": spans["P.E."],
+    row = {"point": found["point"], "direction": found["direction"]}
+    for end in ("N.E.", "P.E."):
+        squares = [c**2 for name, c in cosines.items() if name.startswith(end)]
+        row[end] = len(squares)
+        row[f"rms cosine with {end}"] = math.sqrt(np.mean(squares)) if squares else math.nan
+    return row | {
+        "of a random one": found["size"] ** -0.5,
         "largest": max(cosines, key=cosines.__getitem__),
         "|cosine|": max(cosines.values()),
-        "of a random one": math.sqrt(2 / math.pi / found["size"]),
     }
 
 

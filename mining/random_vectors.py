@@ -1,5 +1,6 @@
 """Random vectors in parameter space, the same on every device."""
 
+import zlib
 from typing import Literal, get_args
 
 import torch
@@ -38,7 +39,10 @@ def random_vector(size: int, distribution: Distribution, generator: torch.Genera
     return draw(size, generator)
 
 
-def stream(generator: torch.Generator) -> torch.Generator:
-    """Start a generator of its own, on the CPU, from the next number of ``generator``."""
+def stream(generator: torch.Generator, purpose: str = "") -> torch.Generator:
+    """Start a generator of its own, on the CPU, from the next number of ``generator``.
+
+    Generators of different purposes are independent even where both are seeded alike.
+    """
     seed = int(torch.randint(2**63 - 1, (), generator=generator))
-    return torch.Generator().manual_seed(seed)
+    return torch.Generator().manual_seed(seed ^ zlib.crc32(purpose.encode()))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mining import MatrixOperator, eigenpairs, make_dense
 from mining.curvature.ritz import wanted_indices
+from mining.random_vectors import standard_normal
 
 ENDS = ["largest", "smallest", "both", "magnitude"]
 #: An eigenvalue is off by the square of its vector's residual 1e-9: rounding is what remains.
@@ -56,6 +57,18 @@ def test_outliers_beside_a_bulk(which, method, k):
         MatrixOperator(dense), k, which, method, 1e-9, generator=generator(), max_products=3000
     )
     assert_true_pairs(found, dense, k, which)
+
+
+@pytest.mark.parametrize("method", ["lanczos", "power"])
+def test_what_has_not_converged_is_not_the_gaussian_of_the_same_seed(method):
+    bulk = torch.linspace(0, 1, 3000, dtype=torch.float64)
+    found = eigenpairs(
+        MatrixOperator(torch.diag(bulk)), 5, "largest", method, 1e-9, generator(), max_products=20
+    )
+    assert not found.converged.any()
+    gaussian = standard_normal(3000, generator()).double()
+    overlaps = found.vectors.T @ gaussian / gaussian.norm()
+    assert overlaps.abs().max() < 4 / 3000**0.5
 
 
 @pytest.mark.parametrize("which", ENDS)
@@ -276,7 +289,7 @@ def test_search_for_repeated_eigenvalues_that_was_cut_short_is_said(caplog):
     values = torch.cat([torch.full((5,), 10.0), torch.linspace(1, 2, 95)]).double()
     operator = MatrixOperator(matrix(values))
     with caplog.at_level(logging.WARNING):
-        found = eigenpairs(operator, 4, generator=generator(), max_products=12)
+        found = eigenpairs(operator, 4, generator=generator(), max_products=20)
     assert not found.verified
     assert "some may be missing" in caplog.text
     whole = eigenpairs(operator, 4, tol=1e-9, generator=generator())

@@ -16,7 +16,7 @@ from mining.curvature.operators import CurvatureOperator
 from mining.curvature.ritz import Which, largest_residuals, wanted_indices
 from mining.curvature.symmetry import check_symmetric
 from mining.memory import available_memory
-from mining.random_vectors import standard_normal
+from mining.random_vectors import standard_normal, stream
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +108,9 @@ def eigenpairs(
     _check_options(operator.shape[0], k, which, method, tol, max_products)
     if generator is None:
         generator = torch.Generator().manual_seed(0)
+    # What has not converged still holds much of the start vector. It must not be the vector that
+    # direction=gaussian draws from the same seed: the two would seem to overlap.
+    generator = stream(generator, "eigenpairs")
     before = operator.products
     verified = False
     if method == "lanczos":
