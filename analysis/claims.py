@@ -4,9 +4,11 @@ python -m mining experiment=paper/fig02 (and fig04, fig05, fig07 to fig11, fig13
 python -m analysis.claims
 """
 
+import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ import pandas as pd
 
 from analysis.fig09 import overlap_row, overlaps
 from analysis.panels import curves_of
-from analysis.records import epoch_of, experiment_runs, figure_options, run_script, save_csv
+from analysis.records import add_overrides, epoch_of, experiment_runs, run_script, save_csv
 
 Runs = Callable[[str], pd.DataFrame]
 
@@ -332,7 +334,11 @@ CLAIMS: tuple[Callable[[Runs], list[Finding]], ...] = (
 
 def main() -> None:
     """Print every claim with whether it holds and what was measured, and write the table."""
-    options = figure_options("claims", __doc__)
+    arguments = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    path = Path("outputs/claims.csv")
+    arguments.add_argument("--csv", type=Path, default=path, help="table to write (%(default)s)")
+    add_overrides(arguments)
+    options = arguments.parse_args()
     findings, missing = [], []
     for number, claim in enumerate(CLAIMS, start=1):
         try:

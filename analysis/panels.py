@@ -58,7 +58,10 @@ def draw_curve_runs(
     for position, run in enumerate(runs, start=1):
         axes = picture.add_subplot(lines, columns, position)
         curves = curves_of(run)
-        draw_curves(axes, curves, legend=len(curves) > 1, **run.config["picture"])
+        template = run.metrics.get("template")
+        draw_curves(
+            axes, curves, template=template, legend=len(curves) > 1, **run.config["picture"]
+        )
         title = f"{describe(run)}\n{sources(curves)}\n{axes.get_title()}"
         axes.set_title(title, fontsize=7)
         axes.set_xlabel("α", fontsize=7)
@@ -98,7 +101,7 @@ def sources(curves: Sequence[Curve]) -> str:
 def curve_rows(run: Any) -> list[dict[str, Any]]:
     """Describe each curve of a run."""
     metrics = run.metrics
-    return [
+    rows = [
         {
             "run": describe(run),
             "direction": direction,
@@ -117,6 +120,10 @@ def curve_rows(run: Any) -> list[dict[str, Any]]:
             metrics["info"],
             strict=True,
         )
+    ]
+    misfits = metrics.get("misfits")
+    return [
+        row | ({"misfit": misfits[number]} if misfits else {}) for number, row in enumerate(rows)
     ]
 
 

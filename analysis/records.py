@@ -38,15 +38,20 @@ def figure_options(figure: str, description: str | None) -> argparse.Namespace:
     """
     arguments = parser((description or "").split("\n")[0], f"outputs/{figure}.png")
     arguments.add_argument("--csv", type=Path, help="numbers to write; default: beside the picture")
+    add_overrides(arguments)
+    options = arguments.parse_args()
+    options.csv = options.csv or options.picture.with_suffix(".csv")
+    return options
+
+
+def add_overrides(arguments: argparse.ArgumentParser) -> None:
+    """Let a script take what its experiment was run with, as ``overrides``."""
     arguments.add_argument(
         "overrides",
         nargs="*",
         metavar="KEY=VALUE",
         help="what the experiment was run with: size=smoke, subject=mlp, seed=1, outputs=FOLDER",
     )
-    options = arguments.parse_args()
-    options.csv = options.csv or options.picture.with_suffix(".csv")
-    return options
 
 
 def experiment_runs(experiment: str, overrides: Sequence[str]) -> pd.DataFrame:
@@ -124,10 +129,11 @@ def epoch_of(config: dict[str, Any]) -> int:
 
 
 def departures(config: dict[str, Any]) -> list[str]:
-    """Name normalization, batch-norm policy, split and seed where they are not the defaults."""
+    """Name layers, normalization, batch-norm policy, split and seed that are not the defaults."""
     normalization = (config.get("normalization") or {}).get("name")
-    policy = config["batchnorm"]["mode"]
-    found = [f"norm: {normalization}"] if normalization else []
+    policy, hidden = config["batchnorm"]["mode"], config["model"].get("hidden", [128])
+    found = ["-".join(map(str, hidden))] if hidden != [128] else []
+    found += [f"norm: {normalization}"] if normalization else []
     found += [f"batch norm: {policy}"] if policy != "recalibrate" else []
     found += [f"{config['split']} loss"] if config["split"] != "train" else []
     return found + ([f"seed {config['seed']}"] if config["seed"] != 0 else [])

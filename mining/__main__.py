@@ -1,10 +1,13 @@
 """The command line: ``python -m mining`` or ``mining``."""
 
+import json
 import logging
 import os
 import re
 import shutil
 import sys
+import textwrap
+from collections.abc import Sequence
 from errno import EACCES, EEXIST, ENOSPC, ENOTDIR, EROFS
 from importlib import import_module
 from importlib.resources import files
@@ -22,6 +25,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
+from mining.pipelines import PIPELINE_KEYS, UNNAMED_KEYS
 from mining.pipelines.experiments import register_resolvers
 from mining.runs import Run
 
@@ -81,6 +85,7 @@ def _execute(cfg: DictConfig) -> None:
     """Run one job, unless it is finished, and print its directory."""
     config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
     run = Run(Path(HydraConfig.get().runtime.output_dir), config)
+    _warn_of_unread(config["pipeline"], HydraConfig.get().overrides.task)
     if run.finished:
         _redraw(run)
         log.info("Finished before, skipped: %s", run.directory)
@@ -93,6 +98,17 @@ def _execute(cfg: DictConfig) -> None:
         finally:
             _remove_if_empty(run)
     print(run.directory, flush=True)
+
+
+def _warn_of_unread(pipeline: str, overrides: Sequence[str]) -> None:
+    """Say which arguments change nothing because the pipeline does not read their key."""
+    read = {*PIPELINE_KEYS[pipeline], *UNNAMED_KEYS}
+    if any(key.endswith("direction") for key in read):
+        read.add("descent")  # of a direction that is mined
+    for override in overrides:
+        key = re.split(r"[.=]", override.lstrip("+~"))[0]
+        if key not in read:
+            log.warning("pipeline=%s does not read %s: it changes nothing.", pipeline, override)
 
 
 def _redraw(run: Run) -> None:
@@ -159,12 +175,34 @@ def _help() -> str:
         if group.startswith("_"):
             continue
         lines += ["", f"{group}:"]
-        lines += [f"  {name:<18} {about}" for name, about in _options(root.joinpath(group))]
+        if group in ("x_direction", "y_direction"):
+            lines.append("  as direction, for an axis of pipeline=surface")
+            continue
+        for name, about in _options(root.joinpath(group)):
+            lines.append(f"  {name:<18} {about}")
+            if group in ("model", "data", "direction"):
+                keys = _keys(root.joinpath(group, f"{name}.yaml").read_text(), group)
+                indent = " " * 21
+                lines += textwrap.wrap(
+                    ", ".join(keys), 100, initial_indent=indent, subsequent_indent=indent
+                )
     lines += ["", "Keys (KEY=VALUE), with their defaults:", ""]
     text = root.joinpath("config.yaml").read_text()
     lines += text[text.index("\ncheckpoint:") + 1 : text.index("\nhydra:")].splitlines()
     lines += ["", "-m sweeps over comma-separated values; --cfg job shows the configuration."]
     return "\n".join(lines).replace("$", "$$")
+
+
+def _keys(text: str, group: str) -> list[str]:
+    """List the keys of an option, ``direction.basins=null`` for instance, from its file."""
+    content = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(text)))
+    found = []
+    for key, value in content.get(group, content).items():
+        if key not in ("name", "_target_", "defaults"):
+            default = value if isinstance(value, str) else json.dumps(value)
+            without = isinstance(value, dict) or default.startswith(("${", "?"))
+            found.append(f"{group}.{key}" if without else f"{group}.{key}={default}")
+    return found
 
 
 def _options(folder: Any, prefix: str = "") -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis import claims, fig05, fig06, fig09, fig13, fig14, gallery
+from analysis import claims, fig05, fig06, fig09, fig13, fig14, gallery, multipoint
 from analysis.fig09 import overlaps
 from analysis.records import experiment_runs, run_script
 from mining.__main__ import main
@@ -48,6 +48,17 @@ def work(tmp_path_factory):
     mine("experiment=quickstart", "model=mlp", "outputs=quick", *QUICK)
     yield folder
     patch.undo()
+
+
+def test_drawn_curves_are_shown_with_their_template(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["size=smoke", "direction.basins=3", *QUICK]
+    mine("experiment=multipoint", *arguments)
+    call(multipoint, monkeypatch, *arguments, "--picture", tmp_path / "multipoint.png")
+    printed = capsys.readouterr().out
+    assert "mlp-digits, E=2, 64-64-64" in printed
+    assert "misfit" in printed
+    assert (tmp_path / "multipoint.png").stat().st_size > 10_000
 
 
 def call(script, monkeypatch, *arguments):

@@ -648,6 +648,13 @@ def test_a_diverged_training_is_used_by_nothing(command, folder, capsys):
     ]
 
 
+def test_arguments_that_a_pipeline_does_not_read_are_named(command):
+    unread = ["x_direction=gradient", "orthogonalize=false"]
+    directory = command(*QUICK, "grid.num=3", "descent.lr=1", *unread)
+    said = [line for line in (directory / "mining.log").read_text().splitlines() if "read" in line]
+    assert [line.partition("read ")[2].partition(":")[0] for line in said] == unread
+
+
 def test_help_and_a_skipped_run_do_without_torch(command, folder):
     directory = command(*QUICK, "grid.num=5")
     for arguments in (["--help"], [*QUICK, "grid.num=5"]):

@@ -33,6 +33,14 @@ REQUIRED = {  # what an option cannot guess
 }
 
 
+def test_help_lists_the_keys_of_options():
+    text = " ".join(_help().split())
+    assert "direction.basins=null, direction.barrier=null" in text
+    assert "direction.points=8, direction.descent" in text
+    assert "model.depth=20, model.width=16, model.skip_connections=true" in text
+    assert "data.root=data, data.download=false" in text
+
+
 def composed(*overrides):
     with initialize_config_module("mining.conf", version_base="1.3"):
         return OmegaConf.to_container(

@@ -75,6 +75,10 @@ def test_a_drawn_curve(command):
     template = "direction.template=[[-1.0,2.5],[0.0,null],[1.0,2.0]]"
     metrics = record(command(*MINE, "direction=multipoint", template))["metrics"]
     assert metrics["directions"] == ["mined curve of 3 points"]
+    alphas, losses = zip(*metrics["template"], strict=True)
+    assert alphas == (-1, 0, 1)
+    assert losses == pytest.approx((2.5, metrics["loss_at_theta"], 2.0))
+    assert metrics["misfits"][0] > 0
 
 
 def test_mining_that_diverges_is_said(command, capsys):

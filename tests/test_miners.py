@@ -27,7 +27,8 @@ from mining import (
     mine,
 )
 from mining.classification import Shape
-from mining.directions import cosine, miner
+from mining.curves import Curve
+from mining.directions import cosine, miner, misfit
 from mining.minibatches import joined
 
 SHORT = Descent(epochs=3, batch_size=16, lr=0.05)
@@ -407,13 +408,15 @@ def test_templates_that_do_not_fit_are_refused():
     Multipoint().check_grid(torch.linspace(-1, 1, 11))
 
 
+def test_misfit_is_the_root_mean_square_within_the_template():
+    alphas = torch.linspace(-2, 1, 4, dtype=torch.float64)
+    curve = Curve(alphas, loss=torch.tensor([9.0, 3.0, 1.0, 6.0], dtype=torch.float64))
+    template = [(-1.0, 3.0), (1.0, 5.0)]  # 4 at α = 0
+    assert misfit(curve, template) == pytest.approx(math.sqrt((0 + 9 + 1) / 3))
+
+
 def test_basins_lie_at_equal_distances():
     assert Multipoint(basins=3).alphas == (0, 0.2, 0.4, 0.6, 0.8, 1)
-    model = nn.Linear(3, 3, bias=False)
-    nn.init.eye_(model.weight)
-    of = Landscape(model, nn.CrossEntropyLoss(), [(torch.eye(3), torch.arange(3))])
-    own, chance = float(of.loss(of.theta)), math.log(3)
-    assert Multipoint(basins=3).losses(of) == pytest.approx([own, chance] * 3)
-    assert Multipoint(basins=2, barrier=7.0).losses(of) == pytest.approx([own, 7.0] * 2)
-    without_chance = landscape_of(lambda t: (t**2).sum(), 1.0)
-    assert Multipoint(basins=2).losses(without_chance) == pytest.approx([1.0, 2.0] * 2)
+    assert Multipoint(basins=3).losses(0.5, 2.0) == pytest.approx([0.5, 2.0] * 3)
+    assert Multipoint(basins=2, barrier=7.0).losses(0.5, 2.0) == pytest.approx([0.5, 7.0] * 2)
+    assert Multipoint(basins=2).losses(1.0, None) == pytest.approx([1.0, 2.0] * 2)

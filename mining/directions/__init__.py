@@ -7,7 +7,7 @@ from mining.directions.from_file import FromFile
 from mining.directions.gaussian import Gaussian
 from mining.directions.gradient import Gradient
 from mining.directions.miner import Descent, Mined, Miner, mine
-from mining.directions.multipoint import Multipoint
+from mining.directions.multipoint import Multipoint, misfit
 from mining.directions.overlap import MostOverlapping
 from mining.directions.xu2024_vvv_basin import Xu2024VVVBasin
 from mining.directions.xu2024_w_peak import Xu2024WPeak
@@ -29,4 +29,5 @@ __all__ = [
     "Xu2024WPeak",
     "cosine",
     "mine",
+    "misfit",
 ]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
+from mining.curves import Curve
 from mining.directions.base import Direction
 from mining.directions.miner import Descent, Miner, Search
 from mining.landscape import Landscape
@@ -93,15 +94,17 @@ class Multipoint(Miner):
             return tuple(float(pair[0] or 0.0) for pair in self.template)
         return tuple(i / (2 * self._basins - 1) for i in range(2 * self._basins))
 
-    def losses(self, landscape: Landscape) -> tuple[float, ...]:
-        """Give the losses of the template at the θ of ``landscape``.
+    def losses(self, own: float, chance: float | None) -> tuple[float, ...]:
+        """Give the losses of the template.
+
+        Args:
+            own: The loss of θ.
+            chance: The loss of guessing.
 
         Raises:
             ValueError: If they do not pass the loss of θ, or do not vary.
         """
-        own = float(landscape.loss(landscape.theta))
         if self.template is None:
-            chance = landscape.chance_loss
             barrier = (
                 (own + 1 if chance is None else chance) if self.barrier is None else self.barrier
             )
@@ -140,7 +143,9 @@ class Multipoint(Miner):
 
     def search(self, landscape: Landscape, generator: torch.Generator) -> Search:
         """Start with a Gaussian ε; see ``Miner.search``, and ``losses`` for what is refused."""
-        theta, alphas, targets = landscape.theta, self.alphas, self.losses(landscape)
+        theta, alphas = landscape.theta, self.alphas
+        own = float(landscape.loss(theta))
+        targets = self.losses(own, landscape.chance_loss)
         low, width = alphas[0], (alphas[-1] - alphas[0]) / self.points
         span = max(targets) - min(targets)
         noise = standard_normal(landscape.space.size, generator).to(theta)
@@ -163,5 +168,18 @@ class Multipoint(Miner):
         return Search(
             noise * (vector_norm(theta) / vector_norm(noise)),
             step,
-            lambda epsilon: Direction(epsilon, name),
+            lambda epsilon: Direction(epsilon, name, info={"loss_at_theta": own}),
         )
+
+
+def misfit(curve: Curve, template: Sequence[tuple[float, float]]) -> float:
+    """Measure how far a curve lies from a template: root mean square over its points, nats.
+
+    Args:
+        curve: As evaluated; points beyond the ends of the template do not count.
+        template: α, increasing, and loss, with straight lines between.
+    """
+    alphas, losses = zip(*template, strict=True)
+    inside = (curve.alphas >= alphas[0]) & (curve.alphas <= alphas[-1])
+    targets = torch.from_numpy(np.interp(curve.alphas[inside].numpy(), alphas, losses))
+    return float((curve.loss[inside] - targets).square().mean().sqrt())

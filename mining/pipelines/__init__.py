@@ -8,6 +8,12 @@ _EVALUATION = (*_GRID, "tolerance")
 #: Keys that came later: without a value they leave the name of a run as it was.
 OPTIONAL_KEYS = ("tolerance", "refine")
 
+#: Keys that say what to compute through others, or how: they name no runs.
+UNNAMED_KEYS = (
+    *("pipeline", "experiment", "subject", "view", "size", "descent", "hydra"),
+    *("device", "num_threads", "compile", "chunk", "outputs", "progress", "picture"),
+)
+
 #: The configuration keys that each pipeline reads: they name its runs.
 PIPELINE_KEYS: dict[str, tuple[str, ...]] = {
     "train": ("model", "data", "train", "seed"),

@@ -7,10 +7,10 @@ from matplotlib.figure import Figure
 
 from mining.classification import CurveShape, classify
 from mining.curves import load_curves, save_curves
-from mining.directions import Direction
+from mining.directions import Direction, misfit
 from mining.evaluation import Evaluator
 from mining.pipelines.building import Config
-from mining.pipelines.mine import find_directions
+from mining.pipelines.mine import find_directions, find_template
 from mining.pipelines.schema import make
 from mining.pipelines.setting import build_setting, describe_point, take_directions
 from mining.plotting import draw_curves, save_figure
@@ -40,6 +40,7 @@ def run(config: Config, run: Run) -> None:
     curves = evaluator.curves(directions, grid.alphas)
     save_curves(run.directory / "curves.npz", curves)
     draw(run.directory, config)
+    template = find_template(config, "direction", curves[0])
     shapes = [classify(curve) for curve in curves]
     for curve, shape in zip(curves, shapes, strict=True):
         log.info("%s: %s", curve.name, shape)
@@ -55,6 +56,8 @@ def run(config: Config, run: Run) -> None:
             "relative_errors": [curve.relative_error for curve in curves],
             "features": [_features(shape) for shape in shapes],
             "info": [dict(curve.info) for curve in curves],
+            "template": template,
+            "misfits": [misfit(curve, template) for curve in curves] if template else None,
             "num_parameters": landscape.space.size,
             "num_examples": landscape.num_examples,
         },
@@ -63,10 +66,12 @@ def run(config: Config, run: Run) -> None:
 
 
 def draw(directory: Path, config: Config) -> None:
-    """Draw ``curves.npz``."""
+    """Draw ``curves.npz``, and the template of curves that were drawn."""
     picture = Figure(figsize=(5.6, 4), layout="constrained")
     axes = picture.add_subplot()
-    draw_curves(axes, load_curves(directory / "curves.npz"), **config["picture"])
+    curves = load_curves(directory / "curves.npz")
+    template = find_template(config, "direction", curves[0])
+    draw_curves(axes, curves, template=template, **config["picture"])
     title = f"{directory.parent.name}, {describe_point(config)}\n{axes.get_title()}"
     axes.set_title(title, fontsize=9)
     save_figure(picture, directory / "curves.png")

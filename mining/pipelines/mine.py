@@ -8,6 +8,7 @@ from typing import cast
 import pandas as pd
 import torch
 
+from mining.curves import Curve
 from mining.directions import Direction, Mined, Miner, Multipoint, mine
 from mining.directions.storage import load_directions, save_directions
 from mining.evaluation import Grid
@@ -91,12 +92,32 @@ def find_directions(
     if not is_mined(config, key):
         source = build_source(config, key)
         return source.directions(setting.landscape, num, generator=setting.generator)
-    if issubclass(target_of(config[key]), Multipoint):
+    if _is_drawn(config, key):
         if grid.scale == "curvature":
             raise ValueError("grid.scale=curvature would redraw a drawn curve: give a number.")
         points = grid.betas if key == "y_direction" else grid.alphas
         cast(Multipoint, build_source(config, key)).check_grid(points * grid.scale)
     return load_directions(_find_mining(config, key, num) / "directions.pt", setting.landscape)
+
+
+def find_template(config: Config, key: str, curve: Curve) -> list[tuple[float, float]] | None:
+    """Give α and loss of the points of a drawn curve; ``None`` where ``config[key]`` draws none.
+
+    Args:
+        config: The configuration of a run of curves.
+        key: ``direction``.
+        curve: One of them, for the loss of guessing and that of θ while mining.
+    """
+    if not _is_drawn(config, key):
+        return None
+    source = cast(Multipoint, build_source(config, key))
+    losses = source.losses(curve.info["loss_at_theta"], curve.chance_loss)
+    scale = config["grid"]["scale"]
+    return [(alpha / scale, loss) for alpha, loss in zip(source.alphas, losses, strict=True)]
+
+
+def _is_drawn(config: Config, key: str) -> bool:
+    return is_mined(config, key) and issubclass(target_of(config[key]), Multipoint)
 
 
 def is_mined(config: Config, key: str) -> bool:

@@ -39,6 +39,7 @@ def draw_curves(
     *,
     log_scale: bool = False,
     loss_cap: float | None = None,
+    template: Sequence[tuple[float, float]] | None = None,
     legend: bool = True,
 ) -> None:
     """Draw curves over the same points as Xu et al. (2024) do.
@@ -56,6 +57,7 @@ def draw_curves(
         log_scale: Logarithmic loss axis.
         loss_cap: Loss above which the picture is cut off, nats; by default twice the loss of
             guessing where a curve goes beyond ten times of it.
+        template: α and loss of the points that the curves were mined to follow.
         legend: Whether to name the directions.
     """
     shapes = [classify(curve) for curve in curves]
@@ -75,6 +77,8 @@ def draw_curves(
         if curve.loss_test is not None:
             test = curve.loss_test.masked_fill(~curve.loss_test.isfinite(), np.nan)
             axes.plot(curve.alphas, test, linestyle="--", linewidth=1.0, color=line.get_color())
+    if template is not None:
+        axes.plot(*zip(*template, strict=True), color="grey", linewidth=1, label="template")
     chance = curves[0].chance_loss
     finite = torch.cat([curve.loss[curve.loss.isfinite()] for curve in curves])
     lowest, highest = (finite.min().item(), finite.max().item()) if len(finite) else (0.0, 0.0)
@@ -165,6 +169,8 @@ def draw_relief(
     axes.plot_surface(x, y, loss, cmap="viridis", linewidth=0)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(4))
+    name = "loss" if surface.chance_loss is None else "loss (nats)"
+    axes.set_zlabel(f"log10 of the {name}" if log_scale else name, fontsize=7)
     axes.set_box_aspect(None, zoom=0.9)  # the layout does not know of the labels in 3-D
 
 
