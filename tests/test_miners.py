@@ -230,7 +230,7 @@ def test_killed_mining_goes_on_to_the_same_direction(source, tmp_path, monkeypat
 
 def test_mining_that_diverges_keeps_the_last_finite_direction(caplog):
     of = landscape_of(lambda t: (t**4).sum(), 1.0)
-    source = Xu2024WPeak(Descent(epochs=50, batch_size=8, lr=1e3))
+    source = Xu2024WPeak(Descent(epochs=50, batch_size=8, lr=300.0))
     mined = mine(source, of, generator=generator())
     assert mined.diverged_epoch is not None
     assert len(mined.history) == mined.diverged_epoch - 1
@@ -238,9 +238,25 @@ def test_mining_that_diverges_keeps_the_last_finite_direction(caplog):
     assert direction.info["diverged_epoch"] == mined.diverged_epoch
     assert direction.source == f"mined w-peak, diverged in epoch {mined.diverged_epoch}"
     assert torch.isfinite(of.loss(of.theta + direction.vector / 50))
-    assert "taking the last finite direction" in caplog.text
-    with pytest.raises(ValueError, match="diverged in its first step"):
+    assert "taking the last direction before" in caplog.text
+    with pytest.raises(ValueError, match="diverged before it had a direction"):
         mine(source, landscape_of(lambda t: (t / 0).sum(), 1.0), generator=generator())
+
+
+def test_mining_that_leaves_its_scale_keeps_the_direction_of_the_epoch_before(tmp_path):
+    """Nothing overflows here: the objective grows by a factor an epoch."""
+    of = landscape_of(lambda t: 1 + (t**2).sum(), 1.0)
+    start = {"theta": torch.tensor([1.5], dtype=torch.float64)}
+    source = Xu2024VVVBasin(start, descent=Descent(epochs=50, batch_size=8, lr=1.02))
+    state = tmp_path / "state.pt"
+    mined = mine(source, of, generator=generator(), checkpoint=state)
+    assert mined.diverged_epoch is not None
+    assert 1 < len(mined.history) == mined.diverged_epoch - 1
+    assert mined.history.objective.max() <= 10 * mined.history.objective[0]
+    assert f"diverged in epoch {mined.diverged_epoch}" in mined.direction.source
+    again = mine(source, of, generator=generator(), checkpoint=state)
+    assert again.diverged_epoch == mined.diverged_epoch
+    assert torch.equal(again.direction.vector, mined.direction.vector)
 
 
 def test_the_printed_progress_is_the_objective(capsys):

@@ -34,6 +34,8 @@ from mining.random_vectors import stream
 _SAVE_INTERVAL = 1.0
 #: How many times as long as a save it takes until the next.
 _SAVE_PAUSE = 20.0
+#: How many times the objective at first, and the loss of guessing, is taken for divergence.
+_LEFT_SCALE = 10.0
 log = logging.getLogger(__name__)
 
 
@@ -121,7 +123,7 @@ class Mined:
 
     direction: Direction
     history: pd.DataFrame  # a row per epoch: epoch, lr, objective (mean over it), norm, seconds
-    diverged_epoch: int | None  # in which a value overflowed; the direction is the last finite one
+    diverged_epoch: int | None  # the first that is not in the direction
 
 
 def mine(
@@ -135,8 +137,10 @@ def mine(
 ) -> Mined:
     """Find one direction by stochastic optimization.
 
-    Mining in which a value overflows ends there, with the last direction at which the objective was
-    seen to be finite; its source says so, and ``info["diverged_epoch"]``.
+    Mining diverges where a value overflows, or where the mean objective of an epoch exceeds ten
+    times that of the first epoch (of the first step within it) and ten times the loss of guessing.
+    It ends there, with the last direction before the overflow or before that epoch; its source says
+    so, and ``info["diverged_epoch"]``.
 
     Args:
         miner: What to optimize, and how.
@@ -178,7 +182,8 @@ def mine(
         lr = learning_rate(descent, epoch)
         # The same steps in every run, as in training.
         with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
-            value = _run_epoch(state, search.step, batches, lr, (epoch + 1) / descent.epochs)
+            share = (epoch + 1) / descent.epochs
+            value = _run_epoch(state, search.step, batches, lr, share, landscape.chance_loss)
         if value is None:
             break
         norm = float(vector_norm(search.direction(variable).vector))
@@ -242,11 +247,12 @@ class _State:
 
 
 def _run_epoch(
-    state: _State, step: Step, batches: MiniBatches, lr: float, share: float
+    state: _State, step: Step, batches: MiniBatches, lr: float, share: float, chance: float | None
 ) -> float | None:
     """Take one pass over the examples; return the mean objective, ``None`` where it diverged."""
     if state.diverged_epoch is not None:
         return None
+    before = state.variable.clone()
     for group in state.optimizer.param_groups:
         group["lr"] = lr
     values: list[Tensor] = []
@@ -260,15 +266,21 @@ def _run_epoch(
         state.variable.grad = gradient
         state.optimizer.step()
         values.append(value)
-    return float(torch.stack(values).double().mean()) if values else math.nan
+    objective = float(torch.stack(values).double().mean())
+    first = state.history[0]["objective"] if state.history else float(values[0])
+    if objective > _LEFT_SCALE * max(abs(first), chance or 0.0):
+        state.variable.copy_(before)
+        state.diverged_epoch = state.epoch + 1
+        return None
+    return objective
 
 
 def _result(state: _State, search: Search, descent: Descent) -> Mined:
     when = state.diverged_epoch
     if when is not None and torch.equal(state.variable, search.start):
         raise ValueError(
-            "Mining diverged in its first step: the loss where it starts is not finite, or the "
-            f"learning rate ({descent.lr:g}) is too high."
+            "Mining diverged before it had a direction: the loss where it starts is not finite, or "
+            f"the learning rate ({descent.lr:g}) is too high."
         )
     direction = search.direction(state.variable.detach())
     info = {**direction.info, "norm": float(vector_norm(direction.vector))}
@@ -276,7 +288,7 @@ def _result(state: _State, search: Search, descent: Descent) -> Mined:
         info["objective"] = state.history[-1]["objective"]
     if when is not None:
         log.warning(
-            "%s diverged in epoch %d of %d: taking the last finite direction. Lower the learning "
+            "%s diverged in epoch %d of %d: taking the last direction before. Lower the learning "
             "rate (%g).",
             direction.source,
             when,
