@@ -3,7 +3,6 @@
 import hashlib
 import io
 import logging
-import math
 import time
 from abc import abstractmethod
 from collections.abc import Callable
