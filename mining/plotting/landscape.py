@@ -131,12 +131,14 @@ def draw_surface(
     picture = Figure(figsize=(10, 4.2), layout="constrained")
     contours, relief = picture.add_subplot(1, 2, 1), picture.add_subplot(1, 2, 2, projection="3d")
     filled = draw_contours(contours, surface, log_scale=log_scale, loss_cap=loss_cap)
+    name = "loss" if surface.chance_loss is None else "loss (nats)"
+    label = f"log10 of the {name}" if log_scale else name
     if filled is not None:
-        name = "loss" if surface.chance_loss is None else "loss (nats)"
-        label = f"log10 of the {name}" if log_scale else name
         picture.colorbar(filled, ax=contours, label=label)
     contours.legend(fontsize=8)
     draw_relief(relief, surface, log_scale=log_scale, loss_cap=loss_cap)
+    assert isinstance(relief, Axes3D)
+    relief.set_zlabel(label, fontsize=8)
     for axes in (contours, relief):
         axes.set_xlabel(f"α along {surface.names[0]}", fontsize=8)
         axes.set_ylabel(f"β along {surface.names[1]}", fontsize=8)
@@ -169,8 +171,6 @@ def draw_relief(
     axes.plot_surface(x, y, loss, cmap="viridis", linewidth=0)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(4))
-    name = "loss" if surface.chance_loss is None else "loss (nats)"
-    axes.set_zlabel(f"log10 of the {name}" if log_scale else name, fontsize=7)
     axes.set_box_aspect(None, zoom=0.9)  # the layout does not know of the labels in 3-D
 
 
