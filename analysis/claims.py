@@ -80,13 +80,15 @@ def gaussian_curves(runs: Runs) -> list[Finding]:
         for condition, members in conditions.items():
             labels = labels_of(members)
             points = np.mean([n for run in members for n in run.metrics["stationary_points"]])
+            highest = max(float(curve.loss.max()) for run in members for curve in curves_of(run))
             epochs = ", ".join(f"E={epoch_of(run.config)}" for run in members)
             findings.append(
                 Finding(
                     1,
                     f"Gaussian curves are v-basins of about 1 stationary point: {condition}",
                     network,
-                    f"{count(labels)}; {points:.1f} stationary points ({epochs})",
+                    f"{count(labels)}; {points:.1f} stationary points; up to {highest:.3g} nats "
+                    f"({epochs})",
                     verdict([label == "v-basin" for label in labels] + [bool(points < 1.5)]),
                 )
             )

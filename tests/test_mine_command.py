@@ -71,6 +71,28 @@ def test_two_mined_axes_differ(command):
     assert metrics["directions"] == ["mined w-peak 1", "mined w-peak 2"]
 
 
+def test_eigenvectors_are_computed_once(command, folder):
+    view = (*QUICK, "view=negative_eigenvector", "num_directions=2")
+    first = record(command(*view, "grid.num=3"))["metrics"]
+    again = record(command(*view, "grid.num=5"))["metrics"]
+    assert again["info"] == first["info"]
+    surface = record(command(*QUICK, "view=bottle", "grid.num=3"))["metrics"]
+    assert surface["directions"] == ["N.E.1", "N.E.2"]
+    (kept,) = (folder / "outputs/eigenvectors").glob("*/*/run.json")
+    pair = ("direction=eigenvectors", "direction.which=smallest", "num_directions=2", "epoch=1")
+    directory = command(*QUICK, "pipeline=eigenvectors", *pair, "batchnorm=frozen")
+    assert directory.resolve() == kept.parent.resolve()
+    assert (kept.parent / "eigenvalues.png").exists()
+
+
+def test_axes_at_one_end_of_the_spectrum_may_come_in_any_order(command):
+    axes = [f"{axis}_direction=eigenvectors" for axis in "xy"]
+    axes += [f"{axis}_direction.which=largest" for axis in "xy"]
+    surface = ("pipeline=surface", *axes, "grid.num=3", "x_direction.start=3", "epoch=1")
+    metrics = record(command(*QUICK, *surface))["metrics"]
+    assert metrics["directions"] == ["P.E.3", "P.E.1"]
+
+
 def test_a_drawn_curve(command):
     template = "direction.template=[[-1.0,2.5],[0.0,null],[1.0,2.0]]"
     metrics = record(command(*MINE, "direction=multipoint", template))["metrics"]
@@ -99,6 +121,7 @@ def test_mining_that_diverges_is_said(command, capsys):
             ["direction=multipoint", "direction.template=[[0.0,9.0],[1.0,2.0]]"],
             "gives 9 at alpha = 0, but the loss of θ is",
         ),
+        (["pipeline=eigenvectors"], "Gaussian gives none. Take direction=eigenvectors"),
         (["direction=multipoint", "grid.scale=0.5"], "reaches from 0 to 1, the grid only from"),
         (["direction=multipoint", "grid.scale=curvature"], "would redraw a drawn curve"),
         (["direction=xu2024_vvv_basin", "direction.gamma=-1"], "gamma must be positive, got -1"),

@@ -10,7 +10,7 @@ from mining.curves import load_curves, save_curves
 from mining.directions import Direction, misfit
 from mining.evaluation import Evaluator
 from mining.pipelines.building import Config
-from mining.pipelines.mine import find_directions, find_template
+from mining.pipelines.finding import find_directions, find_template
 from mining.pipelines.schema import make
 from mining.pipelines.setting import build_setting, describe_point, take_directions
 from mining.plotting import draw_curves, save_figure

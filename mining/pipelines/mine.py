@@ -1,27 +1,19 @@
 """Mine directions by optimization."""
 
-import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
 import pandas as pd
 import torch
 
-from mining.curves import Curve
-from mining.directions import Direction, Mined, Miner, Multipoint, mine
-from mining.directions.storage import load_directions, save_directions
-from mining.evaluation import Grid
+from mining.directions import Mined, Miner, mine
+from mining.directions.storage import save_directions
 from mining.files import write_atomically
 from mining.pipelines.building import Config
-from mining.pipelines.experiments import directory_of
-from mining.pipelines.schema import target_of
-from mining.pipelines.setting import Setting, build_setting, describe_point
+from mining.pipelines.setting import build_setting, describe_point
 from mining.pipelines.sources import build_source
 from mining.plotting import draw_mining, save_figure
 from mining.runs import Run
-
-log = logging.getLogger(__name__)
 
 
 def run(config: Config, run: Run) -> None:
@@ -75,69 +67,3 @@ def draw(directory: Path, config: Config) -> None:
     title = f"{directory.parent.name}, {describe_point(config)}\n{name}"
     picture = draw_mining(directory / "history.csv", title=title)
     save_figure(picture, directory / "history.png")
-
-
-def find_directions(
-    config: Config, key: str, num: int, setting: Setting, grid: Grid
-) -> list[Direction]:
-    """Give the directions of ``config[key]``; those that are mined are mined once and kept.
-
-    Args:
-        config: The configuration of any pipeline that looks along directions.
-        key: ``direction``, ``x_direction`` or ``y_direction``.
-        num: How many.
-        setting: Where they start, and the generator.
-        grid: How far they are followed.
-    """
-    if not is_mined(config, key):
-        source = build_source(config, key)
-        return source.directions(setting.landscape, num, generator=setting.generator)
-    if _is_drawn(config, key):
-        if grid.scale == "curvature":
-            raise ValueError("grid.scale=curvature would redraw a drawn curve: give a number.")
-        points = grid.betas if key == "y_direction" else grid.alphas
-        cast(Multipoint, build_source(config, key)).check_grid(points * grid.scale)
-    return load_directions(_find_mining(config, key, num) / "directions.pt", setting.landscape)
-
-
-def find_template(config: Config, key: str, curve: Curve) -> list[tuple[float, float]] | None:
-    """Give α and loss of the points of a drawn curve; ``None`` where ``config[key]`` draws none.
-
-    Args:
-        config: The configuration of a run of curves.
-        key: ``direction``.
-        curve: One of them, for the loss of guessing and that of θ while mining.
-    """
-    if not _is_drawn(config, key):
-        return None
-    source = cast(Multipoint, build_source(config, key))
-    losses = source.losses(curve.info["loss_at_theta"], curve.chance_loss)
-    scale = config["grid"]["scale"]
-    return [(alpha / scale, loss) for alpha, loss in zip(source.alphas, losses, strict=True)]
-
-
-def _is_drawn(config: Config, key: str) -> bool:
-    return is_mined(config, key) and issubclass(target_of(config[key]), Multipoint)
-
-
-def is_mined(config: Config, key: str) -> bool:
-    """Whether the directions of ``config[key]`` are found by optimization."""
-    target = target_of(config[key])
-    return isinstance(target, type) and issubclass(target, Miner)
-
-
-def _find_mining(config: Config, key: str, num: int) -> Path:
-    """Find the directory of the mining of ``config[key]``, which is run if it is not finished."""
-    config = {
-        **config,
-        "pipeline": "mine",
-        "direction": config[key],
-        "num_directions": num,
-        "split": "test" if config["split"] == "test" else "train",
-    }
-    directory = Path(config["outputs"]) / directory_of(config)
-    mining = Run(directory, config)
-    if not mining.finished:
-        log.info("No finished mining in %s: mining once now.", directory)
-        run(config, mining)
-    return directory

@@ -11,7 +11,7 @@ from mining.curves import load_curves, save_curves
 from mining.directions import Direction
 from mining.evaluation import Evaluator
 from mining.pipelines.building import Config
-from mining.pipelines.mine import find_directions
+from mining.pipelines.finding import find_directions
 from mining.pipelines.schema import make
 from mining.pipelines.setting import build_setting, describe_point, take_directions
 from mining.plotting import draw_expansions, save_figure

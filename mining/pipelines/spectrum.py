@@ -139,8 +139,13 @@ def draw(directory: Path, config: Config) -> None:
             picture.add_subplot(1, panels, 1), load_record(density, SpectralDensity), extremes
         )
     if pairs and largest:
+        names = [f"P.E.{i + 1}" for i in range(len(largest))]
+        names += [f"N.E.{i + 1}" if value < 0 else "" for i, value in enumerate(smallest)]
         draw_eigenvalues(
-            picture.add_subplot(1, panels, panels), largest, smallest, pairs["residuals"].tolist()
+            picture.add_subplot(1, panels, panels),
+            names,
+            pairs["eigenvalues"].tolist(),
+            pairs["residuals"].tolist(),
         )
     settings = config["spectrum"]
     of = "" if settings["parameters"] is None else f" of {settings['parameters']}"

@@ -4,15 +4,17 @@ import logging
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from mining.centre import classify_centre
 from mining.curves import load_surface, save_surface
-from mining.directions import Direction, cosine
+from mining.directions import Direction, Eigenvectors, Miner, cosine
 from mining.evaluation import Evaluator, Grid
 from mining.pipelines.building import Config
-from mining.pipelines.mine import find_directions, is_mined
+from mining.pipelines.finding import find_directions, is_a
 from mining.pipelines.schema import make
 from mining.pipelines.setting import Setting, build_setting, describe_point, take_directions
+from mining.pipelines.sources import build_source
 from mining.plotting import draw_surface, save_figure
 from mining.runs import Run
 
@@ -74,18 +76,41 @@ def draw(directory: Path, config: Config) -> None:
 
 
 def _directions(config: Config, setting: Setting, grid: Grid) -> list[Direction]:
-    if config["x_direction"] == config["y_direction"] and is_mined(config, "x_direction"):
+    axes = _eigenvectors_of_one_end(config)
+    if config["x_direction"] == config["y_direction"] and is_a(config, "x_direction", Miner):
         x, y = find_directions(config, "x_direction", 2, setting, grid)
+    elif axes:
+        # N.E.2 is found with N.E.1: one search gives both.
+        first = min(axis.start for axis in axes)
+        num = abs(axes[1].start - axes[0].start) + 1
+        both = {**config["x_direction"], "which": axes[0].which, "start": first}
+        found = find_directions({**config, "x_direction": both}, "x_direction", num, setting, grid)
+        x, y = (found[axis.start - first] for axis in axes)
     else:
         # One generator for both: two random directions must differ.
         (x,), (y,) = (
             find_directions(config, key, 1, setting, grid) for key in ("x_direction", "y_direction")
         )
-    if x.name == y.name and "eigenvalue" in x.info:
-        # The difference of two computations of one vector is error, and no direction.
-        raise ValueError(
-            f"x_direction and y_direction are both {x.source}: set which=largest or smallest for "
-            "each, or y_direction.start=2."
-        )
     y = replace(y, index=y.index + (y.name == x.name))  # two of a source are numbered 1 and 2
     return [x, y.orthogonal_to(x) if config["orthogonalize"] else y]
+
+
+def _eigenvectors_of_one_end(config: Config) -> tuple[Eigenvectors, Eigenvectors] | None:
+    """Give the sources of both axes if one search finds both.
+
+    Raises:
+        ValueError: If they are one eigenvector.
+    """
+    if not all(is_a(config, key, Eigenvectors) for key in ("x_direction", "y_direction")):
+        return None
+    x, y = (cast(Eigenvectors, build_source(config, key)) for key in ("x_direction", "y_direction"))
+    # One of both ends is of the upper one.
+    x, y = (replace(s, which="largest") if s.which == "both" else s for s in (x, y))
+    if (x.which, x.start, x.parameters) == (y.which, y.start, y.parameters):
+        # The difference of two computations of one vector is error, and no direction.
+        name = f"{'P.E.' if x.which == 'largest' else 'N.E.'}{x.start}"
+        raise ValueError(
+            f"x_direction and y_direction are both {name}: set which=largest or smallest for each, "
+            "or y_direction.start=2."
+        )
+    return (x, y) if replace(x, start=y.start) == y else None

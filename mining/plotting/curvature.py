@@ -52,20 +52,19 @@ def draw_density(
 
 
 def draw_eigenvalues(
-    axes: Axes, largest: Sequence[float], smallest: Sequence[float], errors: Sequence[float]
+    axes: Axes, names: Sequence[str], eigenvalues: Sequence[float], residuals: Sequence[float]
 ) -> None:
-    """Draw the eigenvalues at both ends as bars, P.E.1 … k and N.E.k … 1.
+    """Draw extreme eigenvalues as bars in descending order.
 
     Args:
         axes: Where to draw.
-        largest: Shape ``(k,)``, descending.
-        smallest: Shape ``(j,)``, ascending.
-        errors: Residual norms of both, which bound the errors of the eigenvalues, ``(k + j,)``.
+        names: P.E.1 and the like, shape ``(k,)``.
+        eigenvalues: Shape ``(k,)``, in any order.
+        residuals: Residual norms, which bound the errors of the eigenvalues, ``(k,)``.
     """
-    values = np.array([*largest, *reversed(smallest)])
-    errors = [*errors[: len(largest)], *reversed(errors[len(largest) :])]
-    names = [f"P.E.{i + 1}" for i in range(len(largest))]
-    names += [f"N.E.{i + 1}" if smallest[i] < 0 else "" for i in reversed(range(len(smallest)))]
+    order = np.argsort(eigenvalues, stable=True)[::-1]
+    names = [names[i] for i in order]
+    values, errors = np.array(eigenvalues)[order], np.array(residuals)[order]
     colors = [_POSITIVE if value > 0 else _NEGATIVE for value in values]
     axes.bar(range(len(values)), values, color=colors, yerr=errors, capsize=2)
     axes.axhline(0, color="black", linewidth=0.6)

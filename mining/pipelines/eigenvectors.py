@@ -1,0 +1,54 @@
+"""Compute eigenvectors of the Hessian as directions."""
+
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+
+from mining.directions import Eigenvectors
+from mining.directions.storage import save_directions
+from mining.pipelines.building import Config
+from mining.pipelines.setting import build_setting, describe_point
+from mining.pipelines.sources import build_source
+from mining.plotting import draw_eigenvalues, save_figure
+from mining.runs import Run
+
+
+def run(config: Config, run: Run) -> None:
+    """Compute ``num_directions`` eigenvectors into ``run``."""
+    setting = build_setting(config)
+    landscape = setting.landscape
+    source = build_source(config, "direction")
+    if not isinstance(source, Eigenvectors):
+        raise ValueError(
+            f"pipeline=eigenvectors: {type(source).__name__} gives none. Take "
+            "direction=eigenvectors."
+        )
+    num, generator = config["num_directions"], setting.generator
+    directions = source.directions(landscape, num, generator=generator)
+    save_directions(run.directory / "directions.pt", directions, landscape)
+    draw(run.directory, config)
+    run.finish(
+        {
+            "directions": [direction.source for direction in directions],
+            "info": [dict(direction.info) for direction in directions],
+            "num_parameters": landscape.space.size,
+            "num_examples": landscape.num_examples,
+        },
+        device=str(landscape.device),
+    )
+
+
+def draw(directory: Path, config: Config) -> None:
+    """Draw the eigenvalues."""
+    content = torch.load(directory / "directions.pt", weights_only=True)
+    picture = Figure(figsize=(5.6, 4), layout="constrained")
+    draw_eigenvalues(
+        picture.add_subplot(),
+        content["sources"],
+        [info["eigenvalue"] for info in content["infos"]],
+        [info["residual"] for info in content["infos"]],
+    )
+    title = f"{directory.parent.name}, Hessian, {describe_point(config)}"
+    picture.suptitle(title, fontsize=9)
+    save_figure(picture, directory / "eigenvalues.png")

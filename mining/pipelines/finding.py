@@ -1,0 +1,83 @@
+"""From a configuration to directions; those that take long are computed once and kept."""
+
+import logging
+from importlib import import_module
+from pathlib import Path
+from typing import cast
+
+from mining.curves import Curve
+from mining.directions import Direction, Eigenvectors, Miner, Multipoint
+from mining.directions.storage import load_directions
+from mining.evaluation import Grid
+from mining.pipelines.building import Config
+from mining.pipelines.experiments import directory_of
+from mining.pipelines.schema import target_of
+from mining.pipelines.setting import Setting
+from mining.pipelines.sources import build_source
+from mining.runs import Run
+
+log = logging.getLogger(__name__)
+
+
+def find_directions(
+    config: Config, key: str, num: int, setting: Setting, grid: Grid
+) -> list[Direction]:
+    """Give the directions of ``config[key]``; eigenvectors and mined ones are computed once.
+
+    Args:
+        config: The configuration of any pipeline that looks along directions.
+        key: ``direction``, ``x_direction`` or ``y_direction``.
+        num: How many.
+        setting: Where they start, and the generator.
+        grid: How far they are followed.
+    """
+    if is_a(config, key, Multipoint):
+        if grid.scale == "curvature":
+            raise ValueError("grid.scale=curvature would redraw a drawn curve: give a number.")
+        points = grid.betas if key == "y_direction" else grid.alphas
+        cast(Multipoint, build_source(config, key)).check_grid(points * grid.scale)
+    for kind, pipeline in ((Miner, "mine"), (Eigenvectors, "eigenvectors")):
+        if is_a(config, key, kind):
+            kept = _find_run(config, key, num, pipeline)
+            return load_directions(kept / "directions.pt", setting.landscape)
+    source = build_source(config, key)
+    return source.directions(setting.landscape, num, generator=setting.generator)
+
+
+def find_template(config: Config, key: str, curve: Curve) -> list[tuple[float, float]] | None:
+    """Give α and loss of the points of a drawn curve; ``None`` where ``config[key]`` draws none.
+
+    Args:
+        config: The configuration of a run of curves.
+        key: ``direction``.
+        curve: One of them, for the loss of guessing and that of θ while mining.
+    """
+    if not is_a(config, key, Multipoint):
+        return None
+    source = cast(Multipoint, build_source(config, key))
+    losses = source.losses(curve.info["loss_at_theta"], curve.chance_loss)
+    scale = config["grid"]["scale"]
+    return [(alpha / scale, loss) for alpha, loss in zip(source.alphas, losses, strict=True)]
+
+
+def is_a(config: Config, key: str, kind: type) -> bool:
+    """Whether the source of ``config[key]`` is of this kind."""
+    target = target_of(config[key])
+    return isinstance(target, type) and issubclass(target, kind)
+
+
+def _find_run(config: Config, key: str, num: int, pipeline: str) -> Path:
+    """Find the directory of a run for ``config[key]``; it is run if it is not finished."""
+    config = {
+        **config,
+        "pipeline": pipeline,
+        "direction": config[key],
+        "num_directions": num,
+        "split": "test" if config["split"] == "test" else "train",
+    }
+    directory = Path(config["outputs"]) / directory_of(config)
+    kept = Run(directory, config)
+    if not kept.finished:
+        log.info("No finished run in %s: computing once now.", directory)
+        import_module(f"mining.pipelines.{pipeline}").run(config, kept)
+    return directory
