@@ -40,6 +40,8 @@ def draw_experiment(experiment: str, description: str | None, columns: int = 4) 
         draw_surface_runs(parts[1], surfaces, lines[1], columns)
     to_others = any("other_alpha" in curve.info for run in curves for curve in curves_of(run))
     about = _LEGEND + _OTHER * to_others if curves else "E: epoch of θ."
+    drawn = any(run.metrics.get("template") for run in curves)
+    about += " Grey: the template that the curve was mined to follow." if drawn else ""
     about += " Surfaces: colour and height are the loss (nats), red cross: θ." if surfaces else ""
     picture.supxlabel(about, fontsize=8)
     if curves:
