@@ -1,7 +1,7 @@
 """From a configuration to directions; those that take long are computed once and kept."""
 
 import logging
-from importlib import import_module
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -9,6 +9,7 @@ from mining.curves import Curve
 from mining.directions import Direction, Eigenvectors, Miner, Multipoint
 from mining.directions.storage import load_directions
 from mining.evaluation import Grid
+from mining.pipelines import eigenvectors, mine
 from mining.pipelines.building import Config
 from mining.pipelines.experiments import directory_of
 from mining.pipelines.schema import target_of
@@ -16,6 +17,8 @@ from mining.pipelines.setting import Setting
 from mining.pipelines.sources import build_source
 from mining.runs import Run
 
+#: Sources that take long, and the pipelines that compute and keep their directions.
+_KEPT = ((Miner, "mine", mine.run), (Eigenvectors, "eigenvectors", eigenvectors.run))
 log = logging.getLogger(__name__)
 
 
@@ -36,9 +39,9 @@ def find_directions(
             raise ValueError("grid.scale=curvature would redraw a drawn curve: give a number.")
         points = grid.betas if key == "y_direction" else grid.alphas
         cast(Multipoint, build_source(config, key)).check_grid(points * grid.scale)
-    for kind, pipeline in ((Miner, "mine"), (Eigenvectors, "eigenvectors")):
+    for kind, pipeline, compute in _KEPT:
         if is_a(config, key, kind):
-            kept = _find_run(config, key, num, pipeline)
+            kept = _find_run(config, key, num, pipeline, compute)
             return load_directions(kept / "directions.pt", setting.landscape)
     source = build_source(config, key)
     return source.directions(setting.landscape, num, generator=setting.generator)
@@ -66,8 +69,10 @@ def is_a(config: Config, key: str, kind: type) -> bool:
     return isinstance(target, type) and issubclass(target, kind)
 
 
-def _find_run(config: Config, key: str, num: int, pipeline: str) -> Path:
-    """Find the directory of a run for ``config[key]``; it is run if it is not finished."""
+def _find_run(
+    config: Config, key: str, num: int, pipeline: str, compute: Callable[[Config, Run], None]
+) -> Path:
+    """Find the run of a pipeline for ``config[key]``, which is made if it is not finished."""
     config = {
         **config,
         "pipeline": pipeline,
@@ -79,5 +84,5 @@ def _find_run(config: Config, key: str, num: int, pipeline: str) -> Path:
     kept = Run(directory, config)
     if not kept.finished:
         log.info("No finished run in %s: computing once now.", directory)
-        import_module(f"mining.pipelines.{pipeline}").run(config, kept)
+        compute(config, kept)
     return directory
