@@ -52,11 +52,12 @@ def work(tmp_path_factory):
 
 def test_drawn_curves_are_shown_with_their_template(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    arguments = ["size=smoke", "direction.basins=3", *QUICK]
+    arguments = ["size=smoke", "direction.basins=3", "data.num_examples=300", "train.epochs=20"]
+    arguments += ["train.checkpoints=[0]", "progress=false"]
     mine("experiment=multipoint", *arguments)
     call(multipoint, monkeypatch, *arguments, "--picture", tmp_path / "multipoint.png")
     printed = capsys.readouterr().out
-    assert "mlp-digits, E=2, 64-64-64" in printed
+    assert "mlp-digits, E=20, 64-64-64" in printed
     assert "misfit" in printed
     assert (tmp_path / "multipoint.png").stat().st_size > 10_000
 
