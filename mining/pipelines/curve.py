@@ -40,7 +40,7 @@ def run(config: Config, run: Run) -> None:
     curves = evaluator.curves(directions, grid.alphas)
     save_curves(run.directory / "curves.npz", curves)
     draw(run.directory, config)
-    template = find_template(config, "direction", curves[0])
+    template = find_template(config, curves[0])
     shapes = [classify(curve) for curve in curves]
     for curve, shape in zip(curves, shapes, strict=True):
         log.info("%s: %s", curve.name, shape)
@@ -70,7 +70,7 @@ def draw(directory: Path, config: Config) -> None:
     picture = Figure(figsize=(5.6, 4), layout="constrained")
     axes = picture.add_subplot()
     curves = load_curves(directory / "curves.npz")
-    template = find_template(config, "direction", curves[0])
+    template = find_template(config, curves[0])
     draw_curves(axes, curves, template=template, **config["picture"])
     title = f"{directory.parent.name}, {describe_point(config)}\n{axes.get_title()}"
     axes.set_title(title, fontsize=9)

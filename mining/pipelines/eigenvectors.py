@@ -24,8 +24,7 @@ def run(config: Config, run: Run) -> None:
             f"pipeline=eigenvectors: {type(source).__name__} gives none. Take "
             "direction=eigenvectors."
         )
-    num, generator = config["num_directions"], setting.generator
-    directions = source.directions(landscape, num, generator=generator)
+    directions = source.directions(landscape, config["num_directions"], generator=setting.generator)
     save_directions(run.directory / "directions.pt", directions, landscape)
     draw(run.directory, config)
     run.finish(

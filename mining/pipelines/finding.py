@@ -47,17 +47,16 @@ def find_directions(
     return source.directions(setting.landscape, num, generator=setting.generator)
 
 
-def find_template(config: Config, key: str, curve: Curve) -> list[tuple[float, float]] | None:
-    """Give α and loss of the points of a drawn curve; ``None`` where ``config[key]`` draws none.
+def find_template(config: Config, curve: Curve) -> list[tuple[float, float]] | None:
+    """Give α and loss of the points of a drawn curve; ``None`` where ``direction`` draws none.
 
     Args:
         config: The configuration of a run of curves.
-        key: ``direction``.
         curve: One of them, for the loss of guessing and that of θ while mining.
     """
-    if not is_a(config, key, Multipoint):
+    if not is_a(config, "direction", Multipoint):
         return None
-    source = cast(Multipoint, build_source(config, key))
+    source = cast(Multipoint, build_source(config, "direction"))
     losses = source.losses(curve.info["loss_at_theta"], curve.chance_loss)
     scale = config["grid"]["scale"]
     return [(alpha / scale, loss) for alpha, loss in zip(source.alphas, losses, strict=True)]
