@@ -1,7 +1,6 @@
 """Mine directions by optimization."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pandas as pd
 import torch
@@ -10,7 +9,7 @@ from mining.directions import Mined, Miner, mine
 from mining.directions.storage import save_directions
 from mining.files import write_atomically
 from mining.pipelines.building import Config
-from mining.pipelines.setting import build_setting, describe_point
+from mining.pipelines.setting import build_setting, make_title
 from mining.pipelines.sources import build_source
 from mining.plotting import draw_mining, save_figure
 from mining.runs import Run
@@ -43,7 +42,10 @@ def run(config: Config, run: Run) -> None:
     histories = [mined.history.assign(direction=i + 1) for i, mined in enumerate(found)]
     history = pd.concat(histories).to_csv(index=False)
     write_atomically(run.directory / "history.csv", history)
-    draw(run.directory, config)
+    title = f"{make_title(run, landscape)}\n{type(miner).__name__}"
+    save_figure(
+        draw_mining(run.directory / "history.csv", title=title), run.directory / "history.png"
+    )
     run.finish(
         {
             "directions": [direction.source for direction in directions],
@@ -59,11 +61,3 @@ def run(config: Config, run: Run) -> None:
     )
     for state in states:
         state.unlink()
-
-
-def draw(directory: Path, config: Config) -> None:
-    """Draw objective and length over the epochs from ``history.csv``."""
-    name = str(config["direction"]["_target_"]).rpartition(".")[2]
-    title = f"{directory.parent.name}, {describe_point(config)}\n{name}"
-    picture = draw_mining(directory / "history.csv", title=title)
-    save_figure(picture, directory / "history.png")

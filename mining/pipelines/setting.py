@@ -17,6 +17,7 @@ from mining.models import load_weights
 from mining.pipelines.building import Config, build_model, load_data
 from mining.pipelines.schema import make
 from mining.pipelines.train import find_checkpoint
+from mining.runs import Run
 from mining.scaling import Scale, stretch, with_scales
 
 _DTYPES = {
@@ -111,10 +112,14 @@ def take_directions(
     return [stretch(direction) for direction in load_directions(stored, landscape)]
 
 
-def describe_point(config: Config, second: str = "dashed: test") -> str:
-    """Say in a few words which θ and which loss a picture shows, and where the second one is."""
+def make_title(run: Run, landscape: Landscape, second: str = "dashed: test") -> str:
+    """Say which network, θ and loss a picture shows, and where the second loss is."""
+    config = run.config
     theta = "given checkpoint" if config["checkpoint"] else f"E={config['epoch']}"
     if config["checkpoint"] is None and config["epoch"] is None:
         theta = f"E={config['train']['epochs']}"
     split = f"train loss ({second})" if config["split"] == "both" else f"{config['split']} loss"
-    return f"{theta}, {split}, batch norm: {config['batchnorm']['mode']}"
+    parts = [run.directory.parent.name, theta, split]
+    if norm_layers(landscape.model):
+        parts.append(f"batch norm: {landscape.batchnorm.mode}")
+    return ", ".join(parts)
