@@ -65,23 +65,13 @@ def draw_curves(
     if len(set(names)) < len(names):
         names = [f"{name} ({number})" for number, name in enumerate(names, start=1)]
     for curve, name, shape in zip(curves, names, shapes, strict=True):
-        loss = curve.loss.masked_fill(~curve.loss.isfinite(), np.nan)
         scale = curve.info.get("scale")
-        label = f"{name}: {shape}" if scale is None else f"{name} × {scale:.3g}: {shape}"
-        (line,) = axes.plot(
-            curve.alphas, loss, marker=".", markersize=4, linewidth=1.2, label=label
-        )
-        if curve.loss_error is not None:
-            low, high = loss - 2 * curve.loss_error, loss + 2 * curve.loss_error
-            axes.fill_between(curve.alphas, low, high, color=line.get_color(), alpha=0.3, lw=0)
-        if curve.loss_test is not None:
-            test = curve.loss_test.masked_fill(~curve.loss_test.isfinite(), np.nan)
-            axes.plot(curve.alphas, test, linestyle="--", linewidth=1.0, color=line.get_color())
+        factor = "" if scale is None else f" × {scale:.3g}"
+        _draw_curve(axes, curve, f"{name}{factor}: {shape}")
     if template is not None:
         axes.plot(*zip(*template, strict=True), color="grey", linewidth=1, label="template")
-    chance = curves[0].chance_loss
-    finite = torch.cat([curve.loss[curve.loss.isfinite()] for curve in curves])
-    lowest, highest = (finite.min().item(), finite.max().item()) if len(finite) else (0.0, 0.0)
+    losses, chance = torch.cat([curve.loss for curve in curves]).numpy(), curves[0].chance_loss
+    lowest, highest = _extent(losses)
     axes.axvline(0, color="black", linestyle=":", linewidth=1)
     for other in {curve.info["other_alpha"] for curve in curves if "other_alpha" in curve.info}:
         axes.axvline(other, color="red", linestyle=":", linewidth=1)
@@ -89,21 +79,14 @@ def draw_curves(
         axes.axhline(chance, color="black", linestyle=":", linewidth=1)
     average = np.mean([shape.stationary_points for shape in shapes])
     labels = sorted({shape.label.value for shape in shapes})
-    title = f"{', '.join(labels)} [{average:.{int(len(curves) > 1)}f}]"
-    nonfinite = sum(curve.nonfinite for curve in curves)
-    if nonfinite:
-        title += f", {nonfinite} points not finite"
-    errors = [curve.relative_error for curve in curves if curve.relative_error is not None]
-    if errors:
-        title += f", bands: 2 standard errors (up to {max(errors):.1%} of the loss)"
-    if loss_cap is None and chance is not None and not log_scale and highest > 10 * chance:
-        loss_cap = 2 * chance
+    notes = [f"{', '.join(labels)} [{average:.{int(len(curves) > 1)}f}]", *_curve_notes(curves)]
     if log_scale:
         axes.set_yscale("log")
-    if loss_cap is not None and lowest < loss_cap < highest:
+    loss_cap = _cap(losses, chance, log_scale=log_scale, loss_cap=loss_cap)
+    if loss_cap is not None and lowest < loss_cap:
         axes.set_ylim(lowest - (0 if log_scale else 0.05 * (loss_cap - lowest)), loss_cap)
-        title += f", cut off at {loss_cap:.3g} of {highest:.3g}"
-    axes.set_title(title, fontsize=9)
+        notes.append(f"cut off at {loss_cap:.3g} of {highest:.3g}")
+    axes.set_title(", ".join(notes), fontsize=9)
     unit = "the direction's length"
     if any("scale" in curve.info for curve in curves):
         unit += " × its factor"
@@ -112,6 +95,44 @@ def draw_curves(
     axes.tick_params(labelsize=8)
     if legend:
         axes.legend(fontsize=7, loc="best")
+
+
+def _draw_curve(axes: Axes, curve: Curve, label: str) -> None:
+    """Draw one curve with its band and, dashed, the second set of examples."""
+    loss = curve.loss.masked_fill(~curve.loss.isfinite(), np.nan)
+    (line,) = axes.plot(curve.alphas, loss, marker=".", markersize=4, linewidth=1.2, label=label)
+    if curve.loss_error is not None:
+        low, high = loss - 2 * curve.loss_error, loss + 2 * curve.loss_error
+        axes.fill_between(curve.alphas, low, high, color=line.get_color(), alpha=0.3, lw=0)
+    if curve.loss_test is not None:
+        test = curve.loss_test.masked_fill(~curve.loss_test.isfinite(), np.nan)
+        axes.plot(curve.alphas, test, linestyle="--", linewidth=1.0, color=line.get_color())
+
+
+def _curve_notes(curves: Sequence[Curve]) -> list[str]:
+    """Say what of some curves is not as it seems."""
+    nonfinite = sum(curve.nonfinite for curve in curves)
+    notes = [f"{nonfinite} points not finite"] if nonfinite else []
+    errors = [curve.relative_error for curve in curves if curve.relative_error is not None]
+    if errors:
+        notes.append(f"bands: 2 standard errors (up to {max(errors):.1%} of the loss)")
+    return notes
+
+
+def _extent(losses: Array) -> tuple[float, float]:
+    """Find the lowest and the highest finite loss, 0 and 0 where there is none."""
+    finite = losses[np.isfinite(losses)]
+    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+
+
+def _cap(
+    losses: Array, chance: float | None, *, log_scale: bool, loss_cap: float | None
+) -> float | None:
+    """Find where to cut a picture off, ``None`` where all of it stays below."""
+    _, highest = _extent(losses)
+    if loss_cap is None and chance is not None and not log_scale and highest > 10 * chance:
+        loss_cap = 2 * chance
+    return loss_cap if loss_cap is not None and highest > loss_cap else None
 
 
 def draw_surface(
@@ -142,7 +163,10 @@ def draw_surface(
     for axes in (contours, relief):
         axes.set_xlabel(f"α along {surface.names[0]}", fontsize=8)
         axes.set_ylabel(f"β along {surface.names[1]}", fontsize=8)
-    notes = _surface_notes(surface, _surface_cap(surface, log_scale=log_scale, loss_cap=loss_cap))
+    loss_cap = _cap(
+        surface.loss.numpy(), surface.chance_loss, log_scale=log_scale, loss_cap=loss_cap
+    )
+    notes = _surface_notes(surface, loss_cap)
     picture.suptitle("\n".join(filter(None, [title, ", ".join(notes)])), fontsize=9)
     return picture
 
@@ -180,22 +204,13 @@ def _surface_mesh(
     """Give α, β and the loss as it is drawn, shape ``(A, B)`` each."""
     values = surface.loss.numpy()
     loss = np.where(np.isfinite(values), values, np.nan)
-    loss_cap = _surface_cap(surface, log_scale=log_scale, loss_cap=loss_cap)
+    loss_cap = _cap(values, surface.chance_loss, log_scale=log_scale, loss_cap=loss_cap)
     if loss_cap is not None:
         loss = np.minimum(loss, loss_cap)
     if log_scale:
         loss = np.log10(loss)
     x, y = np.meshgrid(surface.alphas.numpy(), surface.betas.numpy(), indexing="ij")
     return x, y, loss
-
-
-def _surface_cap(surface: Surface, *, log_scale: bool, loss_cap: float | None) -> float | None:
-    """Find where to cut a surface off, ``None`` where it stays below."""
-    highest = np.max(surface.loss.numpy(), initial=-np.inf, where=np.isfinite(surface.loss.numpy()))
-    chance = surface.chance_loss
-    if loss_cap is None and chance is not None and not log_scale and highest > 10 * chance:
-        loss_cap = 2 * chance
-    return loss_cap if loss_cap is not None and highest > loss_cap else None
 
 
 def _surface_notes(surface: Surface, loss_cap: float | None) -> list[str]:
@@ -210,7 +225,7 @@ def _surface_notes(surface: Surface, loss_cap: float | None) -> list[str]:
     if surface.relative_error is not None:
         notes.append(f"standard errors up to {surface.relative_error:.1%} of the loss")
     if loss_cap is not None:
-        highest = surface.loss[surface.loss.isfinite()].max().item()
+        _, highest = _extent(surface.loss.numpy())
         notes.append(f"cut off at {loss_cap:.3g} of {highest:.3g}")
     return notes
 
