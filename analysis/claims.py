@@ -1,12 +1,13 @@
 """The claims of Xu et al. (2024) beside what was measured here.
 
-python -m mining experiment=paper/fig02 (and fig04, fig05, fig07 to fig11, fig13, fig14)
+python -m mining experiment=paper/fig02 (and the other figures of the paper but fig06 and fig12)
 python -m analysis.claims
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -74,9 +75,12 @@ def gaussian_curves(runs: Runs) -> list[Finding]:
         for run in group:
             normalization = (run.config.get("normalization") or {}).get("name", "model")
             mode = run.config["batchnorm"]["mode"]
-            conditions.setdefault(f"normalization {normalization}, batch norm {mode}", []).append(
-                run
-            )
+            condition = f"normalization {normalization}"
+            if not run.model.startswith("mlp"):
+                condition += f", batch norm {mode}"
+            elif mode == "frozen":
+                continue  # it has no batch norm: these are the same curves
+            conditions.setdefault(condition, []).append(run)
         for condition, members in conditions.items():
             labels = labels_of(members)
             points = np.mean([n for run in members for n in run.metrics["stationary_points"]])
@@ -93,6 +97,35 @@ def gaussian_curves(runs: Runs) -> list[Finding]:
                 )
             )
     return findings
+
+
+def gaussian_conditions(figure: str, name: str, runs: Runs) -> list[Finding]:
+    """Claim 1 at further epochs, in further windows, under further normalizations."""
+    findings = []
+    found = runs(figure)
+    for network, group in networks(found[found.pipeline == "curve"]):
+        conditions = [
+            *_listed(f"E={epoch_of(run.config)}" for run in group),
+            *_listed(f"±{run.config['grid']['high']:g}" for run in group),
+            *_listed((run.config.get("normalization") or {}).get("name") for run in group),
+        ]
+        labels = labels_of(group)
+        points = np.mean([n for run in group for n in run.metrics["stationary_points"]])
+        findings.append(
+            Finding(
+                1,
+                f"Gaussian curves are v-basins of about 1 stationary point: {name}",
+                network,
+                f"{count(labels)}; {points:.1f} stationary points ({', '.join(conditions)})",
+                verdict([label == "v-basin" for label in labels] + [bool(points < 1.5)]),
+            )
+        )
+    return findings
+
+
+def _listed(values: Iterable[str | None]) -> list[str]:
+    """List what differs, in its order."""
+    return [value for value in dict.fromkeys(values) if value is not None]
 
 
 def angles(runs: Runs) -> list[Finding]:
@@ -324,6 +357,10 @@ def second_order(runs: Runs) -> list[Finding]:
 
 CLAIMS: tuple[Callable[[Runs], list[Finding]], ...] = (
     gaussian_curves,
+    partial(gaussian_conditions, "fig03", "Fig. 3"),
+    partial(gaussian_conditions, "figA15", "Fig. A.15"),
+    partial(gaussian_conditions, "figB16", "Fig. B.16"),
+    partial(gaussian_conditions, "figB17", "Fig. B.17"),
     angles,
     sides_and_basins,
     eigenvector_curves,
@@ -342,11 +379,11 @@ def main() -> None:
     add_overrides(arguments)
     options = arguments.parse_args()
     findings, missing = [], []
-    for number, claim in enumerate(CLAIMS, start=1):
+    for claim in CLAIMS:
         try:
             findings += claim(lambda figure: experiment_runs(f"paper/{figure}", options.overrides))
         except FileNotFoundError as error:
-            missing.append(f"Claim {number}: {error}")
+            missing.append(str(error))
     for finding in findings:
         print(f"{finding.number}. {finding.claim}: {finding.holds}.")
         print(f"   {finding.network}: {finding.measured}")

@@ -9,7 +9,7 @@ from analysis.records import run_script
 
 def main() -> None:
     """Draw a panel for every run."""
-    draw_experiment("paper/figB17", __doc__)
+    draw_experiment("paper/figB17", __doc__, columns=3)
 
 
 if __name__ == "__main__":

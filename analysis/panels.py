@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import MaxNLocator
 
 from analysis.records import describe, experiment_runs, figure_options, save_csv
 from mining.curves import Curve, Surface, load_curves, load_surface
@@ -68,6 +69,7 @@ def draw_curve_runs(
         title = f"{describe(run)}\n{sources(curves)}\n{axes.get_title()}"
         axes.set_title(title, fontsize=7)
         axes.set_xlabel("α", fontsize=7)
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
 
 
 def draw_surface_runs(
