@@ -201,6 +201,21 @@ def test_missing_runs_name_the_command_that_makes_them(figure, tmp_path, monkeyp
         call(import_module(f"analysis.{figure}"), monkeypatch, "size=smoke")
 
 
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("subjct=mlp", "Could not override 'subjct'"),
+        ("subject=nope", "Could not find 'subject/nope' Available options in 'subject': mlp"),
+        ("size=", "Could not find 'size/' Available options in 'size': cpu"),
+        ("size", "size"),
+    ],
+)
+def test_scripts_refuse_what_the_command_refuses(tmp_path, monkeypatch, argument, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        call(import_module("analysis.fig08"), monkeypatch, argument)
+
+
 def test_a_script_says_in_one_line_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["gallery", "--outputs", str(tmp_path)])
     with pytest.raises(

@@ -37,6 +37,8 @@ def test_mining_leaves_what_a_curve_and_a_surface_then_use(command, folder):
         vectors = torch.load(other / "directions.pt", weights_only=True)["vectors"]
         assert torch.equal(vectors[0], expected)
     assert record(surface)["metrics"]["directions"][0] == "mined w-peak"
+    with pytest.raises(SystemExit):  # as without a finished run
+        command(*MINE, "direction=xu2024_w_peak", "epoch=1", "normalization=filter")
     another = command(*MINE, "direction=xu2024_w_peak", "epoch=1", "descent.lr=0.05")
     assert len(mined(folder)) == len(before) + 1
     assert record(another)["metrics"]["info"][0]["norm"] > 0
@@ -113,6 +115,10 @@ def test_mining_that_diverges_is_said(command, capsys):
     ("arguments", "message"),
     [
         (["pipeline=mine"], "Gaussian is not mined. Take direction=xu2024_w_peak"),
+        (
+            ["pipeline=mine", "direction=xu2024_w_peak", "num_directions=0"],
+            "num_directions must be at least 1, got 0",
+        ),
         (
             ["direction=multipoint", "grid.high=0.5"],
             "reaches from 0 to 1, the grid only from -1 to 0.5",

@@ -147,6 +147,42 @@ def test_w_peak_descends_along_the_printed_gradient():
     assert abs(shares.mean()) < 4 * 0.25 / math.sqrt(3 * 200)
 
 
+def test_w_peak_widens_lambda_with_the_epochs():
+    """Along a line of slope 1 epoch e of E, in one step, moves ε by ηλ with |λ| up to e/E."""
+    of = landscape_of(lambda t: t.sum(), 1.0)
+    recipe = Descent(epochs=2, batch_size=64, lr=0.1)
+    mined = [mine(Xu2024WPeak(recipe), of, generator=generator(seed)) for seed in range(200)]
+    first = torch.tensor([found.history.norm[0] for found in mined])
+    # Of 200 draws none lies in the last twentieth but once in 3·10⁴ times.
+    assert 0.95 * 0.05 < first.max() <= 0.05 * (1 + 1e-9)
+    # The sum of both λ exceeds 1 in an eighth of all cases.
+    assert max(float(found.direction.vector.norm()) for found in mined) > 0.1
+
+
+def test_mining_follows_its_schedule():
+    """Along a line of slope 1 every step of Algorithm 2 is η(1 + γ/2)."""
+    of = landscape_of(lambda t: -t.sum(), 0.0)
+    start = {"theta": torch.tensor([1.0], dtype=torch.float64)}
+    recipe = Descent(epochs=4, batch_size=64, lr=0.1, schedule="cosine")
+    mined = mine(Xu2024VVVBasin(start, descent=recipe), of, generator=generator())
+    rates = [0.05 * (1 + math.cos(math.pi * epoch / 4)) for epoch in range(4)]
+    assert mined.history.lr.tolist() == pytest.approx(rates)
+    assert float(mined.direction.vector) == pytest.approx(1 + sum(rates) * 1.05)
+
+
+def test_multipoint_descends_along_the_gradient_of_hubers_loss():
+    """Far above a template of range 1 each point p pulls by p·∇L, however far it is."""
+    of = landscape_of(lambda t: 100 * t.sum(), 1.0)
+    search = Multipoint(template=[[0.0, None], [1.0, 101.0]]).search(of, generator())
+    (loss,) = of.mini_batches(64).shuffled(generator())
+    epsilon = torch.tensor([10.0], dtype=torch.float64)
+    value, descent = search.step(loss, epsilon, 1.0, generator(0))
+    p = (torch.arange(8) + torch.rand(8, generator=generator(0)).double()) / 8
+    assert 999 * p.min() > 1  # beyond the parabola of Huber's loss, everywhere
+    assert float(value) == pytest.approx(float((999 * p - 0.5).mean()))
+    assert float(descent) == pytest.approx(float((100 * p).mean()))
+
+
 def test_multipoint_draws_a_template_and_keeps_theta():
     """Of L(x) = x² in a plane any curve that is convex enough can be had; a ramp of two can."""
     of = landscape_of(lambda t: (t**2).sum(), 1.0, 0.0)
@@ -226,6 +262,12 @@ def test_killed_mining_goes_on_to_the_same_direction(source, tmp_path, monkeypat
     other = landscape("batchnorm", "frozen")
     with pytest.raises(ValueError, match="of another kind, with other settings, or from another"):
         mine(source, other, generator=generator(), checkpoint=state)
+    torch.save(of.model.state_dict(), state)
+    with pytest.raises(ValueError, match="of another kind, with other settings, or from another"):
+        mine(source, of, generator=generator(), checkpoint=state)
+    state.write_bytes(b"half a file")
+    with pytest.raises(ValueError, match=r"cannot read .*state\.pt"):
+        mine(source, of, generator=generator(), checkpoint=state)
 
 
 def test_mining_that_diverges_keeps_the_last_finite_direction(caplog):
@@ -243,7 +285,30 @@ def test_mining_that_diverges_keeps_the_last_finite_direction(caplog):
         mine(source, landscape_of(lambda t: (t / 0).sum(), 1.0), generator=generator())
 
 
-def test_mining_that_leaves_its_scale_keeps_the_direction_of_the_epoch_before(tmp_path):
+def test_mining_that_overflows_in_mid_epoch_keeps_the_steps_before():
+    """A ramp that ends at 3, climbed down from 1 in steps of 0.1, eight an epoch."""
+    of = landscape_of(lambda t: torch.where(t < 3, -t, torch.inf).sum(), 0.0)
+    start = {"theta": torch.tensor([1.0], dtype=torch.float64)}
+    recipe = Descent(epochs=9, batch_size=8, lr=0.1 / 1.05)
+    mined = mine(Xu2024VVVBasin(start, descent=recipe), of, generator=generator())
+    assert mined.diverged_epoch == 3
+    assert len(mined.history) == 2
+    assert 2.89 < float(mined.direction.vector) < 3
+
+
+def test_mining_that_overflows_in_its_last_step_keeps_the_one_before():
+    """Steps of 1.05·10³⁰⁸ down a line: the second leaves the numbers there are."""
+    of = landscape_of(lambda t: -t.sum(), 0.0, num_examples=1)
+    start = {"theta": torch.tensor([1.0], dtype=torch.float64)}
+    recipe = Descent(epochs=2, batch_size=64, lr=1e308)
+    mined = mine(Xu2024VVVBasin(start, descent=recipe), of, generator=generator())
+    assert mined.diverged_epoch == 2
+    assert float(mined.direction.vector) == pytest.approx(1.05e308)
+
+
+def test_mining_that_leaves_its_scale_keeps_the_direction_of_the_epoch_before(
+    tmp_path, monkeypatch
+):
     """Nothing overflows here: the objective grows by a factor an epoch."""
     of = landscape_of(lambda t: 1 + (t**2).sum(), 1.0)
     start = {"theta": torch.tensor([1.5], dtype=torch.float64)}
@@ -257,6 +322,11 @@ def test_mining_that_leaves_its_scale_keeps_the_direction_of_the_epoch_before(tm
     again = mine(source, of, generator=generator(), checkpoint=state)
     assert again.diverged_epoch == mined.diverged_epoch
     assert torch.equal(again.direction.vector, mined.direction.vector)
+    # A θ whose loss is far below that of guessing may rise by more, up to that.
+    monkeypatch.setattr(Landscape, "chance_loss", 1e4)
+    longer = mine(source, of, generator=generator())
+    assert longer.diverged_epoch > mined.diverged_epoch
+    assert 10 * mined.history.objective[0] < longer.history.objective.max() <= 1e4
 
 
 def test_the_printed_progress_is_the_objective(capsys):
@@ -386,6 +456,9 @@ BAD = [
     (lambda: Multipoint(template=[[0.0, None], [math.inf, 2.0]]), "finite alphas"),
     (lambda: Multipoint(points=0), "points must be at least 1, got 0"),
     (lambda: Multipoint(template=[[0.0, 1.0]]), "two pairs"),
+    (lambda: Multipoint(template=[0.0, 1.0]), "two pairs"),
+    (lambda: Multipoint(template=[[0.0, "x"], [1.0, 2.0]]), "two pairs .* of numbers"),
+    (lambda: Multipoint(barrier=math.inf), "barrier must be finite, got inf"),
     (lambda: Multipoint(template=[[0.0, 1.0], [0.0, 2.0]]), "increasing, finite alphas"),
     (lambda: Multipoint(template=[[0.5, 1.0], [1.0, 2.0]]), "start or pass at alpha = 0"),
     (lambda: Multipoint(template=[[0.0, 1.0], [1.0, math.nan]]), "finite losses"),
@@ -414,6 +487,9 @@ def test_templates_that_do_not_fit_are_refused():
     flat = Multipoint(template=[[0.0, None], [1.0, 2.0]])
     with pytest.raises(ValueError, match="flat at 2"):
         flat.directions(of, 1, generator=generator())
+    below = Multipoint(template=[[0.0, None], [1.0, -5.0]])
+    with pytest.raises(ValueError, match="down to -5, cross-entropy never below 0"):
+        below.directions(landscape(), 1, generator=generator())
     low = Multipoint(barrier=1.5)
     with pytest.raises(ValueError, match="barrier must exceed the loss of θ, 2, got"):
         low.directions(of, 1, generator=generator())

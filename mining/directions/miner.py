@@ -8,7 +8,6 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -20,6 +19,7 @@ from mining.directions.base import Direction, DirectionSource, check_num
 from mining.files import write_atomically
 from mining.landscape import Landscape
 from mining.minibatches import LossOnBatch, MiniBatches
+from mining.models import read_tensors
 from mining.optimization import (
     OptimizerName,
     ScheduleName,
@@ -33,7 +33,7 @@ from mining.random_vectors import stream
 _SAVE_INTERVAL = 1.0
 #: How many times as long as a save it takes until the next.
 _SAVE_PAUSE = 20.0
-#: How many times the objective at first, and the loss of guessing, is taken for divergence.
+#: How many times the objective at first is taken for divergence, beyond the loss of guessing.
 _LEFT_SCALE = 10.0
 log = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ class Mined:
 
     direction: Direction
     history: pd.DataFrame  # a row per epoch: epoch, lr, objective (mean over it), norm, seconds
-    diverged_epoch: int | None  # the first that is not in the direction
+    diverged_epoch: int | None  # when mining ended early; the history has those before
 
 
 def mine(
@@ -136,8 +136,8 @@ def mine(
 ) -> Mined:
     """Find one direction by stochastic optimization.
 
-    Mining diverges where a value overflows, or where the mean objective of an epoch exceeds ten
-    times that of the first epoch (of the first step within it) and ten times the loss of guessing.
+    Mining diverges where a value overflows, or where the mean objective of an epoch exceeds the
+    loss of guessing and ten times the objective of the first epoch (of the first step within it).
     It ends there, with the last direction before the overflow or before that epoch; its source says
     so, and ``info["diverged_epoch"]``.
 
@@ -229,10 +229,8 @@ class _State:
         write_atomically(path, buffer.getbuffer())
 
     def load(self, path: Path, mark: str) -> None:
-        content: dict[str, Any] = torch.load(
-            path, map_location=self.variable.device, weights_only=True
-        )
-        if content["mark"] != mark:
+        content = read_tensors(path)
+        if not isinstance(content, dict) or content.get("mark") != mark:
             raise ValueError(
                 f"{path} holds other mining: of another kind, with other settings, or from another "
                 "seed, θ or other examples. Give each a file of its own, or remove this one."
@@ -243,6 +241,11 @@ class _State:
         self.generator.set_state(content["generator"].cpu())
         self.epoch, self.history = content["epoch"], content["history"]
         self.diverged_epoch = content["diverged_epoch"]
+
+    def diverge(self, last: Tensor) -> None:
+        """End in this epoch with an earlier variable, shape ``(D,)``."""
+        self.variable.copy_(last)
+        self.diverged_epoch = self.epoch + 1
 
 
 def _run_epoch(
@@ -258,18 +261,19 @@ def _run_epoch(
     for loss in batches.shuffled(state.generator):
         value, gradient = step(loss, state.variable, share, state.generator)
         if not bool(torch.isfinite(value) & torch.isfinite(gradient).all()):
-            state.variable.copy_(state.finite)
-            state.diverged_epoch = state.epoch + 1
+            state.diverge(state.finite)
             return None
         state.finite.copy_(state.variable)
         state.variable.grad = gradient
         state.optimizer.step()
         values.append(value)
+    if not torch.isfinite(vector_norm(state.variable)):
+        state.diverge(state.finite)
+        return None
     objective = float(torch.stack(values).double().mean())
     first = state.history[0]["objective"] if state.history else float(values[0])
-    if objective > _LEFT_SCALE * max(abs(first), chance or 0.0):
-        state.variable.copy_(before)
-        state.diverged_epoch = state.epoch + 1
+    if objective > max(_LEFT_SCALE * abs(first), chance or 0.0):
+        state.diverge(before)
         return None
     return objective
 

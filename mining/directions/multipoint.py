@@ -59,16 +59,19 @@ class Multipoint(Miner):
         if self.template is None:
             if self._basins < 2:
                 raise ValueError(f"direction.basins must be at least 2, got {self.basins}.")
+            if self.barrier is not None and not math.isfinite(self.barrier):
+                raise ValueError(f"direction.barrier must be finite, got {self.barrier}.")
             return
         if self.basins is not None or self.barrier is not None:
             raise ValueError(
                 "direction.template says everything: leave direction.basins and direction.barrier "
                 "out."
             )
-        pairs = [list(pair) for pair in self.template]
-        if len(pairs) < 2 or any(len(pair) != 2 or pair[0] is None for pair in pairs):
+        pairs = [tuple(p) if isinstance(p, Sequence) else (p,) for p in self.template]
+        if len(pairs) < 2 or not all(map(_is_pair, pairs)):
             raise ValueError(
-                f"direction.template must be two pairs [alpha, loss] at least, got {pairs}."
+                "direction.template must be two pairs [alpha, loss] of numbers at least, got "
+                f"{list(self.template)}."
             )
         alphas = [float(pair[0]) for pair in pairs if pair[0] is not None]
         if not all(a < b for a, b in pairwise(alphas)) or not all(map(math.isfinite, alphas)):
@@ -81,7 +84,7 @@ class Multipoint(Miner):
             )
         if not all(pair[1] is None or math.isfinite(pair[1]) for pair in pairs):
             raise ValueError(f"direction.template must have finite losses, got {pairs}.")
-        object.__setattr__(self, "template", tuple(map(tuple, pairs)))
+        object.__setattr__(self, "template", tuple(pairs))
 
     @property
     def _basins(self) -> int:
@@ -117,6 +120,10 @@ class Multipoint(Miner):
         span = max(losses) - min(losses)
         if not span > 0:
             raise ValueError(f"direction.template is flat at {own:.4g}: draw a shape.")
+        if chance is not None and min(losses) < 0:
+            raise ValueError(
+                f"direction.template goes down to {min(losses):.4g}, cross-entropy never below 0."
+            )
         at_theta = float(np.interp(0.0, self.alphas, losses))
         if abs(at_theta - own) > _TOLERANCE * span:
             raise ValueError(
@@ -170,6 +177,15 @@ class Multipoint(Miner):
             step,
             lambda epsilon: Direction(epsilon, name, info={"loss_at_theta": own}),
         )
+
+
+def _is_pair(pair: Sequence[object]) -> bool:
+    """Whether something is α and a loss, or ``None`` for the latter."""
+    return (
+        len(pair) == 2
+        and isinstance(pair[0], int | float)
+        and (pair[1] is None or isinstance(pair[1], int | float))
+    )
 
 
 def misfit(curve: Curve, template: Sequence[tuple[float, float]]) -> float:

@@ -9,7 +9,9 @@ from hydra import compose, initialize_config_module
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from mining.pipelines import OPTIONAL_KEYS, PIPELINE_KEYS
 from mining.runs import run_directory
@@ -50,8 +52,15 @@ def plan(overrides: Sequence[str]) -> list[PlannedRun]:
         A run for every job, in the order of the jobs, none twice.
 
     Raises:
-        hydra.errors.HydraException: If an argument is none.
+        ValueError: If an argument is none.
     """
+    try:
+        return _plan(overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(" ".join(str(error).split())) from error
+
+
+def _plan(overrides: Sequence[str]) -> list[PlannedRun]:
     register_resolvers()
     with initialize_config_module("mining.conf", version_base="1.3"):
         parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())

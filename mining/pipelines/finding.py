@@ -14,7 +14,7 @@ from mining.pipelines.building import Config
 from mining.pipelines.experiments import directory_of
 from mining.pipelines.schema import target_of
 from mining.pipelines.setting import Setting
-from mining.pipelines.sources import build_source
+from mining.pipelines.sources import build_source, check_normalization
 from mining.runs import Run
 
 #: Sources that take long, and the pipelines that compute and keep their directions.
@@ -41,6 +41,7 @@ def find_directions(
         cast(Multipoint, build_source(config, key)).check_grid(points * grid.scale)
     for kind, pipeline, compute in _KEPT:
         if is_a(config, key, kind):
+            check_normalization(config, key)  # a kept run knows of none
             kept = _find_run(config, key, num, pipeline, compute)
             return load_directions(kept / "directions.pt", setting.landscape)
     source = build_source(config, key)

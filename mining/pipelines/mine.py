@@ -6,6 +6,7 @@ import pandas as pd
 import torch
 
 from mining.directions import Mined, Miner, mine
+from mining.directions.base import check_num
 from mining.directions.storage import save_directions
 from mining.files import write_atomically
 from mining.pipelines.building import Config
@@ -25,6 +26,7 @@ def run(config: Config, run: Run) -> None:
             f"pipeline=mine: {type(miner).__name__} is not mined. Take direction=xu2024_w_peak, "
             "xu2024_vvv_basin or multipoint."
         )
+    check_num(config["num_directions"])
     states, found = [], list[Mined]()
     for index in range(config["num_directions"]):
         states.append(run.directory / f"resume_{index + 1}.pt")

@@ -13,12 +13,10 @@ _INDEPENDENT = 1000
 
 def build_source(config: Config, key: str) -> DirectionSource:
     """Make the direction source of ``config[key]``, with the configured normalization."""
+    check_normalization(config, key)
     options = dict(config[key])
     known = {}
     if config.get("normalization") is not None:
-        target = target_of(options)
-        if "normalization" not in inspect.signature(target).parameters:
-            raise ValueError(f"{target.__name__} sets its own length: leave normalization out.")
         known["normalization"] = make("normalization", config["normalization"])
     if "independent" in options:
         epoch, independent = options.pop("epoch"), options.pop("independent")
@@ -36,3 +34,11 @@ def build_source(config: Config, key: str) -> DirectionSource:
     if not isinstance(source, DirectionSource):
         raise ValueError(f"{key}: {options['_target_']} gives no DirectionSource.")
     return source
+
+
+def check_normalization(config: Config, key: str) -> None:
+    """Raise ``ValueError`` if a normalization is given for a source that sets its own length."""
+    target = target_of(config[key])
+    known = inspect.signature(target).parameters
+    if config.get("normalization") is not None and "normalization" not in known:
+        raise ValueError(f"{target.__name__} sets its own length: leave normalization out.")

@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -17,6 +16,7 @@ from tqdm import tqdm
 from mining.data import Dataset, Split
 from mining.files import write_atomically
 from mining.forward import takes_channels_last
+from mining.models import read_tensors
 from mining.optimization import learning_rate, make_optimizer
 from mining.training.augmentation import crop_and_flip
 from mining.training.settings import TrainingSettings
@@ -60,7 +60,7 @@ class _State:
         write_atomically(path, buffer.getbuffer())
 
     def load(self, path: Path) -> None:
-        content: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
+        content = read_tensors(path)
         self.model.load_state_dict(content["model"])
         self.optimizer.load_state_dict(content["optimizer"])
         self.order.set_state(content["order"].cpu())
