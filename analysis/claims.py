@@ -16,8 +16,15 @@ import numpy as np
 import pandas as pd
 
 from analysis.fig09 import overlap_row, overlaps
-from analysis.panels import curves_of
-from analysis.records import add_overrides, epoch_of, experiment_runs, run_script, save_csv
+from analysis.panels import curves_of, told_unconverged, unconverged
+from analysis.records import (
+    add_overrides,
+    epoch_of,
+    experiment_runs,
+    has_batch_norm,
+    run_script,
+    save_csv,
+)
 
 Runs = Callable[[str], pd.DataFrame]
 
@@ -76,10 +83,10 @@ def gaussian_curves(runs: Runs) -> list[Finding]:
             normalization = (run.config.get("normalization") or {}).get("name", "model")
             mode = run.config["batchnorm"]["mode"]
             condition = f"normalization {normalization}"
-            if not run.model.startswith("mlp"):
+            if has_batch_norm(run.config):
                 condition += f", batch norm {mode}"
             elif mode == "frozen":
-                continue  # it has no batch norm: these are the same curves
+                continue  # these are the same curves
             conditions.setdefault(condition, []).append(run)
         for condition, members in conditions.items():
             labels = labels_of(members)
@@ -163,17 +170,13 @@ def angles(runs: Runs) -> list[Finding]:
     return findings
 
 
-def sides_and_basins(runs: Runs) -> list[Finding]:
-    """Claim 3: descent directions and independent checkpoints."""
+def labelled(figure: str, claim: str, shape: str, runs: Runs) -> list[Finding]:
+    """Claim 3: curves to checkpoints or along the gradient, all of one shape."""
     findings = []
-    for figure, claim, shape in (
-        ("fig04", "Negative gradient and later checkpoint give v-sides", "v-side"),
-        ("fig07", "Independent checkpoints give w-basins, also between epochs", "w-basin"),
-    ):
-        for network, group in networks(runs(figure)):
-            labels = labels_of(group)
-            holds = verdict([label == shape for label in labels])
-            findings.append(Finding(3, claim, network, count(labels), holds))
+    for network, group in networks(runs(figure)):
+        labels = labels_of(group)
+        holds = verdict([label == shape for label in labels])
+        findings.append(Finding(3, claim, network, count(labels), holds))
     return findings
 
 
@@ -211,7 +214,9 @@ def negative_curves(network: str, window: str, members: Sequence[Any]) -> Findin
     parts, cases = [], []
     for run in members:
         points = np.mean(run.metrics["stationary_points"])
-        parts.append(f"E={epoch_of(run.config)}: {count(labels_of([run]))} [{points:.1f}]")
+        without = f", {len(unconverged(run))} not converged" if unconverged(run) else ""
+        labels = count(labels_of([run]))
+        parts.append(f"E={epoch_of(run.config)}: {labels} [{points:.1f}]{without}")
         if epoch_of(run.config) in (10, 50):
             cases += [label == "w-peak" for label in labels_of([run])]
     claim = f"N.E. give w-peaks at E=10 and 50 ({window}) [3 stationary points]"
@@ -226,6 +231,7 @@ def falling_peaks(network: str, members: Sequence[Any]) -> Finding:
     falling += [abs(a) > abs(b) for a, b in pairwise(lowest)]
     measured = "; ".join(
         f"E={epoch_of(run.config)}: {height:.3g}, λmin {value:.3g}"
+        + (" (not converged)" if "N.E.1" in unconverged(run) else "")
         for run, height, value in zip(members, heights, lowest, strict=True)
     )
     return Finding(
@@ -242,28 +248,27 @@ def peak_height(run: Any) -> float:
 
 
 def mined_peaks(runs: Runs) -> list[Finding]:
-    """Claim 5: directions of Algorithm 1."""
+    """Claim 5: curves along directions of Algorithm 1."""
     findings = []
-    found = runs("fig09")
-    mined = found[[run["direction"]["_target_"].endswith("Xu2024WPeak") for run in found.config]]
-    for network, group in networks(mined):
-        measured = "; ".join(
-            f"E={epoch_of(run.config)}: {run.metrics['labels'][0]}, falls by {peak_height(run):.3g}"
-            for run in group
-        )
-        cases = [
-            (run.metrics["labels"][0] == "w-peak") == (epoch_of(run.config) < 100) for run in group
-        ]
-        findings.append(
-            Finding(
-                5,
-                "Algorithm 1 gives w-peaks at E=10 and 50 and none at E=200",
-                network,
-                measured,
-                verdict(cases),
-            )
-        )
-    for network, group in networks(mined):
+    for network, group in networks(_mined(runs("fig09"))):
+        measured, cases = [], []
+        for run in group:
+            epoch, label = epoch_of(run.config), run.metrics["labels"][0]
+            diverged = run.metrics["info"][0].get("diverged_epoch")
+            if diverged is None:
+                measured.append(f"E={epoch}: {label}, falls by {peak_height(run):.3g}")
+                cases.append((label == "w-peak") == (epoch < 100))
+            else:  # which says nothing of what there is
+                measured.append(f"E={epoch}: mining diverged in its epoch {diverged}")
+        claim = "Algorithm 1 gives w-peaks at E=10 and 50 and none at E=200"
+        findings.append(Finding(5, claim, network, "; ".join(measured), verdict(cases)))
+    return findings
+
+
+def mined_overlaps(runs: Runs) -> list[Finding]:
+    """Claim 5: directions of Algorithm 1 and the eigenvectors of the Hessian."""
+    findings = []
+    for network, group in networks(_mined(runs("fig09"))):
         rows = [overlap_row(item) for item in overlaps(pd.DataFrame(group), runs("fig13"))]
         if not rows:
             continue
@@ -282,6 +287,10 @@ def mined_peaks(runs: Runs) -> list[Finding]:
             Finding(5, "It is no single eigenvector", network, measured, verdict(single))
         )
     return findings
+
+
+def _mined(found: pd.DataFrame) -> pd.DataFrame:
+    return found[[run["direction"]["_target_"].endswith("Xu2024WPeak") for run in found.config]]
 
 
 def mined_basins(runs: Runs) -> list[Finding]:
@@ -324,9 +333,11 @@ def surfaces(runs: Runs) -> list[Finding]:
                 for run in group
                 if (run.config["x_direction"]["which"], run.config["y_direction"]["which"]) == ends
             ]
-            centres = {f"E={epoch_of(run.config)}": run.metrics["centre"] for run in members}
-            measured = ", ".join(f"{epoch}: {centre}" for epoch, centre in centres.items())
-            holds = verdict([centre == kind for centre in centres.values()])
+            measured = ", ".join(
+                f"E={epoch_of(run.config)}: {run.metrics['centre']}{told_unconverged(run)}"
+                for run in members
+            )
+            holds = verdict([run.metrics["centre"] == kind for run in members])
             findings.append(Finding(7, claim, network, measured, holds))
     return findings
 
@@ -362,9 +373,13 @@ CLAIMS: tuple[Callable[[Runs], list[Finding]], ...] = (
     partial(gaussian_conditions, "figB16", "Fig. B.16"),
     partial(gaussian_conditions, "figB17", "Fig. B.17"),
     angles,
-    sides_and_basins,
+    partial(labelled, "fig04", "Negative gradient and later checkpoint give v-sides", "v-side"),
+    partial(
+        labelled, "fig07", "Independent checkpoints give w-basins, also between epochs", "w-basin"
+    ),
     eigenvector_curves,
     mined_peaks,
+    mined_overlaps,
     mined_basins,
     surfaces,
     second_order,

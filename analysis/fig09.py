@@ -5,6 +5,7 @@ python -m analysis.fig09
 """
 
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from analysis.panels import curve_rows, draw_curve_runs, numbers
+from analysis.panels import LEGEND, curve_rows, draw_curve_runs, numbers
 from analysis.records import describe, experiment_runs, figure_options, run_script, save_csv
 from mining.directions import cosine
 from mining.plotting import save_figure, table
@@ -123,7 +124,11 @@ def main() -> None:
     options = figure_options("fig09", __doc__)
     runs = experiment_runs("paper/fig09", options.overrides)
     mined = [run for run in runs.itertuples() if _target(run).endswith("Xu2024WPeak")]
-    found = overlaps(runs, experiment_runs("paper/fig13", options.overrides))
+    try:
+        found = overlaps(runs, experiment_runs("paper/fig13", options.overrides))
+    except FileNotFoundError as error:
+        print(f"No overlaps with eigenvectors. {error}", file=sys.stderr)
+        found = []
     lines = -(-len(mined) // _COLUMNS), -(-len(found) // _COLUMNS)
     picture = Figure(figsize=(5 * _COLUMNS, 3 * sum(lines)), layout="constrained")
     parts = picture.subfigures(2, 1, height_ratios=[max(n, 1e-3) for n in lines])
@@ -134,6 +139,7 @@ def main() -> None:
         parts[1].suptitle(
             "|cosine| with each eigenvector; dotted: mean of a random direction", fontsize=9
         )
+    picture.supxlabel(f"{LEGEND} Each panel has a scale of its own.", fontsize=8)
     print(table([row for run in mined for row in curve_rows(run)]))
     if found:
         print(table([overlap_row(item) for item in found]))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
@@ -13,11 +14,14 @@ from analysis.records import describe, experiment_runs, figure_options, save_csv
 from mining.curves import Curve, Surface, load_curves, load_surface
 from mining.plotting import draw_contours, draw_curves, draw_relief, save_figure, table
 
-_LEGEND = (
+#: What every picture of curves shows beside them.
+LEGEND = (
     "Dotted: loss of guessing (horizontal) and θ. E: epoch of θ. "
     "In brackets: stationary points, mean over the curves."
 )
-_OTHER = " Red: the other checkpoint; E': epoch of an independent training."
+_OTHER = (
+    " Red: where the direction leads, a checkpoint (E': of an independent training) or mined φ."
+)
 
 
 def draw_experiment(experiment: str, description: str | None, columns: int = 4) -> None:
@@ -40,7 +44,7 @@ def draw_experiment(experiment: str, description: str | None, columns: int = 4) 
     if surfaces:
         draw_surface_runs(parts[1], surfaces, lines[1], columns)
     to_others = any("other_alpha" in curve.info for run in curves for curve in curves_of(run))
-    about = _LEGEND + _OTHER * to_others if curves else "E: epoch of θ."
+    about = LEGEND + _OTHER * to_others if curves else "E: epoch of θ."
     drawn = any(run.metrics.get("template") for run in curves)
     about += " Grey: the template that the curve was mined to follow." if drawn else ""
     about += " Surfaces: colour and height are the loss (nats), red cross: θ." if surfaces else ""
@@ -66,7 +70,8 @@ def draw_curve_runs(
         draw_curves(
             axes, curves, template=template, legend=len(curves) > 1, **run.config["picture"]
         )
-        title = f"{describe(run)}\n{sources(curves)}\n{axes.get_title()}"
+        names = sources(curves) + told_unconverged(run)
+        title = f"{describe(run)}\n{names}\n{axes.get_title()}"
         axes.set_title(title, fontsize=7)
         axes.set_xlabel("α", fontsize=7)
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
@@ -88,7 +93,8 @@ def draw_surface_runs(
             axes.set_xlabel(surface.names[0], fontsize=7)
             axes.set_ylabel(surface.names[1], fontsize=7)
             axes.tick_params(labelsize=6)
-        flat.set_title(f"{describe(run)}\ncentre: {run.metrics['centre']}", fontsize=7)
+        title = f"{describe(run)}\ncentre: {run.metrics['centre']}{told_unconverged(run)}"
+        flat.set_title(title, fontsize=7)
 
 
 def curves_of(run: Any) -> list[Curve]:
@@ -103,6 +109,19 @@ def sources(curves: Sequence[Curve]) -> str:
     return name + (f" × {', '.join(factors)}" if factors else "")
 
 
+def unconverged(run: Any) -> list[str]:
+    """List the eigenvectors among the directions of a run that did not converge."""
+    content = torch.load(Path(run.directory) / "directions.pt", weights_only=True)
+    pairs = zip(content["sources"], content["infos"], strict=True)
+    return [source for source, info in pairs if not info.get("converged", True)]
+
+
+def told_unconverged(run: Any) -> str:
+    """Say in brackets which eigenvectors of a run did not converge, if any."""
+    names = unconverged(run)
+    return f" (not converged: {', '.join(names)})" if names else ""
+
+
 def curve_rows(run: Any) -> list[dict[str, Any]]:
     """Describe each curve of a run."""
     metrics = run.metrics
@@ -112,6 +131,7 @@ def curve_rows(run: Any) -> list[dict[str, Any]]:
             "direction": direction,
             "window": f"[{run.config['grid']['low']:g}, {run.config['grid']['high']:g}]",
             "scale": info.get("scale", 1.0),
+            **({"converged": bool(info["converged"])} if "converged" in info else {}),
             "shape": label,
             "valleys": len(features["valleys"]),
             "stationary points": points,
@@ -141,6 +161,7 @@ def surface_row(run: Any) -> dict[str, Any]:
         "y": y,
         "angle": run.metrics["angle"],
         "centre": run.metrics["centre"],
+        "not converged": ", ".join(unconverged(run)),
         **{f"along {line}": label for line, label in run.metrics["labels"].items()},
         "loss at θ": run.metrics["loss_at_theta"],
     }

@@ -128,13 +128,21 @@ def epoch_of(config: dict[str, Any]) -> int:
     return int(config["train"]["epochs"] if config["epoch"] is None else config["epoch"])
 
 
+def has_batch_norm(config: dict[str, Any]) -> bool:
+    """Whether the network of a run has batch norm, by its class and options."""
+    model = config["model"]
+    without = str(model["_target_"]).rpartition(".")[2] in ("MLP", "LeNet")
+    return not without and bool(model.get("batch_norm", True))
+
+
 def departures(config: dict[str, Any]) -> list[str]:
     """Name layers, normalization, batch-norm policy, split and seed that are not the defaults."""
     normalization = (config.get("normalization") or {}).get("name")
     policy, hidden = config["batchnorm"]["mode"], config["model"].get("hidden", [128])
     found = ["-".join(map(str, hidden))] if hidden != [128] else []
     found += [f"norm: {normalization}"] if normalization else []
-    found += [f"batch norm: {policy}"] if policy != "recalibrate" else []
+    if policy != "recalibrate":
+        found += [f"batch norm: {policy}" if has_batch_norm(config) else "no batch norm"]
     found += [f"{config['split']} loss"] if config["split"] != "train" else []
     return found + ([f"seed {config['seed']}"] if config["seed"] != 0 else [])
 

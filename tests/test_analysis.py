@@ -1,16 +1,19 @@
 """Every figure of the paper at its smallest, and the scripts that draw them."""
 
 import sys
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 from analysis import claims, fig05, fig06, fig09, fig13, fig14, gallery, multipoint
 from analysis.fig09 import overlaps
 from analysis.records import experiment_runs, run_script
 from mining.__main__ import main
+from mining.curves import Curve, save_curves
 from mining.pipelines.experiments import plan
 from mining.runs import read_runs
 
@@ -245,6 +248,85 @@ def test_sizes_differ_in_every_run():
         runs = [plan([*arguments, f"size={size}"]) for size in ("cpu", "paper")]
         cpu, paper = ({run.directory for run in planned} for planned in runs)
         assert not cpu & paper, figure
+
+
+def run_of(network, epoch=10, config=(), **metrics):
+    """A finished run, as far as the claims look at it."""
+    config = {"train": {"epochs": 200}, "epoch": epoch, "model": {}, **dict(config)}
+    return {
+        "model": network.split("-")[0],
+        "data": network.split("-")[1],
+        "seed": 0,
+        "config": config,
+        "metrics": metrics,
+        "pipeline": "curve",
+    }
+
+
+def holds(claim, *runs):
+    return [finding.holds for finding in claim(lambda _: pd.DataFrame(list(runs)))]
+
+
+def test_claims_judge_labels():
+    sides = partial(claims.labelled, "fig04", "v-sides", "v-side")
+    good = run_of("mlp-digits", labels=["v-side"])
+    assert holds(sides, good, good) == ["yes"]
+    assert holds(sides, good, run_of("mlp-digits", labels=["v-basin"])) == ["1 of 2"]
+    other = run_of("cnn-digits", labels=["v-basin"])
+    assert holds(sides, good, other) == ["yes", "no"]  # each network by itself
+
+
+@pytest.mark.parametrize(
+    ("network", "labels", "expected"),
+    [
+        ("mlp-digits", ["w-basin", "v-basin"], "yes"),
+        ("mlp-digits", ["w-basin", "vvv-basin"], "no"),
+        ("cifar_resnet8-digits", ["w-basin", "vvv-basin"], "yes"),
+        ("cifar_resnet8-digits", ["w-basin", "v-basin"], "no"),
+    ],
+)
+def test_claims_judge_vvv_basins(network, labels, expected):
+    direction = {"direction": {"alpha": 0.0, "gamma": 0.1}}
+    runs = [run_of(network, config=direction, labels=[label]) for label in labels]
+    assert holds(claims.mined_basins, *runs) == [expected]
+
+
+def test_claims_judge_surfaces(tmp_path):
+    torch.save({"sources": ["P.E.1", "N.E.1"], "infos": [{}, {}]}, tmp_path / "directions.pt")
+    ends = {"x_direction": {"which": "largest"}, "y_direction": {"which": "smallest"}}
+    runs = [
+        run_of("mlp-digits", epoch, ends, centre=centre) | {"directory": tmp_path}
+        for epoch, centre in ((10, "saddle"), (200, "minimum"))
+    ]
+    assert holds(claims.surfaces, runs[0]) == ["not measured", "not measured", "yes"]
+    assert holds(claims.surfaces, *runs) == ["not measured", "not measured", "1 of 2"]
+
+
+def test_claims_judge_second_order_models_between_the_ends():
+    config = {"direction": {"away": False}}
+    good = run_of("mlp-digits", config=config, relative_errors=[0.5, 0.01, 0.02, None])
+    assert holds(claims.second_order, good) == ["yes"]
+    bad = run_of("mlp-digits", config=config, relative_errors=[0.01, 0.2, 0.02, None])
+    assert holds(claims.second_order, good, bad) == ["1 of 2"]
+
+
+def test_mining_that_diverged_is_no_evidence(tmp_path):
+    def mined(epoch, label, lowest, **info):
+        alphas = torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64)
+        loss = torch.tensor([lowest, 1.0, lowest], dtype=torch.float64)
+        directory = tmp_path / f"{label} {epoch}"
+        save_curves(directory / "curves.npz", [Curve(alphas, loss)])
+        config = {"direction": {"_target_": "mining.directions.Xu2024WPeak"}}
+        run = run_of("mlp-digits", epoch, config, labels=[label], info=[info])
+        return run | {"directory": directory}
+
+    peaks, none = mined(10, "w-peak", 0.5), mined(200, "v-basin", 2.0)
+    assert holds(claims.mined_peaks, peaks, none) == ["yes"]
+    assert holds(claims.mined_peaks, mined(10, "v-basin", 2.0), none) == ["1 of 2"]
+    ended = mined(200, "v-basin", 2.0, diverged_epoch=7)
+    assert holds(claims.mined_peaks, ended) == ["not measured"]
+    (finding,) = claims.mined_peaks(lambda _: pd.DataFrame([peaks, ended]))
+    assert finding.measured == "E=10: w-peak, falls by 0.5; E=200: mining diverged in its epoch 7"
 
 
 def test_no_case_is_no_verdict():

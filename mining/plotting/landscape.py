@@ -23,7 +23,7 @@ from mining.files import write_atomically
 Array = NDArray[np.float64]
 
 #: How many times as high as the curves a picture may be for the sake of the loss of guessing.
-_CHANCE_STRETCH = 6
+_CHANCE_STRETCH = 3
 
 
 def save_figure(figure: Figure, path: Path, *, dpi: int = 150) -> None:
