@@ -111,15 +111,24 @@ def sources(curves: Sequence[Curve]) -> str:
 
 def unconverged(run: Any) -> list[str]:
     """List the eigenvectors among the directions of a run that did not converge."""
-    content = torch.load(Path(run.directory) / "directions.pt", weights_only=True)
-    pairs = zip(content["sources"], content["infos"], strict=True)
-    return [source for source, info in pairs if not info.get("converged", True)]
+    return [name for name, reached in _eigenvectors(run).items() if not reached]
 
 
 def told_unconverged(run: Any) -> str:
     """Say in brackets which eigenvectors of a run did not converge, if any."""
-    names = unconverged(run)
-    return f" (not converged: {', '.join(names)})" if names else ""
+    names, num = unconverged(run), len(_eigenvectors(run))
+    if not names:
+        return ""
+    if 1 < len(names) == num:
+        return " (none converged)"
+    return f" (not converged: {', '.join(names)})"
+
+
+def _eigenvectors(run: Any) -> dict[str, bool]:
+    """Say of each eigenvector among the directions of a run whether it converged."""
+    content = torch.load(Path(run.directory) / "directions.pt", weights_only=True)
+    pairs = zip(content["sources"], content["infos"], strict=True)
+    return {source: bool(info["converged"]) for source, info in pairs if "converged" in info}
 
 
 def curve_rows(run: Any) -> list[dict[str, Any]]:
