@@ -233,6 +233,17 @@ def test_miner_keeps_the_contract(source):
         source.directions(of, 0, generator=generator())
 
 
+def test_a_checkpoint_that_was_moved_is_the_same(tmp_path):
+    of, state = landscape("batchnorm"), build("batchnorm", seed=9).state_dict()
+    for name in ("here.pt", "there.pt"):
+        torch.save(state, tmp_path / name)
+        source = Xu2024VVVBasin(tmp_path / name, descent=SHORT)
+        mine(source, of, generator=generator(), checkpoint=tmp_path / "state.pt")
+    torch.save(build("batchnorm", seed=8).state_dict(), tmp_path / name)
+    with pytest.raises(ValueError, match="of another kind, with other settings, or from another"):
+        mine(source, of, generator=generator(), checkpoint=tmp_path / "state.pt")
+
+
 @pytest.mark.parametrize("source", MINERS, ids=lambda s: type(s).__name__)
 def test_killed_mining_goes_on_to_the_same_direction(source, tmp_path, monkeypatch):
     monkeypatch.setattr(miner, "_SAVE_INTERVAL", 0.0)

@@ -36,7 +36,7 @@ class Xu2024VVVBasin(Miner):
         ValueError: If ``alpha`` or ``gamma`` is out of its range.
     """
 
-    checkpoint: str | Path | Mapping[str, Tensor]
+    checkpoint: str | Path | Mapping[str, Tensor] = field(repr=False)  # φ itself marks the state
     alpha: float = 0.0
     gamma: float = 0.1
     descent: Descent = field(default_factory=Descent)
