@@ -22,6 +22,7 @@ from analysis.records import (
     epoch_of,
     experiment_runs,
     has_batch_norm,
+    learning_rate_of,
     run_script,
     save_csv,
 )
@@ -250,7 +251,7 @@ def peak_height(run: Any) -> float:
 def mined_peaks(runs: Runs) -> list[Finding]:
     """Claim 5: curves along directions of Algorithm 1."""
     findings = []
-    for network, group in networks(_mined(runs("fig09"))):
+    for network, rate, group in _mined(runs("fig09")):
         measured, cases = [], []
         for run in group:
             epoch, label = epoch_of(run.config), run.metrics["labels"][0]
@@ -260,7 +261,7 @@ def mined_peaks(runs: Runs) -> list[Finding]:
                 cases.append((label == "w-peak") == (epoch < 100))
             else:  # which says nothing of what there is
                 measured.append(f"E={epoch}: mining diverged in its epoch {diverged}")
-        claim = "Algorithm 1 gives w-peaks at E=10 and 50 and none at E=200"
+        claim = f"Algorithm 1 (η={rate:g}) gives w-peaks at E=10 and 50 and none at E=200"
         findings.append(Finding(5, claim, network, "; ".join(measured), verdict(cases)))
     return findings
 
@@ -268,7 +269,7 @@ def mined_peaks(runs: Runs) -> list[Finding]:
 def mined_overlaps(runs: Runs) -> list[Finding]:
     """Claim 5: directions of Algorithm 1 and the eigenvectors of the Hessian."""
     findings = []
-    for network, group in networks(_mined(runs("fig09"))):
+    for network, rate, group in _mined(runs("fig09")):
         rows = [overlap_row(item) for item in overlaps(pd.DataFrame(group), runs("fig13"))]
         if not rows:
             continue
@@ -280,17 +281,24 @@ def mined_overlaps(runs: Runs) -> list[Finding]:
             for row in rows
         )
         more = [row["rms cosine with N.E."] > row["rms cosine with P.E."] for row in rows]
-        claim = "Its overlap (rms cosine) with N.E. exceeds that with P.E."
+        claim = f"Its overlap (rms cosine, η={rate:g}) with N.E. exceeds that with P.E."
         findings.append(Finding(5, claim, network, measured, verdict(more)))
         single = [row["|cosine|"] < 0.9 for row in rows]
-        findings.append(
-            Finding(5, "It is no single eigenvector", network, measured, verdict(single))
-        )
+        claim = f"It is no single eigenvector (η={rate:g})"
+        findings.append(Finding(5, claim, network, measured, verdict(single)))
     return findings
 
 
-def _mined(found: pd.DataFrame) -> pd.DataFrame:
-    return found[[run["direction"]["_target_"].endswith("Xu2024WPeak") for run in found.config]]
+def _mined(found: pd.DataFrame) -> list[tuple[str, float, list[Any]]]:
+    """Group mined runs by network and learning rate."""
+    grouped: dict[tuple[str, float], list[Any]] = {}
+    for network, group in networks(found):
+        for run in group:
+            if run.config["direction"]["_target_"].endswith("Xu2024WPeak"):
+                rate = learning_rate_of(run.config)
+                assert rate is not None
+                grouped.setdefault((network, rate), []).append(run)
+    return [(network, rate, group) for (network, rate), group in grouped.items()]
 
 
 def mined_basins(runs: Runs) -> list[Finding]:

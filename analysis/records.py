@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from mining.directions import Descent
 from mining.files import write_atomically
 from mining.pipelines.experiments import plan
 from mining.runs import load_runs, read_runs
@@ -128,6 +129,12 @@ def epoch_of(config: dict[str, Any]) -> int:
     return int(config["train"]["epochs"] if config["epoch"] is None else config["epoch"])
 
 
+def learning_rate_of(config: dict[str, Any]) -> float | None:
+    """Return the learning rate of a mined direction, ``None`` of another."""
+    descent = (config.get("direction") or {}).get("descent")
+    return None if descent is None else float(descent["lr"])
+
+
 def has_batch_norm(config: dict[str, Any]) -> bool:
     """Whether the network of a run has batch norm, by its class and options."""
     model = config["model"]
@@ -136,7 +143,7 @@ def has_batch_norm(config: dict[str, Any]) -> bool:
 
 
 def departures(config: dict[str, Any]) -> list[str]:
-    """Name layers, normalization, batch-norm policy, split and seed that are not the defaults."""
+    """Name layers, normalization and the like, up to the seed, that are not the defaults."""
     normalization = (config.get("normalization") or {}).get("name")
     policy, hidden = config["batchnorm"]["mode"], config["model"].get("hidden", [128])
     found = ["-".join(map(str, hidden))] if hidden != [128] else []
@@ -144,6 +151,8 @@ def departures(config: dict[str, Any]) -> list[str]:
     if policy != "recalibrate":
         found += [f"batch norm: {policy}" if has_batch_norm(config) else "no batch norm"]
     found += [f"{config['split']} loss"] if config["split"] != "train" else []
+    rate = learning_rate_of(config)
+    found += [f"η={rate:g}"] if rate not in (None, Descent.lr) else []
     return found + ([f"seed {config['seed']}"] if config["seed"] != 0 else [])
 
 

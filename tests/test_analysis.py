@@ -316,7 +316,8 @@ def test_mining_that_diverged_is_no_evidence(tmp_path):
         loss = torch.tensor([lowest, 1.0, lowest], dtype=torch.float64)
         directory = tmp_path / f"{label} {epoch}"
         save_curves(directory / "curves.npz", [Curve(alphas, loss)])
-        config = {"direction": {"_target_": "mining.directions.Xu2024WPeak"}}
+        direction = {"_target_": "mining.directions.Xu2024WPeak", "descent": {"lr": 0.1}}
+        config = {"direction": direction}
         run = run_of("mlp-digits", epoch, config, labels=[label], info=[info])
         return run | {"directory": directory}
 
