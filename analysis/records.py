@@ -130,9 +130,11 @@ def epoch_of(config: dict[str, Any]) -> int:
 
 
 def learning_rate_of(config: dict[str, Any]) -> float | None:
-    """Return the learning rate of a mined direction, ``None`` of another."""
-    descent = (config.get("direction") or {}).get("descent")
-    return None if descent is None else float(descent["lr"])
+    """Return the learning rate of Algorithms 1 and 2, ``None`` of other directions."""
+    direction = config.get("direction") or {"_target_": ""}
+    if not direction["_target_"].endswith(("Xu2024WPeak", "Xu2024VVVBasin")):
+        return None
+    return float(direction["descent"]["lr"])
 
 
 def has_batch_norm(config: dict[str, Any]) -> bool:

@@ -286,7 +286,8 @@ def test_claims_judge_labels():
     ],
 )
 def test_claims_judge_vvv_basins(network, labels, expected):
-    direction = {"direction": {"alpha": 0.0, "gamma": 0.1}}
+    target = {"_target_": "", "alpha": 0.0, "gamma": 0.1}
+    direction = {"direction": target}
     runs = [run_of(network, config=direction, labels=[label]) for label in labels]
     assert holds(claims.mined_basins, *runs) == [expected]
 
