@@ -149,6 +149,7 @@ def departures(config: dict[str, Any]) -> list[str]:
     normalization = (config.get("normalization") or {}).get("name")
     policy, hidden = config["batchnorm"]["mode"], config["model"].get("hidden", [128])
     found = ["-".join(map(str, hidden))] if hidden != [128] else []
+    found += [] if config["model"].get("skip_connections", True) else ["no skip connections"]
     found += [f"norm: {normalization}"] if normalization else []
     if policy != "recalibrate":
         found += [f"batch norm: {policy}" if has_batch_norm(config) else "no batch norm"]
