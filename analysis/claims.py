@@ -21,11 +21,11 @@ from analysis.records import (
     add_overrides,
     epoch_of,
     experiment_runs,
-    has_batch_norm,
     learning_rate_of,
     run_script,
     save_csv,
 )
+from mining.pipelines.building import has_batch_norm
 
 Runs = Callable[[str], pd.DataFrame]
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from mining.directions import Descent
 from mining.files import write_atomically
+from mining.pipelines.building import has_batch_norm
 from mining.pipelines.experiments import plan
 from mining.runs import load_runs, read_runs
 
@@ -135,13 +136,6 @@ def learning_rate_of(config: dict[str, Any]) -> float | None:
     if not direction["_target_"].endswith(("Xu2024WPeak", "Xu2024VVVBasin")):
         return None
     return float(direction["descent"]["lr"])
-
-
-def has_batch_norm(config: dict[str, Any]) -> bool:
-    """Whether the network of a run has batch norm, by its class and options."""
-    model = config["model"]
-    without = str(model["_target_"]).rpartition(".")[2] in ("MLP", "LeNet")
-    return not without and bool(model.get("batch_norm", True))
 
 
 def departures(config: dict[str, Any]) -> list[str]:

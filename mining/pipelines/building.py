@@ -57,3 +57,10 @@ def build_model(config: Config, dataset: Dataset) -> nn.Module:
             f"model: {options['_target_']} gives no module but {type(model).__name__}."
         )
     return model.to(find_device(config))
+
+
+def has_batch_norm(config: Config) -> bool:
+    """Whether the network of a run has batch norm, by its class and options; one's own may."""
+    model = config["model"]
+    without = str(model["_target_"]).rpartition(".")[2] in ("MLP", "LeNet")
+    return not without and bool(model.get("batch_norm", True))

@@ -12,7 +12,7 @@ from mining.evaluation import Evaluator
 from mining.pipelines.building import Config
 from mining.pipelines.finding import find_directions, find_template
 from mining.pipelines.schema import make
-from mining.pipelines.setting import build_setting, make_title, take_directions
+from mining.pipelines.setting import build_setting, describe_point, take_directions
 from mining.plotting import draw_curves, save_figure
 from mining.runs import Run
 
@@ -39,7 +39,7 @@ def run(config: Config, run: Run) -> None:
     directions = take_directions(run.directory, landscape, grid.scale, make_directions)
     curves = evaluator.curves(directions, grid.alphas)
     save_curves(run.directory / "curves.npz", curves)
-    draw(run.directory, config, make_title(run, landscape))
+    draw(run.directory, config)
     template = find_template(config, curves[0])
     shapes = [classify(curve) for curve in curves]
     for curve, shape in zip(curves, shapes, strict=True):
@@ -65,14 +65,15 @@ def run(config: Config, run: Run) -> None:
     )
 
 
-def draw(directory: Path, config: Config, title: str) -> None:
+def draw(directory: Path, config: Config) -> None:
     """Draw ``curves.npz``, and the template of curves that were drawn."""
     picture = Figure(figsize=(5.6, 4), layout="constrained")
     axes = picture.add_subplot()
     curves = load_curves(directory / "curves.npz")
     template = find_template(config, curves[0])
     draw_curves(axes, curves, template=template, **config["picture"])
-    axes.set_title(f"{title}\n{axes.get_title()}", fontsize=9)
+    title = f"{directory.parent.name}, {describe_point(config)}\n{axes.get_title()}"
+    axes.set_title(title, fontsize=9)
     save_figure(picture, directory / "curves.png")
 
 

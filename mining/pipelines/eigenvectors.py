@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from mining.directions import Eigenvectors
 from mining.directions.storage import save_directions
 from mining.pipelines.building import Config
-from mining.pipelines.setting import build_setting, make_title
+from mining.pipelines.setting import build_setting, describe_point
 from mining.pipelines.sources import build_source
 from mining.plotting import draw_eigenvalues, save_figure
 from mining.runs import Run
@@ -26,7 +26,7 @@ def run(config: Config, run: Run) -> None:
         )
     directions = source.directions(landscape, config["num_directions"], generator=setting.generator)
     save_directions(run.directory / "directions.pt", directions, landscape)
-    draw(run.directory, make_title(run, landscape))
+    draw(run.directory, config)
     run.finish(
         {
             "directions": [direction.source for direction in directions],
@@ -38,7 +38,7 @@ def run(config: Config, run: Run) -> None:
     )
 
 
-def draw(directory: Path, title: str) -> None:
+def draw(directory: Path, config: Config) -> None:
     """Draw the eigenvalues."""
     content = torch.load(directory / "directions.pt", weights_only=True)
     picture = Figure(figsize=(5.6, 4), layout="constrained")
@@ -48,5 +48,6 @@ def draw(directory: Path, title: str) -> None:
         [info["eigenvalue"] for info in content["infos"]],
         [info["residual"] for info in content["infos"]],
     )
-    picture.suptitle(f"{title}, Hessian", fontsize=9)
+    title = f"{directory.parent.name}, Hessian, {describe_point(config)}"
+    picture.suptitle(title, fontsize=9)
     save_figure(picture, directory / "eigenvalues.png")

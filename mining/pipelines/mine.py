@@ -1,6 +1,7 @@
 """Mine directions by optimization."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import torch
@@ -10,7 +11,7 @@ from mining.directions.base import check_num
 from mining.directions.storage import save_directions
 from mining.files import write_atomically
 from mining.pipelines.building import Config
-from mining.pipelines.setting import build_setting, make_title
+from mining.pipelines.setting import build_setting, describe_point
 from mining.pipelines.sources import build_source
 from mining.plotting import draw_mining, save_figure
 from mining.runs import Run
@@ -44,10 +45,7 @@ def run(config: Config, run: Run) -> None:
     histories = [mined.history.assign(direction=i + 1) for i, mined in enumerate(found)]
     history = pd.concat(histories).to_csv(index=False)
     write_atomically(run.directory / "history.csv", history)
-    title = f"{make_title(run, landscape)}\n{type(miner).__name__}"
-    save_figure(
-        draw_mining(run.directory / "history.csv", title=title), run.directory / "history.png"
-    )
+    draw(run.directory, config)
     run.finish(
         {
             "directions": [direction.source for direction in directions],
@@ -63,3 +61,11 @@ def run(config: Config, run: Run) -> None:
     )
     for state in states:
         state.unlink()
+
+
+def draw(directory: Path, config: Config) -> None:
+    """Draw objective and length over the epochs from ``history.csv``."""
+    name = str(config["direction"]["_target_"]).rpartition(".")[2]
+    title = f"{directory.parent.name}, {describe_point(config)}\n{name}"
+    picture = draw_mining(directory / "history.csv", title=title)
+    save_figure(picture, directory / "history.png")

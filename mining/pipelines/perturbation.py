@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from mining.pipelines.building import Config
 from mining.pipelines.schema import make
-from mining.pipelines.setting import build_setting, make_title
+from mining.pipelines.setting import build_setting, describe_point
 from mining.plotting import draw_perturbations, save_figure
 from mining.records import load_record, save_record
 from mining.runs import Run
@@ -37,7 +37,7 @@ def run(config: Config, run: Run) -> None:
         progress=config["progress"],
     )
     save_record(run.directory / "perturbations.npz", found, second_order=found.second_order)
-    draw(run.directory, make_title(run, setting.landscape))
+    draw(run.directory, config)
     run.finish(
         {
             "loss_at_theta": float(setting.landscape.loss(setting.landscape.theta)),
@@ -62,9 +62,10 @@ def run(config: Config, run: Run) -> None:
     )
 
 
-def draw(directory: Path, title: str) -> None:
+def draw(directory: Path, config: Config) -> None:
     """Draw the distribution of the changes for every scale beside the predicted normal one."""
     found = load_record(directory / "perturbations.npz", Perturbations)
+    title = f"{directory.parent.name}, {describe_point(config)}"
     picture = Figure(figsize=(5 * len(found.scales), 3.4), layout="constrained")
     draw_perturbations(picture, found, title=title)
     save_figure(picture, directory / "perturbations.png")

@@ -13,7 +13,7 @@ from mining.evaluation import Evaluator
 from mining.pipelines.building import Config
 from mining.pipelines.finding import find_directions
 from mining.pipelines.schema import make
-from mining.pipelines.setting import build_setting, make_title, take_directions
+from mining.pipelines.setting import build_setting, describe_point, take_directions
 from mining.plotting import draw_expansions, save_figure
 from mining.records import load_record, save_record
 from mining.runs import Run
@@ -71,7 +71,7 @@ def run(config: Config, run: Run) -> None:
     found = expand(landscape, direction, points, settings.offsets, progress=config["progress"])
     save_curves(run.directory / "curves.npz", [curve])
     save_record(run.directory / "expansions.npz", found, predicted=found.predicted)
-    draw(run.directory, make_title(run, landscape))
+    draw(run.directory, config)
     run.finish(
         {
             "direction": direction.name,
@@ -89,12 +89,13 @@ def run(config: Config, run: Run) -> None:
     )
 
 
-def draw(directory: Path, title: str) -> None:
+def draw(directory: Path, config: Config) -> None:
     """Draw the curve with a parabola at every point."""
     (curve,) = load_curves(directory / "curves.npz")
     found = load_record(directory / "expansions.npz", Expansions)
     picture = Figure(figsize=(5.6, 4), layout="constrained")
     axes = picture.add_subplot()
     draw_expansions(axes, curve, found)
-    axes.set_title(f"{title}\n{axes.get_title()}", fontsize=9)
+    title = f"{directory.parent.name}, {describe_point(config)}\n{axes.get_title()}"
+    axes.set_title(title, fontsize=9)
     save_figure(picture, directory / "expansions.png")

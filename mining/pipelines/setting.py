@@ -14,10 +14,9 @@ from mining.directions import Direction
 from mining.directions.storage import load_directions, save_directions
 from mining.landscape import Landscape
 from mining.models import load_weights
-from mining.pipelines.building import Config, build_model, load_data
+from mining.pipelines.building import Config, build_model, has_batch_norm, load_data
 from mining.pipelines.schema import make
 from mining.pipelines.train import find_checkpoint
-from mining.runs import Run
 from mining.scaling import Scale, stretch, with_scales
 
 _DTYPES = {
@@ -112,14 +111,11 @@ def take_directions(
     return [stretch(direction) for direction in load_directions(stored, landscape)]
 
 
-def make_title(run: Run, landscape: Landscape, second: str = "dashed: test") -> str:
-    """Say which network, θ and loss a picture shows, and where the second loss is."""
-    config = run.config
+def describe_point(config: Config, second: str = "dashed: test") -> str:
+    """Say in a few words which θ and which loss a picture shows, and where the second one is."""
     theta = "given checkpoint" if config["checkpoint"] else f"E={config['epoch']}"
     if config["checkpoint"] is None and config["epoch"] is None:
         theta = f"E={config['train']['epochs']}"
     split = f"train loss ({second})" if config["split"] == "both" else f"{config['split']} loss"
-    parts = [run.directory.parent.name, theta, split]
-    if norm_layers(landscape.model):
-        parts.append(f"batch norm: {landscape.batchnorm.mode}")
-    return ", ".join(parts)
+    policy = f", batch norm: {config['batchnorm']['mode']}" if has_batch_norm(config) else ""
+    return f"{theta}, {split}{policy}"

@@ -27,7 +27,7 @@ from mining.files import save_arrays
 from mining.landscape import Landscape
 from mining.pipelines.building import Config
 from mining.pipelines.schema import make
-from mining.pipelines.setting import build_setting, make_title
+from mining.pipelines.setting import build_setting, describe_point
 from mining.plotting import draw_density, draw_eigenvalues, save_figure
 from mining.records import load_record, save_record
 from mining.runs import Run
@@ -111,7 +111,7 @@ def run(config: Config, run: Run) -> None:
             generator = torch.Generator().manual_seed(1000 * config["seed"] + number)
             compute(settings, operator, landscape, generator, path)
     metrics = _metrics(directory)
-    draw(directory, config, make_title(run, landscape))
+    draw(directory, config)
     metrics |= _seconds(operator, landscape)
     run.finish(
         {
@@ -126,7 +126,7 @@ def run(config: Config, run: Run) -> None:
     )
 
 
-def draw(directory: Path, config: Config, title: str) -> None:
+def draw(directory: Path, config: Config) -> None:
     """Draw density and extreme eigenvalues side by side."""
     pairs, traced = (_load(directory / f"{name}.npz") for name in ("eigenpairs", "trace"))
     density = directory / "density.npz"
@@ -149,7 +149,8 @@ def draw(directory: Path, config: Config, title: str) -> None:
         )
     settings = config["spectrum"]
     of = "" if settings["parameters"] is None else f" of {settings['parameters']}"
-    title += f", {settings['operator'].replace('_', '-').title()}{of}"
+    title = f"{directory.parent.name}, {settings['operator'].replace('_', '-').title()}{of}, "
+    title += describe_point(config)
     if traced:
         title += f", trace {traced['mean']:.4g} ± {traced['standard_error']:.2g}"
     picture.suptitle(title, fontsize=9)

@@ -13,7 +13,7 @@ from mining.evaluation import Evaluator, Grid
 from mining.pipelines.building import Config
 from mining.pipelines.finding import find_directions, is_a
 from mining.pipelines.schema import make
-from mining.pipelines.setting import Setting, build_setting, make_title, take_directions
+from mining.pipelines.setting import Setting, build_setting, describe_point, take_directions
 from mining.pipelines.sources import build_source
 from mining.plotting import draw_surface, save_figure
 from mining.runs import Run
@@ -44,8 +44,7 @@ def run(config: Config, run: Run) -> None:
     axes = [f"{n} × {s:.3g}" if s else n for n, s in zip(names, scales, strict=True)]
     surface = replace(surface, names=(axes[0], axes[1]))
     save_surface(run.directory / "surface.npz", surface)
-    title = make_title(run, landscape, "test in surface.npz")
-    draw(run.directory, config, title)
+    draw(run.directory, config)
     row, column = int((surface.alphas == 0).nonzero()), int((surface.betas == 0).nonzero())
     accuracy, centre = surface.accuracy, classify_centre(surface)
     log.info("%s × %s: %s", *names, centre)
@@ -69,8 +68,9 @@ def run(config: Config, run: Run) -> None:
     )
 
 
-def draw(directory: Path, config: Config, title: str) -> None:
+def draw(directory: Path, config: Config) -> None:
     """Draw ``surface.npz`` as filled contours and in 3-D."""
+    title = f"{directory.parent.name}, {describe_point(config, 'test in surface.npz')}"
     surface = load_surface(directory / "surface.npz")
     save_figure(draw_surface(surface, title=title, **config["picture"]), directory / "surface.png")
 
