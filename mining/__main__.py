@@ -121,8 +121,13 @@ def _redraw(run: Run) -> None:
 
 
 def _remove_if_empty(run: Run) -> None:
-    """Leave no directory behind that holds nothing but a log."""
+    """Leave no directory behind that holds nothing but a log, and nothing that writes there."""
     if {path.name for path in run.directory.iterdir()} <= {"mining.log"}:
+        root, own = logging.getLogger(), run.directory.resolve() / "mining.log"
+        for handler in list(root.handlers):  # what is logged later would look for the folder
+            if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename) == own:
+                root.removeHandler(handler)
+                handler.close()
         shutil.rmtree(run.directory)
         for parent in run.directory.parents[:2]:  # model and data, pipeline
             if not any(parent.iterdir()):
