@@ -125,7 +125,10 @@ def _remove_if_empty(run: Run) -> None:
     if {path.name for path in run.directory.iterdir()} <= {"mining.log"}:
         root, own = logging.getLogger(), run.directory.resolve() / "mining.log"
         for handler in list(root.handlers):  # what is logged later would look for the folder
-            if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename) == own:
+            if (
+                isinstance(handler, logging.FileHandler)
+                and Path(handler.baseFilename).resolve() == own
+            ):
                 root.removeHandler(handler)
                 handler.close()
         shutil.rmtree(run.directory)
