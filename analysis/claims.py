@@ -90,20 +90,10 @@ def gaussian_curves(runs: Runs) -> list[Finding]:
                 continue  # these are the same curves
             conditions.setdefault(condition, []).append(run)
         for condition, members in conditions.items():
-            labels = labels_of(members)
-            points = np.mean([n for run in members for n in run.metrics["stationary_points"]])
             highest = max(float(curve.loss.max()) for run in members for curve in curves_of(run))
             epochs = ", ".join(f"E={epoch_of(run.config)}" for run in members)
-            findings.append(
-                Finding(
-                    1,
-                    f"Gaussian curves are v-basins of about 1 stationary point: {condition}",
-                    network,
-                    f"{count(labels)}; {points:.1f} stationary points; up to {highest:.3g} nats "
-                    f"({epochs})",
-                    verdict([label == "v-basin" for label in labels] + [bool(points < 1.5)]),
-                )
-            )
+            about = f"up to {highest:.3g} nats, {epochs}"
+            findings.append(_gaussian_finding(network, members, condition, about))
     return findings
 
 
@@ -117,18 +107,21 @@ def gaussian_conditions(figure: str, name: str, runs: Runs) -> list[Finding]:
             *_listed(f"±{run.config['grid']['high']:g}" for run in group),
             *_listed((run.config.get("normalization") or {}).get("name") for run in group),
         ]
-        labels = labels_of(group)
-        points = np.mean([n for run in group for n in run.metrics["stationary_points"]])
-        findings.append(
-            Finding(
-                1,
-                f"Gaussian curves are v-basins of about 1 stationary point: {name}",
-                network,
-                f"{count(labels)}; {points:.1f} stationary points ({', '.join(conditions)})",
-                verdict([label == "v-basin" for label in labels] + [bool(points < 1.5)]),
-            )
-        )
+        findings.append(_gaussian_finding(network, group, name, ", ".join(conditions)))
     return findings
+
+
+def _gaussian_finding(network: str, members: Sequence[Any], condition: str, about: str) -> Finding:
+    """Judge curves by their labels and, together, by their number of stationary points."""
+    labels = labels_of(members)
+    points = np.mean([n for run in members for n in run.metrics["stationary_points"]])
+    return Finding(
+        1,
+        f"Gaussian curves are v-basins of about 1 stationary point: {condition}",
+        network,
+        f"{count(labels)}; {points:.1f} stationary points ({about})",
+        verdict([label == "v-basin" for label in labels]) if points < 1.5 else "no",
+    )
 
 
 def _listed(values: Iterable[str | None]) -> list[str]:
