@@ -14,6 +14,7 @@ from analysis.panels import sources
 from analysis.records import departures, find_runs, parser, planned_runs, point_name, run_script
 from mining.batchnorm import Mode
 from mining.curves import load_curves
+from mining.errors import InputError
 from mining.normalization import Name
 from mining.plotting import draw_curves, save_figure, table
 
@@ -100,7 +101,7 @@ def main() -> None:
         if getattr(options, column):
             found = runs[runs[column] == getattr(options, column)]
             if found.empty:
-                raise ValueError(
+                raise InputError(
                     f"no curve run with --{column} {getattr(options, column)}; there are "
                     f"{', '.join(sorted(set(runs[column])))}."
                 )

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from mining.directions import Xu2024VVVBasin as Xu2024VVVBasin
     from mining.directions import Xu2024WPeak as Xu2024WPeak
     from mining.directions import mine as mine
+    from mining.errors import InputError as InputError
     from mining.evaluation import Evaluator as Evaluator
     from mining.forward import ForwardPath as ForwardPath
     from mining.landscape import Landscape as Landscape
@@ -68,6 +69,7 @@ _MODULES = {
     "DirectionSource": "directions",
     "Evaluator": "evaluation",
     "FromFile": "directions",
+    "InputError": "errors",
     "ForwardPath": "forward",
     "Gaussian": "directions",
     "Gradient": "directions",

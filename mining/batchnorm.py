@@ -8,6 +8,8 @@ from typing import Literal, get_args
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
+from mining.errors import InputError
+
 Mode = Literal["recalibrate", "frozen", "batch"]
 
 
@@ -28,7 +30,7 @@ class BatchNormPolicy:
         num_examples: Examples used by ``recalibrate``; ``None`` uses all.
 
     Raises:
-        ValueError: If ``mode`` is none of the three or ``num_examples`` is below 2.
+        InputError: If ``mode`` is none of the three or ``num_examples`` is below 2.
     """
 
     mode: Mode = "recalibrate"
@@ -36,9 +38,9 @@ class BatchNormPolicy:
 
     def __post_init__(self) -> None:
         if self.mode not in get_args(Mode):
-            raise ValueError(f"batchnorm must be one of {get_args(Mode)}, got {self.mode!r}.")
+            raise InputError(f"batchnorm must be one of {get_args(Mode)}, got {self.mode!r}.")
         if self.num_examples is not None and self.num_examples < 2:
-            raise ValueError(
+            raise InputError(
                 "batchnorm.num_examples must be at least 2, one example has no variance: "
                 f"got {self.num_examples}."
             )

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mining.classification import CurveClassifier, CurveShape, Shape, visible_loss
 from mining.curves import Curve, Surface
+from mining.errors import InputError
 
 #: Range of a flat line, as a share of the largest.
 _FLAT = 1e-3
@@ -50,7 +51,7 @@ def classify_centre(surface: Surface, classifier: CurveClassifier | None = None)
         classifier: What names the curves.
 
     Raises:
-        ValueError: If 0 is not among the points of an axis.
+        InputError: If 0 is not among the points of an axis.
     """
     classifier = CurveClassifier() if classifier is None else classifier
     of_any_scale = replace(classifier, explosion=math.inf)
@@ -150,5 +151,5 @@ def _diagonal(surface: Surface, sign: float) -> tuple[Tensor, Tensor]:
 def _index_of_zero(points: Tensor) -> int:
     (found,) = torch.nonzero(points == 0, as_tuple=True)
     if len(found) == 0:
-        raise ValueError("The points of both axes must contain 0, where θ is.")
+        raise InputError("The points of both axes must contain 0, where θ is.")
     return int(found[0])

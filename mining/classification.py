@@ -12,6 +12,7 @@ from scipy.signal import find_peaks
 from torch import Tensor
 
 from mining.curves import Curve
+from mining.errors import InputError
 
 Array = NDArray[np.float64]
 
@@ -72,7 +73,7 @@ class CurveClassifier:
         explosion: Loss, in units of log C, from which a curve counts as exploded.
 
     Raises:
-        ValueError: If ``prominence`` is not between 0 and 1 or ``explosion`` not above 1.
+        InputError: If ``prominence`` is not between 0 and 1 or ``explosion`` not above 1.
     """
 
     prominence: float = 0.08
@@ -80,15 +81,15 @@ class CurveClassifier:
 
     def __post_init__(self) -> None:
         if not 0 < self.prominence < 1:
-            raise ValueError(f"prominence must lie between 0 and 1, got {self.prominence}.")
+            raise InputError(f"prominence must lie between 0 and 1, got {self.prominence}.")
         if not self.explosion > 1:
-            raise ValueError(f"explosion must exceed 1, got {self.explosion}.")
+            raise InputError(f"explosion must exceed 1, got {self.explosion}.")
 
     def __call__(self, curve: Curve) -> CurveShape:
         """Classify ``curve``.
 
         Raises:
-            ValueError: If α = 0 is not among its points.
+            InputError: If α = 0 is not among its points.
         """
         alphas, loss = curve.alphas.numpy(), curve.loss.numpy()
         origin, chance = curve.origin, curve.chance_loss

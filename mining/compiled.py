@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from mining.errors import InputError
 from mining.rounding import nearly_equal
 from mining.substitution import Forward
 
@@ -41,7 +42,7 @@ class CompiledForward:
             tensors: Parameters and buffers by name.
 
         Raises:
-            ValueError: When it is called, if the model cannot be compiled or gives something
+            InputError: When it is called, if the model cannot be compiled or gives something
                 else then.
         """
 
@@ -67,9 +68,9 @@ class CompiledForward:
             found = compiled(tensors, inputs)
         except (RuntimeError, TypeError) as error:
             reason = str(error).strip().partition("\n")[0]
-            raise ValueError(f"compile=true: the model cannot be compiled: {reason}") from error
+            raise InputError(f"compile=true: the model cannot be compiled: {reason}") from error
         if not nearly_equal(found, expected, self._rounding):
-            raise ValueError(
+            raise InputError(
                 "compile=true: the compiled model gives something else. Leave compile out."
             )
         log.info("Compiled the forward pass for inputs %s", tuple(inputs.shape))

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (the name under which everybody knows it)
 
+from mining.errors import InputError
+
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -69,7 +71,7 @@ class Criterion:
         """Compute the loss of every example, shape ``(B,)``.
 
         Raises:
-            ValueError: If the loss over the batch is not their plain mean: with class weights,
+            InputError: If the loss over the batch is not their plain mean: with class weights,
                 ignored targets, or a loss that compares examples.
         """
 
@@ -80,7 +82,7 @@ class Criterion:
         mean, expected = losses.double().mean(), self.loss_fn(outputs, targets).double()
         rounding = (4 * torch.finfo(losses.dtype).eps + 1e-4) * losses.double().abs().mean()
         if expected.isfinite() and not (mean - expected).abs() <= rounding:
-            raise ValueError(
+            raise InputError(
                 f"The loss of a batch is {float(expected):.6g} and the mean over its examples "
                 f"{float(mean):.6g}: tolerance needs a loss that is a plain mean. Leave out class "
                 "weights and ignored targets, or tolerance."

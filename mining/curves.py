@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mining.errors import InputError
 from mining.files import save_arrays
 
 _CURVE_FIELDS = ("loss", "accuracy", "loss_test", "accuracy_test")
@@ -23,7 +24,7 @@ class Curve:
     Values that overflowed are kept as ``inf`` or ``nan``.
 
     Raises:
-        ValueError: If ``alphas`` has fewer than two points or does not increase, or the shape of
+        InputError: If ``alphas`` has fewer than two points or does not increase, or the shape of
             a field differs.
     """
 
@@ -47,7 +48,7 @@ class Curve:
             for name in names:
                 values = getattr(self, name)
                 if values is not None and values.shape != shape:
-                    raise ValueError(
+                    raise InputError(
                         f"{name} must have shape {tuple(shape)}, got {tuple(values.shape)}."
                     )
 
@@ -74,11 +75,11 @@ class Curve:
         """The index of θ itself, α = 0.
 
         Raises:
-            ValueError: If 0 is not among the points.
+            InputError: If 0 is not among the points.
         """
         (found,) = torch.nonzero(self.alphas == 0, as_tuple=True)
         if len(found) == 0:
-            raise ValueError("alphas must contain 0, the point θ itself.")
+            raise InputError("alphas must contain 0, the point θ itself.")
         return int(found[0])
 
     @property
@@ -97,7 +98,7 @@ class Surface:
     """Loss over the plane of two directions: L(θ + αx + βy) at the grid α × β.
 
     Raises:
-        ValueError: If an axis has fewer than two points or does not increase, or the shape of a
+        InputError: If an axis has fewer than two points or does not increase, or the shape of a
             field differs.
     """
 
@@ -124,7 +125,7 @@ class Surface:
         for name, shape in shapes.items():
             values = getattr(self, name)
             if values is not None and values.shape != shape:
-                raise ValueError(f"{name} must have shape {shape}, got {tuple(values.shape)}.")
+                raise InputError(f"{name} must have shape {shape}, got {tuple(values.shape)}.")
 
     @property
     def relative_error(self) -> float | None:
@@ -138,11 +139,11 @@ class Surface:
 
 
 def check_increasing(name: str, points: Tensor) -> None:
-    """Raise ``ValueError`` unless ``points`` are finite, at least two, and strictly increase."""
+    """Raise ``InputError`` unless ``points`` are finite, at least two, and strictly increase."""
     if points.dim() != 1 or len(points) < 2:
-        raise ValueError(f"{name} must be at least two points, got shape {tuple(points.shape)}.")
+        raise InputError(f"{name} must be at least two points, got shape {tuple(points.shape)}.")
     if not torch.isfinite(points).all() or not (points.diff() > 0).all():
-        raise ValueError(f"{name} must be finite and strictly increasing, got {points.tolist()}.")
+        raise InputError(f"{name} must be finite and strictly increasing, got {points.tolist()}.")
 
 
 def grid_with_origin(points: Tensor) -> Tensor:
@@ -158,7 +159,7 @@ def grid_with_origin(points: Tensor) -> Tensor:
         Shape ``(T,)`` or ``(T + 1,)``, float64, on the CPU.
 
     Raises:
-        ValueError: If the points are fewer than two, not finite, or do not increase.
+        InputError: If the points are fewer than two, not finite, or do not increase.
     """
     check_increasing("alphas", points)
     points = points.detach().to("cpu", torch.float64)
@@ -191,10 +192,10 @@ def save_curves(path: Path, curves: Sequence[Curve]) -> None:
     (K,) named ``info_…`` for each number known of the directions, ``nan`` where it is not.
 
     Raises:
-        ValueError: If there are none or their points differ.
+        InputError: If there are none or their points differ.
     """
     if not curves or any(not torch.equal(c.alphas, curves[0].alphas) for c in curves):
-        raise ValueError("curves must be at least one, and over the same alphas.")
+        raise InputError("curves must be at least one, and over the same alphas.")
     arrays: dict[str, object] = {"alphas": curves[0].alphas, "names": [c.name for c in curves]}
     for name in (*_CURVE_FIELDS, *_COVARIANCES):
         rows = [getattr(c, name) for c in curves]

@@ -16,6 +16,7 @@ from mining.adaptive import SampledValues, estimate_points
 from mining.criterion import Batch
 from mining.curves import Curve, Surface, grid_with_origin
 from mining.directions.base import Direction, cosine
+from mining.errors import InputError
 from mining.examples import pick_examples
 from mining.journal import Journal
 from mining.landscape import Landscape
@@ -31,7 +32,7 @@ class Grid:
     ``with_scales``.
 
     Raises:
-        ValueError: If a range is not finite or increasing, or has fewer than two points, or the
+        InputError: If a range is not finite or increasing, or has fewer than two points, or the
             scale is not positive.
     """
 
@@ -46,13 +47,13 @@ class Grid:
     def __post_init__(self) -> None:
         for prefix, (low, high, num) in {"": self._x, "y_": self._y}.items():
             if not (math.isfinite(low) and math.isfinite(high) and low < high):
-                raise ValueError(
+                raise InputError(
                     f"grid.{prefix}low must lie below grid.{prefix}high, got {low} and {high}."
                 )
             if num < 2:
-                raise ValueError(f"grid.{prefix}num must be at least 2 points, got {num}.")
+                raise InputError(f"grid.{prefix}num must be at least 2 points, got {num}.")
         if self.scale != "curvature" and not 0 < self.scale < math.inf:
-            raise ValueError(f"grid.scale must be positive or curvature, got {self.scale}.")
+            raise InputError(f"grid.scale must be positive or curvature, got {self.scale}.")
 
     @property
     def alphas(self) -> Tensor:
@@ -98,7 +99,7 @@ class Evaluator:
             are written to the journal together.
 
     Raises:
-        ValueError: If ``chunk`` is not positive, ``tolerance`` or ``refine`` not between 0 and 1
+        InputError: If ``chunk`` is not positive, ``tolerance`` or ``refine`` not between 0 and 1
             or both given, or if there is a tolerance and the loss is no plain mean over
             independent examples.
     """
@@ -115,13 +116,13 @@ class Evaluator:
         chunk: int | None = None,
     ) -> None:
         if tolerance is not None and not 0 < tolerance < 1:
-            raise ValueError(f"tolerance must lie between 0 and 1, got {tolerance}.")
+            raise InputError(f"tolerance must lie between 0 and 1, got {tolerance}.")
         if refine is not None and not 0 < refine < 1:
-            raise ValueError(f"refine must lie between 0 and 1, got {refine}.")
+            raise InputError(f"refine must lie between 0 and 1, got {refine}.")
         if refine is not None and tolerance is not None:
-            raise ValueError("refine interpolates exact losses: leave tolerance or refine out.")
+            raise InputError("refine interpolates exact losses: leave tolerance or refine out.")
         if chunk is not None and chunk < 1:
-            raise ValueError(f"chunk must be at least 1 point, got {chunk}.")
+            raise InputError(f"chunk must be at least 1 point, got {chunk}.")
         if tolerance is not None:
             landscape.losses_of_examples([], [[]], landscape.batches[:1])  # or says why not
         self.landscape = landscape
@@ -186,11 +187,11 @@ class Evaluator:
             Loss and accuracy at θ + αx + βy, shape ``(A, B)``.
 
         Raises:
-            ValueError: If the two are parallel.
+            InputError: If the two are parallel.
         """
         overlap = cosine(x.vector, y.vector)
         if abs(overlap) > 1 - 1e-12:  # the angle is 1e-6, as in ``orthogonalize``
-            raise ValueError(
+            raise InputError(
                 f"{x.name} and {y.name} are parallel (cosine {overlap:.0f}): they span no plane."
             )
         alphas, betas = (grid_with_origin(torch.as_tensor(axis)) for axis in (alphas, betas))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mining.criterion import Batch
+from mining.errors import InputError
 
 
 def read_batches(
@@ -17,7 +18,7 @@ def read_batches(
     A last batch of one example, which has no variance to normalize by, joins its neighbour.
 
     Raises:
-        ValueError: If there is none, or one is not a pair of tensors of equal length.
+        InputError: If there is none, or one is not a pair of tensors of equal length.
     """
     pairs: list[tuple[Tensor, Tensor]] = []
     for batch in loader:
@@ -27,13 +28,13 @@ def read_batches(
             and all(isinstance(item, Tensor) for item in batch)
             and len(batch[0]) == len(batch[1])
         ):
-            raise ValueError(
+            raise InputError(
                 "A batch must be a pair of tensors (inputs, targets) of equal length, "
                 f"got {type(batch).__name__}. Wrap the loader, or the model, to make it so."
             )
         pairs.append((batch[0].to(device), batch[1].to(device)))
     if not pairs:
-        raise ValueError("The loader is empty: at least one batch is needed.")
+        raise InputError("The loader is empty: at least one batch is needed.")
     if len(pairs) > 1 and len(pairs[-1][0]) == 1:
         last_two = [pairs.pop(-2), pairs.pop()]
         pairs.append((torch.cat([x for x, _ in last_two]), torch.cat([y for _, y in last_two])))

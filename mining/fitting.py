@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mining.criterion import Batch, Criterion
+from mining.errors import InputError
 from mining.network import Network
 from mining.rounding import nearly_equal
 
@@ -25,7 +26,7 @@ def find_num_classes(
     """Count the classes, ``None`` unless outputs are scores of classes.
 
     Raises:
-        ValueError: If the model does not take the inputs, or the loss not its outputs.
+        InputError: If the model does not take the inputs, or the loss not its outputs.
     """
     outputs, targets = _first_outputs(network, batches[0])
     shapes = f"outputs {tuple(outputs.shape)}, targets {tuple(targets.shape)} {targets.dtype}"
@@ -35,11 +36,11 @@ def find_num_classes(
     try:
         loss = criterion.loss_fn(outputs, targets)
     except (RuntimeError, ValueError, IndexError) as error:
-        raise ValueError(f"The loss does not fit: {shapes}: {error}") from error
+        raise InputError(f"The loss does not fit: {shapes}: {error}") from error
     reduction = getattr(criterion.loss_fn, "reduction", "mean")
     if loss.shape != () or reduction != "mean":
         named = reduction if hasattr(criterion.loss_fn, "reduction") else "no reduction"
-        raise ValueError(
+        raise InputError(
             "loss_fn must return the mean over the batch, with reduction='mean': got "
             f"{named!r} and shape {tuple(loss.shape)} for {shapes}."
         )
@@ -51,11 +52,11 @@ def find_num_classes(
 
 
 def check_labels(criterion: Criterion, batches: Sequence[Batch], num_classes: int | None) -> None:
-    """Raise ``ValueError`` if a label of a cross-entropy is beyond the outputs of the model."""
+    """Raise ``InputError`` if a label of a cross-entropy is beyond the outputs of the model."""
     if criterion.cross_entropy and num_classes:
         largest = max(int(batch.targets.max()) for batch in batches)
         if largest >= num_classes:
-            raise ValueError(
+            raise InputError(
                 f"The model has {num_classes} outputs, but there are labels up to {largest}."
             )
 
@@ -64,14 +65,14 @@ def check_labels(criterion: Criterion, batches: Sequence[Batch], num_classes: in
 def check_independent(
     network: Network, criterion: Criterion, batches: Sequence[Batch], micro_batch: int
 ) -> None:
-    """Raise ``ValueError`` if examples of the first batch depend on each other."""
+    """Raise ``InputError`` if examples of the first batch depend on each other."""
     inputs = batches[0].inputs
     if len(inputs) <= micro_batch:
         return
     parts = [network.outputs(part) for part in torch.split(inputs, micro_batch)]
     same = nearly_equal(torch.cat(parts), network.outputs(inputs), network.rounding)
     if not (same and is_separable(network, criterion, batches, micro_batch)):
-        raise ValueError(
+        raise InputError(
             f"In micro-batches of {micro_batch} the first batch has another loss: its examples "
             f"depend on each other. Give micro_batch={len(inputs)}, the size of the batches."
         )
@@ -120,7 +121,7 @@ def _first_outputs(network: Network, batch: Batch) -> tuple[Tensor, Tensor]:
     try:
         return network.outputs(inputs), targets
     except (RuntimeError, TypeError, IndexError) as error:
-        raise ValueError(
+        raise InputError(
             f"{type(network.model).__name__} does not take inputs {tuple(inputs.shape)} "
             f"{inputs.dtype}: {error}"
         ) from error

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from mining.errors import InputError
+
 
 class Journal:
     """Finished points, appended to a text file as they come.
@@ -15,7 +17,7 @@ class Journal:
         fingerprint: What the points belong to; the first line of the file.
 
     Raises:
-        ValueError: If the file belongs to something else.
+        InputError: If the file belongs to something else.
     """
 
     def __init__(self, path: Path, fingerprint: str) -> None:
@@ -26,7 +28,7 @@ class Journal:
             path.write_text(f"{fingerprint}\n")
             return
         if content.split("\n", 1)[0] != fingerprint:
-            raise ValueError(
+            raise InputError(
                 f"{path} holds points of other directions, grid, model or data. Give every "
                 "evaluation a file of its own, or remove this one."
             )

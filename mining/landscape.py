@@ -18,6 +18,7 @@ from mining.curvature import (
     LossAt,
     ResidualOperator,
 )
+from mining.errors import InputError
 from mining.examples import pick_examples, read_batches, regroup
 from mining.fitting import check_independent, check_labels, find_num_classes, is_separable
 from mining.forward import ForwardPath
@@ -56,7 +57,7 @@ class Landscape:
             pass faster by a tenth to a fifth on a CPU.
 
     Raises:
-        ValueError: If the model has no trainable parameters, the loader is empty or yields
+        InputError: If the model has no trainable parameters, the loader is empty or yields
             something else, or the outputs do not fit the loss.
     """
 
@@ -89,7 +90,7 @@ class Landscape:
         self.num_examples = sum(len(batch.inputs) for batch in self.batches)
         self._num_classes = find_num_classes(network, self._criterion, self.batches)
         if path is not None and path.micro_batch is not None and network.mixes_examples:
-            raise ValueError(
+            raise InputError(
                 "path.micro_batch must be None where examples share batch statistics, got "
                 f"{path.micro_batch}."
             )
@@ -110,7 +111,7 @@ class Landscape:
         normalize by, joins its neighbour.
 
         Raises:
-            ValueError: If there is none, one is not a pair of tensors of equal length, or a label
+            InputError: If there is none, one is not a pair of tensors of equal length, or a label
                 is beyond the outputs of the model.
         """
         return self._group(self._read(loader))[0]
@@ -222,10 +223,10 @@ class Landscape:
             Loss of each example, and 1 where it is classified correctly, shape ``(P, n, 2)``.
 
         Raises:
-            ValueError: If examples share batch statistics, or the loss is no plain mean.
+            InputError: If examples share batch statistics, or the loss is no plain mean.
         """
         if self._network.mixes_examples:
-            raise ValueError(
+            raise InputError(
                 "The loss of an example depends on the others of its batch: tolerance needs "
                 "batchnorm=recalibrate or frozen."
             )
@@ -331,7 +332,7 @@ class Landscape:
             them; ``landscape.space.embed(v, operator.space)`` fills a vector up to ``(D,)``.
 
         Raises:
-            ValueError: If a name fits no parameter, the loss at ``theta`` is not finite, the
+            InputError: If a name fits no parameter, the loss at ``theta`` is not finite, the
                 model gives something else each time it runs, or the landscape autocasts.
         """
         return HessianOperator(self.loss_at(theta, parameters, micro_batch), memory)
@@ -370,18 +371,18 @@ class Landscape:
         """Give the loss as a differentiable function around ``theta``; see ``hessian``."""
         network = self._network
         if network.autocast is not None or network.tf32:
-            raise ValueError(
+            raise InputError(
                 f"Second derivatives in {network.autocast or 'tf32'} are noise: use precision fp32 "
                 "or fp64 (autocast=None, tf32=False)."
             )
         if micro_batch is not None and micro_batch < 1:
-            raise ValueError(f"micro_batch must be at least 1, got {micro_batch}.")
+            raise InputError(f"micro_batch must be at least 1, got {micro_batch}.")
         theta = self.theta if theta is None else theta.detach()
         space = self.space if parameters is None else self.space.select(parameters)
         statistics = self.statistics(theta)
         loss = self.evaluate(theta, statistics=statistics).loss
         if not torch.isfinite(loss):
-            raise ValueError(f"The loss at theta is {loss.item()}: there is no curvature.")
+            raise InputError(f"The loss at theta is {loss.item()}: there is no curvature.")
         values = self.space.unflatten(theta)
         fixed = {name: tensor for name, tensor in values.items() if name not in space.names}
         fixed |= network.frozen
@@ -415,10 +416,10 @@ class Landscape:
             The examples as ``hold`` returns them.
 
         Raises:
-            ValueError: If ``num_examples`` is not between 1 and the number of examples.
+            InputError: If ``num_examples`` is not between 1 and the number of examples.
         """
         if not 1 <= num_examples <= self.num_examples:
-            raise ValueError(
+            raise InputError(
                 f"num_examples must be between 1 and {self.num_examples}, got {num_examples}."
             )
         chosen = torch.randperm(self.num_examples, generator=generator)[:num_examples]
@@ -435,10 +436,10 @@ class Landscape:
             autocast: A lower precision for the forward pass than that of the landscape.
 
         Raises:
-            ValueError: If ``batch_size`` is below 1, or examples differ in shape.
+            InputError: If ``batch_size`` is below 1, or examples differ in shape.
         """
         if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+            raise InputError(f"batch_size must be at least 1, got {batch_size}.")
         fixed = self.batchnorm.mode == "frozen"
         network = self._network if fixed else self._network.with_batch_statistics()
         if autocast is not None:

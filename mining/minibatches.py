@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mining.criterion import Criterion
+from mining.errors import InputError
 from mining.network import Network
 
 #: Maps flat parameters (D,) to the loss on one batch, shape (), and its gradient (D,).
@@ -76,11 +77,11 @@ def joined(parts: Sequence[Tensor]) -> Tensor:
     """Lay tensors end to end along their first axis, without a copy where they lie so already.
 
     Raises:
-        ValueError: If they differ in shape beyond the first axis.
+        InputError: If they differ in shape beyond the first axis.
     """
     if len({part.shape[1:] for part in parts}) > 1:
         shapes = sorted({tuple(part.shape[1:]) for part in parts})
-        raise ValueError(f"Mini-batches need examples of one shape, got {shapes[:3]}.")
+        raise InputError(f"Mini-batches need examples of one shape, got {shapes[:3]}.")
     whole = parts[0]._base
     if (
         whole is not None

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mining.batchnorm import BatchNormPolicy, mixes_examples, modes, norm_layers, recalibrate
 from mining.compiled import CompiledForward, FreeForward
 from mining.criterion import Batch
+from mining.errors import InputError
 from mining.forward import ForwardPath, Trial, find_path
 from mining.parameters import ParameterSpace
 from mining.precision import products_in
@@ -34,7 +35,7 @@ class Network:
             share a first layer are not.
 
     Raises:
-        ValueError: If the model has no trainable parameters, or is on a CPU and ``tf32`` is set.
+        InputError: If the model has no trainable parameters, or is on a CPU and ``tf32`` is set.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class Network:
         parameters = {name: p.detach() for name, p in model.named_parameters()}
         self.theta = self.space.flatten({name: parameters[name] for name in self.space.names})
         if tf32 and self.theta.device.type != "cuda":
-            raise ValueError("tf32 is a precision of GPUs: the model is on a CPU.")
+            raise InputError("tf32 is a precision of GPUs: the model is on a CPU.")
         self.frozen = {n: p.clone() for n, p in parameters.items() if n not in self.space.names}
         self.buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
         self.substitution = Substitution(model)
@@ -161,7 +162,7 @@ class Network:
         """Run the model with what is in it now.
 
         Raises:
-            ValueError: If it returns anything but a tensor.
+            InputError: If it returns anything but a tensor.
         """
         with self.autocasting():
             outputs = self._checked(inputs)
@@ -175,7 +176,7 @@ class Network:
     def _checked(self, inputs: Tensor) -> Tensor:
         outputs = self.model(inputs)
         if not isinstance(outputs, Tensor):
-            raise ValueError(
+            raise InputError(
                 f"The model must return a tensor, got {type(outputs).__name__}. Wrap it so that "
                 "it does."
             )

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
+from mining.errors import InputError
 from mining.parameters import ParameterSpace
 
 Name = Literal["model", "layer", "filter", "weight", "none"]
@@ -32,7 +33,7 @@ class Normalization:
             filters: ``zero`` sets them to zero, ``keep`` treats each tensor as one filter.
 
     Raises:
-        ValueError: If an argument is none of these.
+        InputError: If an argument is none of these.
     """
 
     name: Name = "model"
@@ -41,11 +42,11 @@ class Normalization:
 
     def __post_init__(self) -> None:
         if self.name not in get_args(Name):
-            raise ValueError(f"normalization must be one of {get_args(Name)}, got {self.name!r}.")
+            raise InputError(f"normalization must be one of {get_args(Name)}, got {self.name!r}.")
         if self.order not in (1, 2):
-            raise ValueError(f"normalization.order must be 1 or 2, got {self.order}.")
+            raise InputError(f"normalization.order must be 1 or 2, got {self.order}.")
         if self.vectors not in ("zero", "keep"):
-            raise ValueError(
+            raise InputError(
                 f"normalization.vectors must be 'zero' or 'keep', got {self.vectors!r}."
             )
 
@@ -56,7 +57,7 @@ class Normalization:
             Shape ``(D,)``, a new vector, or the given one for ``none``.
 
         Raises:
-            ValueError: If a vector does not have shape ``(D,)``.
+            InputError: If a vector does not have shape ``(D,)``.
         """
         space.check(direction)
         space.check(theta)
@@ -111,7 +112,7 @@ def filter_normalize(
         The normalized direction, shape ``(D,)``.
 
     Raises:
-        ValueError: If a vector does not have shape ``(D,)``.
+        InputError: If a vector does not have shape ``(D,)``.
     """
     return Normalization("filter", order)(direction, theta, space)
 
@@ -127,7 +128,7 @@ def orthogonalize(direction: Tensor, against: Tensor) -> Tensor:
         Shape ``(D,)``, orthogonal to ``against`` to rounding, of the norm that it had.
 
     Raises:
-        ValueError: If the two are parallel, or one is zero.
+        InputError: If the two are parallel, or one is zero.
     """
     y, x = direction.double(), against.double()
     norm = vector_norm(y)
@@ -135,7 +136,7 @@ def orthogonalize(direction: Tensor, against: Tensor) -> Tensor:
     rest = y - (x @ y) * x
     rest = rest - (x @ rest) * x  # the second pass removes what rounding left of the first
     if not vector_norm(rest) > 1e-6 * norm:
-        raise ValueError("The two directions are parallel (or one is zero): no plane is spanned.")
+        raise InputError("The two directions are parallel (or one is zero): no plane is spanned.")
     rescaled: Tensor = rest * (norm / vector_norm(rest))
     return rescaled.to(direction.dtype)
 

@@ -7,6 +7,8 @@ from typing import Literal, Protocol, get_args
 import torch
 from torch import Tensor
 
+from mining.errors import InputError
+
 OptimizerName = Literal["sgd", "adam", "adamw"]
 ScheduleName = Literal["cosine", "step", "constant"]
 
@@ -44,19 +46,19 @@ class Recipe(Protocol):
 
 
 def check_recipe(recipe: Recipe, prefix: str) -> None:
-    """Raise ``ValueError`` for a value out of its range, with ``prefix`` before its name."""
+    """Raise ``InputError`` for a value out of its range, with ``prefix`` before its name."""
     for name in ("epochs", "batch_size"):
         if getattr(recipe, name) < 1:
-            raise ValueError(f"{prefix}.{name} must be at least 1, got {getattr(recipe, name)}.")
+            raise InputError(f"{prefix}.{name} must be at least 1, got {getattr(recipe, name)}.")
     if not (recipe.lr > 0 and math.isfinite(recipe.lr)):
-        raise ValueError(f"{prefix}.lr must be positive, got {recipe.lr}.")
+        raise InputError(f"{prefix}.lr must be positive, got {recipe.lr}.")
     if not 0 <= recipe.momentum < 1:
-        raise ValueError(f"{prefix}.momentum must lie in [0, 1), got {recipe.momentum}.")
+        raise InputError(f"{prefix}.momentum must lie in [0, 1), got {recipe.momentum}.")
     if not recipe.weight_decay >= 0:
-        raise ValueError(f"{prefix}.weight_decay must not be negative, got {recipe.weight_decay}.")
+        raise InputError(f"{prefix}.weight_decay must not be negative, got {recipe.weight_decay}.")
     for name, allowed in (("optimizer", OptimizerName), ("schedule", ScheduleName)):
         if getattr(recipe, name) not in get_args(allowed):
-            raise ValueError(
+            raise InputError(
                 f"{prefix}.{name} must be one of {get_args(allowed)}, got "
                 f"{getattr(recipe, name)!r}."
             )

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvTransposeNd
 
+from mining.errors import InputError
+
 _NORM_LAYERS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
@@ -34,7 +36,7 @@ class ParameterSpace:
         """Describe the trainable parameters of ``model``.
 
         Raises:
-            ValueError: If there are none, one is complex, or one is not materialized yet.
+            InputError: If there are none, one is complex, or one is not materialized yet.
         """
         norm_parameters: set[int] = set()
         transposed: set[int] = set()
@@ -45,12 +47,12 @@ class ParameterSpace:
                 transposed.add(id(module.weight))
         parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
         if not parameters:
-            raise ValueError(f"{type(model).__name__} has no trainable parameters.")
+            raise InputError(f"{type(model).__name__} has no trainable parameters.")
         for name, parameter in parameters.items():
             if isinstance(parameter, nn.UninitializedParameter):
-                raise ValueError(f"{name} is not initialized yet: run one forward pass first.")
+                raise InputError(f"{name} is not initialized yet: run one forward pass first.")
             if not parameter.dtype.is_floating_point:
-                raise ValueError(f"{name} must be real, got {parameter.dtype}.")
+                raise InputError(f"{name} must be real, got {parameter.dtype}.")
         return cls(
             names=tuple(parameters),
             shapes=tuple(p.shape for p in parameters.values()),
@@ -91,18 +93,18 @@ class ParameterSpace:
             A new vector, shape ``(D,)``, in ``dtype``.
 
         Raises:
-            ValueError: If the names or a shape differ from those of the space.
+            InputError: If the names or a shape differ from those of the space.
         """
         if set(tensors) != set(self.names):
             missing = [n for n in self.names if n not in tensors]
             unexpected = [n for n in tensors if n not in self.names]
-            raise ValueError(
+            raise InputError(
                 "Parameter names differ from the model's: "
                 f"missing {missing[:3]}, unexpected {unexpected[:3]}."
             )
         for name, shape in zip(self.names, self.shapes, strict=True):
             if tensors[name].shape != shape:
-                raise ValueError(
+                raise InputError(
                     f"{name} must have shape {tuple(shape)}, got {tuple(tensors[name].shape)}."
                 )
         return torch.cat([tensors[name].reshape(-1).to(self.dtype) for name in self.names])
@@ -118,7 +120,7 @@ class ParameterSpace:
             parameter's dtype differs from the vector's.
 
         Raises:
-            ValueError: If the vector does not have shape ``(D,)``.
+            InputError: If the vector does not have shape ``(D,)``.
         """
         self.check(vector)
         pieces = torch.split(vector, self.sizes)
@@ -144,7 +146,7 @@ class ParameterSpace:
             The space of the chosen parameters, in the order of this one.
 
         Raises:
-            ValueError: If one of them fits no parameter.
+            InputError: If one of them fits no parameter.
         """
         kept: set[str] = set()
         for pattern in [chosen] if isinstance(chosen, str) else chosen:
@@ -157,13 +159,13 @@ class ParameterSpace:
                 axes = zip(self.names, self.filter_axes, strict=True)
                 found = {name for name, axis in axes if axis is not None}
             if not found:
-                raise ValueError(
+                raise InputError(
                     f"No parameters are called {pattern!r}. There are: {', '.join(self._layers)}; "
                     "a pattern such as '*.weight', or 'weights' for all that have filters."
                 )
             kept |= found
         if not kept:
-            raise ValueError("parameters must name at least one layer, got none.")
+            raise InputError("parameters must name at least one layer, got none.")
         indices = [index for index, name in enumerate(self.names) if name in kept]
         return ParameterSpace(
             names=tuple(self.names[i] for i in indices),
@@ -207,8 +209,8 @@ class ParameterSpace:
         return list(dict.fromkeys(name.rpartition(".")[0] or name for name in self.names))
 
     def check(self, vector: Tensor) -> None:
-        """Raise ``ValueError`` unless ``vector`` has shape ``(D,)``."""
+        """Raise ``InputError`` unless ``vector`` has shape ``(D,)``."""
         if vector.shape != (self.size,):
-            raise ValueError(
+            raise InputError(
                 f"A flat vector must have shape ({self.size},), got {tuple(vector.shape)}."
             )

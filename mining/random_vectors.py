@@ -6,6 +6,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from mining.errors import InputError
+
 Distribution = Literal["rademacher", "gaussian"]
 
 
@@ -29,10 +31,10 @@ def random_vector(size: int, distribution: Distribution, generator: torch.Genera
     """Draw from one of the two distributions, shape ``(size,)``, float32, on the CPU.
 
     Raises:
-        ValueError: If ``distribution`` is neither.
+        InputError: If ``distribution`` is neither.
     """
     if distribution not in get_args(Distribution):
-        raise ValueError(
+        raise InputError(
             f"distribution must be one of {get_args(Distribution)}, got {distribution!r}."
         )
     draw = standard_normal if distribution == "gaussian" else rademacher

@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mining.errors import InputError
 from mining.files import write_atomically
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def read_runs(directories: Sequence[Path]) -> "pd.DataFrame":
 
     Raises:
         FileNotFoundError: If a run is not finished.
-        ValueError: If a record is damaged.
+        InputError: If a record is damaged.
     """
     import pandas as pd  # takes longer to import than a finished run takes to skip
 
@@ -149,7 +150,7 @@ def read_runs(directories: Sequence[Path]) -> "pd.DataFrame":
         try:
             record = json.loads(path.read_text())
         except json.JSONDecodeError as error:
-            raise ValueError(f"{path} is damaged: remove it and run again. {error}") from error
+            raise InputError(f"{path} is damaged: remove it and run again. {error}") from error
         config = record["config"]
         rows.append(
             {

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 
 from mining.directions.base import Direction
+from mining.errors import InputError
 from mining.landscape import Landscape
 
 Scale = float | Literal["curvature"]
@@ -35,10 +36,10 @@ def with_scales(
         The same vectors. ``stretch`` applies the factor.
 
     Raises:
-        ValueError: If the scale is not positive, or the loss has no curvature along a direction.
+        InputError: If the scale is not positive, or the loss has no curvature along a direction.
     """
     if scale != "curvature" and not (isinstance(scale, int | float) and 0 < scale < math.inf):
-        raise ValueError(f"scale must be a positive number or 'curvature', got {scale!r}.")
+        raise InputError(f"scale must be a positive number or 'curvature', got {scale!r}.")
     if scale == 1.0 or not directions:
         return list(directions)
     if scale != "curvature":
@@ -51,7 +52,7 @@ def with_scales(
     scaled = []
     for direction, curvature, limit in zip(directions, curvatures, rounding, strict=True):
         if abs(curvature) <= limit or loss == 0:
-            raise ValueError(
+            raise InputError(
                 f"grid.scale=curvature: the curvature along {direction.name} is {curvature:.3g} "
                 f"and the loss at theta {loss:.3g}. Give a number."
             )

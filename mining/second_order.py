@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from mining.curvature import Estimate
 from mining.directions.base import Direction
+from mining.errors import InputError
 from mining.landscape import Landscape
 from mining.random_vectors import standard_normal
 
@@ -67,7 +68,7 @@ def expand(
         progress: Whether to draw a progress bar on stderr.
 
     Raises:
-        ValueError: If the loss at a point is not finite.
+        InputError: If the loss at a point is not finite.
     """
     epsilon = direction.vector.to(landscape.theta)
     alphas, offsets = alphas.double(), offsets.double()
@@ -161,11 +162,11 @@ def perturb(
         progress: Whether to draw a progress bar on stderr.
 
     Raises:
-        ValueError: If a number is out of its range.
+        InputError: If a number is out of its range.
     """
     usable = all(math.isfinite(scale) and scale != 0 for scale in scales)
     if num_samples < 2 or not sigma > 0 or not scales or not usable:
-        raise ValueError(
+        raise InputError(
             "perturb needs at least 2 samples, a positive sigma and finite scales but 0, got "
             f"{num_samples}, {sigma} and {list(scales)}."
         )

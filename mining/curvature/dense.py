@@ -19,7 +19,7 @@ def make_dense(operator: CurvatureOperator, block_size: int = 64) -> Tensor:
         Shape ``(D, D)``, exactly symmetric: the mean of the products and their transpose.
 
     Raises:
-        ValueError: If the operator is not symmetric.
+        InputError: If the operator is not symmetric.
         MemoryError: If three such matrices do not fit.
     """
     size = operator.shape[0]

@@ -9,6 +9,7 @@ from torch import Tensor
 from mining.curvature.krylov import KrylovSpace, check_basis, would_fit
 from mining.curvature.operators import CurvatureOperator
 from mining.curvature.trace import Estimate
+from mining.errors import InputError
 from mining.memory import available_memory
 from mining.random_vectors import rademacher
 
@@ -103,14 +104,14 @@ def spectral_density(
         Nodes and weights.
 
     Raises:
-        ValueError: If a number is out of its range or the operator is not symmetric.
+        InputError: If a number is out of its range or the operator is not symmetric.
         MemoryError: If the ``num_steps`` vectors of one run do not fit.
         ArithmeticError: If a product is not finite.
     """
     if num_steps < 1:
-        raise ValueError(f"num_steps must be at least 1, got {num_steps}.")
+        raise InputError(f"num_steps must be at least 1, got {num_steps}.")
     if num_probes < 2:
-        raise ValueError(f"num_probes must be at least 2, got {num_probes}.")
+        raise InputError(f"num_probes must be at least 2, got {num_probes}.")
     if generator is None:
         generator = torch.Generator().manual_seed(0)
     before = operator.products
@@ -137,7 +138,7 @@ def _quadrature(
         closed before the others repeats its last node with weight 0.
 
     Raises:
-        ValueError: If the operator is not symmetric.
+        InputError: If the operator is not symmetric.
         MemoryError: If the vectors do not fit.
         ArithmeticError: If a product is not finite.
     """

@@ -15,6 +15,7 @@ from mining.curvature.lanczos import add_repeated, thick_restart_lanczos
 from mining.curvature.operators import CurvatureOperator
 from mining.curvature.ritz import Which, largest_residuals, wanted_indices
 from mining.curvature.symmetry import check_symmetric
+from mining.errors import InputError
 from mining.memory import available_memory
 from mining.random_vectors import standard_normal, stream
 
@@ -98,7 +99,7 @@ def eigenpairs(
         The pairs. Those that did not converge are among them, flagged, and a warning is logged.
 
     Raises:
-        ValueError: If k is not between 1 and D, an option is unknown, or the operator is not
+        InputError: If k is not between 1 and D, an option is unknown, or the operator is not
             symmetric.
         MemoryError: If the vectors do not fit; it says how many would.
         ArithmeticError: If a product is not finite.
@@ -144,20 +145,20 @@ def _check_options(
 ) -> None:
     for name, value, allowed in (("which", which, Which), ("method", method, Method)):
         if value not in get_args(allowed):
-            raise ValueError(f"{name} must be one of {get_args(allowed)}, got {value!r}.")
+            raise InputError(f"{name} must be one of {get_args(allowed)}, got {value!r}.")
     pairs = 2 * k if which == "both" else k
     if k < 1 or pairs > size:
         most = size // 2 if which == "both" else size
-        raise ValueError(
+        raise InputError(
             f"k must be between 1 and {most} for which={which} of a {size} x {size} operator, "
             f"got {k}."
         )
     if not 0 < tol < 1:
-        raise ValueError(f"tol must be between 0 and 1, got {tol}.")
+        raise InputError(f"tol must be between 0 and 1, got {tol}.")
     # The others check symmetry, and every pair, with products of their own.
     fewest = 1 if method == "lanczos" else 3 + 2 * pairs
     if max_products < fewest:
-        raise ValueError(
+        raise InputError(
             f"max_products must be at least {fewest} for {method}, got {max_products}."
         )
 
@@ -244,7 +245,7 @@ def _eigsh(
     start = standard_normal(size, generator).to(operator.dtype).numpy()
     pairs = 2 * k if which == "both" else k
     if pairs >= size:
-        raise ValueError(f"eigsh computes fewer than all {size} pairs: use method=lanczos.")
+        raise InputError(f"eigsh computes fewer than all {size} pairs: use method=lanczos.")
     kept = min(size, max(2 * pairs + 1, 20))  # ARPACK's own choice
     restarts = max(1, (max_products - kept) // (kept - pairs))
     try:

@@ -6,6 +6,7 @@ from torch import Tensor
 from mining.curvature.krylov import KrylovSpace, RitzPairs, check_basis, would_fit
 from mining.curvature.operators import CurvatureOperator
 from mining.curvature.ritz import Which, largest_residuals, wanted_indices
+from mining.errors import InputError
 
 
 def thick_restart_lanczos(
@@ -38,7 +39,7 @@ def thick_restart_lanczos(
     pairs = 2 * k if which == "both" else k
     most = min(max_vectors, max_products, size)
     if max_vectors < min(pairs + 2, size):
-        raise ValueError(
+        raise InputError(
             f"max_vectors must be at least {min(pairs + 2, size)} for {pairs} eigenpairs, got "
             f"{max_vectors}."
         )

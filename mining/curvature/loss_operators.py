@@ -16,6 +16,7 @@ from torch.overrides import TorchFunctionMode
 from mining.criterion import Batch, LossFunction
 from mining.curvature.convolution import FastSecondDerivatives
 from mining.curvature.operators import CurvatureOperator
+from mining.errors import InputError
 from mining.memory import available_memory
 from mining.parameters import ParameterSpace
 from mining.precision import products_in
@@ -57,7 +58,7 @@ class LossAt:
         }
 
     def check_repeatable(self) -> None:
-        """Raise ``ValueError`` unless model and loss repeat themselves and draw no numbers."""
+        """Raise ``InputError`` unless model and loss repeat themselves and draw no numbers."""
         inputs, targets, *_ = self.batches[0]
         leaves = self.space.unflatten(self.theta)
         before = _random_states(self.theta.device)
@@ -72,7 +73,7 @@ class LossAt:
         tolerance = 1e3 * torch.finfo(first.dtype).eps
         difference = (first - second).abs().max() / first.abs().max().clamp(min=1e-30)
         if drawn or difference > tolerance or not torch.equal(*losses):
-            raise ValueError(
+            raise InputError(
                 "The model or the loss is stochastic: it draws random numbers, or the same inputs "
                 f"gave outputs that differ by {float(difference):.3g} of their size. Turn off what "
                 "does (functional dropout with training=True, sampled depth): a Hessian averaged "

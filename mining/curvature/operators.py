@@ -7,6 +7,7 @@ import torch
 from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
+from mining.errors import InputError
 from mining.parameters import ParameterSpace
 
 
@@ -50,12 +51,12 @@ class CurvatureOperator(ABC):
             Of the same shape, in the operator's dtype.
 
         Raises:
-            ValueError: If the shape does not fit.
+            InputError: If the shape does not fit.
             ArithmeticError: If the product is not finite.
         """
         size = self.shape[0]
         if vectors.dim() not in (1, 2) or len(vectors) != size:
-            raise ValueError(
+            raise InputError(
                 f"A vector must have shape ({size},) and a block ({size}, K), got "
                 f"{tuple(vectors.shape)}."
             )
@@ -90,13 +91,13 @@ class MatrixOperator(CurvatureOperator):
     """A dense symmetric matrix, shape ``(d, d)``.
 
     Raises:
-        ValueError: If the matrix is not square. Whether it is symmetric is found by those who
+        InputError: If the matrix is not square. Whether it is symmetric is found by those who
             use it.
     """
 
     def __init__(self, matrix: Tensor) -> None:
         if matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1]:
-            raise ValueError(f"The matrix must be square, got {tuple(matrix.shape)}.")
+            raise InputError(f"The matrix must be square, got {tuple(matrix.shape)}.")
         super().__init__(len(matrix), matrix.device, matrix.dtype)
         self._matrix = matrix
 

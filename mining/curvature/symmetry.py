@@ -5,6 +5,7 @@ import math
 import torch
 
 from mining.curvature.operators import CurvatureOperator
+from mining.errors import InputError
 from mining.random_vectors import standard_normal
 
 
@@ -14,15 +15,15 @@ def asymmetry_limit(dtype: torch.dtype) -> float:
 
 
 def raise_asymmetric(difference: float, size: float) -> None:
-    """Raise ``ValueError`` for an operator whose two ways round differ."""
-    raise ValueError(
+    """Raise ``InputError`` for an operator whose two ways round differ."""
+    raise InputError(
         f"The operator is not symmetric: v'Hw and w'Hv differ by {difference:.3g} for vectors "
         f"whose products have the size {size:.3g}."
     )
 
 
 def check_symmetric(operator: CurvatureOperator, generator: torch.Generator) -> None:
-    """Raise ``ValueError`` unless vᵀHw = wᵀHv for two random vectors; takes two products."""
+    """Raise ``InputError`` unless vᵀHw = wᵀHv for two random vectors; takes two products."""
     size = operator.shape[0]
     v, w = (
         standard_normal(size, generator).to(operator.device, operator.dtype) / size**0.5

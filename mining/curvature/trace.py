@@ -13,6 +13,7 @@ from torch import Tensor
 from mining.curvature.krylov import check_basis, would_fit
 from mining.curvature.operators import CurvatureOperator
 from mining.curvature.xtrace import exchangeable_estimates, jackknife_factor
+from mining.errors import InputError
 from mining.memory import available_memory
 from mining.random_vectors import Distribution, random_vector
 
@@ -92,21 +93,21 @@ def trace(
         warning is logged.
 
     Raises:
-        ValueError: If an option is unknown or out of its range.
+        InputError: If an option is unknown or out of its range.
         MemoryError: If the sketch of ``hutch++`` or ``xtrace`` does not fit.
         ArithmeticError: If a product is not finite.
     """
     if method not in get_args(Method):
-        raise ValueError(f"method must be one of {get_args(Method)}, got {method!r}.")
+        raise InputError(f"method must be one of {get_args(Method)}, got {method!r}.")
     if relative_error is not None and not relative_error > 0:
-        raise ValueError(f"relative_error must be positive, got {relative_error}.")
+        raise InputError(f"relative_error must be positive, got {relative_error}.")
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence must be between 0 and 1, got {confidence}.")
+        raise InputError(f"confidence must be between 0 and 1, got {confidence}.")
     if num_products is None:
         num_products = 100 if relative_error is None else 1000
     fewest = {"hutchinson": 2, "hutch++": 6, "xtrace": 4}[method]
     if num_products < fewest:
-        raise ValueError(
+        raise InputError(
             f"num_products must be at least {fewest} for {method}, got {num_products}."
         )
     if generator is None:

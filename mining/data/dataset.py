@@ -8,13 +8,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from mining.errors import InputError
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
     """Examples of one split.
 
     Raises:
-        ValueError: If inputs and labels differ in length.
+        InputError: If inputs and labels differ in length.
     """
 
     inputs: Tensor  # (N, C, H, W) float32, normalized
@@ -22,7 +24,7 @@ class Split:
 
     def __post_init__(self) -> None:
         if self.labels.shape != self.inputs.shape[:1]:
-            raise ValueError(
+            raise InputError(
                 f"labels must have shape ({len(self.inputs)},), one per input, "
                 f"got {tuple(self.labels.shape)}."
             )
@@ -42,10 +44,10 @@ class Split:
             Pairs of inputs ``(B, C, H, W)`` and labels ``(B,)``, views of the split, in order.
 
         Raises:
-            ValueError: If ``batch_size`` is not positive.
+            InputError: If ``batch_size`` is not positive.
         """
         if batch_size < 1:
-            raise ValueError(f"batch_size must be positive, got {batch_size}.")
+            raise InputError(f"batch_size must be positive, got {batch_size}.")
         num_batches = -(-len(self) // batch_size)
         inputs = self.inputs.tensor_split(num_batches)
         labels = self.labels.tensor_split(num_batches)
@@ -66,7 +68,7 @@ class Split:
             The chosen examples, copied.
 
         Raises:
-            ValueError: If ``num_examples`` is not positive.
+            InputError: If ``num_examples`` is not positive.
         """
         chosen = balanced_subset(self.labels.cpu(), num_examples, generator)
         chosen = chosen.to(self.labels.device)
@@ -78,7 +80,7 @@ class Dataset:
     """The splits of a data set, normalized alike.
 
     Raises:
-        ValueError: If both splits are absent, or their inputs differ in shape.
+        InputError: If both splits are absent, or their inputs differ in shape.
     """
 
     name: str
@@ -90,7 +92,7 @@ class Dataset:
     def __post_init__(self) -> None:
         shapes = {tuple(split.inputs.shape[1:]) for split in (self.train, self.test) if split}
         if len(shapes) != 1:
-            raise ValueError(
+            raise InputError(
                 f"{self.name} must have a train or a test split, and inputs of one shape, "
                 f"got shapes {sorted(shapes)}."
             )
@@ -99,13 +101,13 @@ class Dataset:
         """Return the split of that name.
 
         Raises:
-            ValueError: If there is no such split.
+            InputError: If there is no such split.
         """
         if name not in ("train", "test"):
-            raise ValueError(f"split must be train or test, got {name!r}.")
+            raise InputError(f"split must be train or test, got {name!r}.")
         split, other = (self.train, "test") if name == "train" else (self.test, "train")
         if split is None:
-            raise ValueError(f"{self.name} has no {name} split. Use its other one: split={other}")
+            raise InputError(f"{self.name} has no {name} split. Use its other one: split={other}")
         return split
 
     @property
@@ -141,10 +143,10 @@ def balanced_subset(labels: Tensor, num_examples: int, generator: torch.Generato
         Increasing indices of the chosen, shape ``(min(num_examples, N),)``, int64.
 
     Raises:
-        ValueError: If ``num_examples`` is not positive.
+        InputError: If ``num_examples`` is not positive.
     """
     if num_examples < 1:
-        raise ValueError(f"num_examples must be positive or null (all), got {num_examples}.")
+        raise InputError(f"num_examples must be positive or null (all), got {num_examples}.")
     shuffle = torch.randperm(len(labels), generator=generator)
     by_class = labels[shuffle].argsort(stable=True)
     counts = labels.bincount()

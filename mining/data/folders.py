@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from mining.data.dataset import Dataset, balanced_subset
 from mining.data.images import Channels, from_arrays, require_statistics
+from mining.errors import InputError
 from mining.files import save_arrays
 
 _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
@@ -75,7 +76,7 @@ def image_folder(
 
     Raises:
         FileNotFoundError: If the directory, or a file it lists, is absent.
-        ValueError: If it has neither layout, its splits differ in classes, an image cannot be
+        InputError: If it has neither layout, its splits differ in classes, an image cannot be
             decoded, or an argument is out of range.
     """
     root = Path(root)
@@ -83,7 +84,7 @@ def image_folder(
         raise FileNotFoundError(f"No directory {root.resolve()}. Name one: data.root=DIRECTORY")
     for argument, value in (("size", size), ("num_workers", num_workers)):
         if value is not None and value < 1:
-            raise ValueError(f"{argument} must be positive, got {value}.")
+            raise InputError(f"{argument} must be positive, got {value}.")
     cub = (root / "images.txt").is_file()
     splits = _list_cub(root) if cub else _list_class_directories(root)
     require_statistics(root.name, mean, std, has_train="train" in splits)
@@ -117,7 +118,7 @@ def _list_cub(root: Path) -> dict[str, _Listing]:
     try:
         rows = [(file, index[classes[key]], in_train[key] == "1") for key, file in files.items()]
     except KeyError as error:
-        raise ValueError(
+        raise InputError(
             f"{root}: images.txt, image_class_labels.txt, train_test_split.txt and classes.txt "
             f"must agree, but one of them lacks the number {error}."
         ) from error
@@ -129,7 +130,7 @@ def _list_cub(root: Path) -> dict[str, _Listing]:
             paths = tuple(file for file, _ in chosen)
             splits[split] = _Listing(paths, labels, tuple(sorted(names.values())))
     if not splits:
-        raise ValueError(f"{root / 'images.txt'} must list images, got an empty file.")
+        raise InputError(f"{root / 'images.txt'} must list images, got an empty file.")
     return splits
 
 
@@ -140,7 +141,7 @@ def _table(path: Path) -> dict[str, str]:
     rows = [line.split(maxsplit=1) for line in path.read_text().splitlines() if line.strip()]
     for row in rows:
         if len(row) != 2:
-            raise ValueError(f"{path}: lines must be a number and a value, got {row[0]!r}.")
+            raise InputError(f"{path}: lines must be a number and a value, got {row[0]!r}.")
     return {key: value.strip() for key, value in rows}
 
 
@@ -153,14 +154,14 @@ def _list_class_directories(root: Path) -> dict[str, _Listing]:
         if listing is not None:
             splits[split] = listing
     if not splits:
-        raise ValueError(
+        raise InputError(
             f"{root} must hold images.txt (as CUB-200-2011), or train/<class>/ or test/<class>/ "
             f"or val/<class>/ with images (as ImageNet), got "
             f"{', '.join(sorted(path.name for path in root.iterdir())[:8]) or 'nothing'}."
         )
     if len({split.class_names for split in splits.values()}) > 1:
         differing = set(splits["train"].class_names) ^ set(splits["test"].class_names)
-        raise ValueError(
+        raise InputError(
             f"{root}: training and test images must have the same classes, but only one of the "
             f"two has {', '.join(sorted(differing)[:5])}."
         )
@@ -241,7 +242,7 @@ def _square(path: Path, size: int) -> npt.NDArray[np.uint8]:
             image = file.convert("RGB")
     # SyntaxError and struct.error are what Pillow raises for damaged PNG and TIFF files.
     except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
-        raise ValueError(f"cannot decode {path}: {error}") from error
+        raise InputError(f"cannot decode {path}: {error}") from error
     shorter = min(image.size)
     width, height = (side * size // shorter for side in image.size)
     left, top = round((width - size) / 2), round((height - size) / 2)

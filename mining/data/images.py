@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mining.data.dataset import Dataset, Split, balanced_subset
+from mining.errors import InputError
 
 Channels = float | Sequence[float]  # one value for all channels, or one per channel
 
@@ -60,17 +61,17 @@ def from_arrays(
         The data set, inputs float32.
 
     Raises:
-        ValueError: If an array has the wrong dtype, shape or labels, or an argument is out of
+        InputError: If an array has the wrong dtype, shape or labels, or an argument is out of
             range, or ``mean`` or ``std`` is None without training images.
     """
     train = _pixels(name, "train", train_images, train_labels)
     test = _pixels(name, "test", test_images, test_labels)
     present = [pixels for pixels in (train, test) if pixels is not None]
     if not present:
-        raise ValueError(f"{name} must have a train or a test split, got neither.")
+        raise InputError(f"{name} must have a train or a test split, got neither.")
     if len({pixels.images.shape[1:] for pixels in present}) > 1:
         shapes = [pixels.images.shape[1:] for pixels in present]
-        raise ValueError(
+        raise InputError(
             f"{name}: train_images and test_images must agree in (H, W, C), "
             f"got {shapes[0]} and {shapes[1]}."
         )
@@ -87,7 +88,7 @@ def from_arrays(
     shift = _per_channel("mean", mean, num_channels)
     spread = _per_channel("std", std, num_channels)
     if min(spread) <= 0:
-        raise ValueError(f"std must be positive in every channel, got {spread}.")
+        raise InputError(f"std must be positive in every channel, got {spread}.")
 
     def split(pixels: _Pixels | None) -> Split | None:
         if pixels is None:
@@ -109,10 +110,10 @@ def require_statistics(
     """Refuse a data set that has neither statistics nor training images to take them from.
 
     Raises:
-        ValueError: If ``mean`` or ``std`` is None and ``has_train`` is false.
+        InputError: If ``mean`` or ``std`` is None and ``has_train`` is false.
     """
     if not has_train and (mean is None or std is None):
-        raise ValueError(
+        raise InputError(
             f"{name} has no training images to take mean and std from. Give both, per channel on "
             "[0, 1], those the model was trained with: data.mean=[...] data.std=[...]"
         )
@@ -151,30 +152,30 @@ def _pixels(
         return None
     if images is None or labels is None:
         absent = f"{split}_{'images' if images is None else 'labels'}"
-        raise ValueError(f"{name}: {split}_images and {split}_labels come in pairs, no {absent}.")
+        raise InputError(f"{name}: {split}_images and {split}_labels come in pairs, no {absent}.")
     if images.dtype != np.uint8:
-        raise ValueError(f"{name}: {split}_images must have dtype uint8, got {images.dtype}.")
+        raise InputError(f"{name}: {split}_images must have dtype uint8, got {images.dtype}.")
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or images.shape[-1] not in (1, 3) or 0 in images.shape:
-        raise ValueError(
+        raise InputError(
             f"{name}: {split}_images must have shape (N, H, W), (N, H, W, 1) or (N, H, W, 3) "
             f"with N > 0, got {images.shape}."
         )
     if labels.shape != images.shape[:1]:
-        raise ValueError(
+        raise InputError(
             f"{name}: {split}_labels must have shape ({len(images)},), one per image, "
             f"got {labels.shape}."
         )
     if not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"{name}: {split}_labels must be integers, got dtype {labels.dtype}.")
+        raise InputError(f"{name}: {split}_labels must be integers, got dtype {labels.dtype}.")
     return _Pixels(images, labels.astype(np.int64))
 
 
 def _check_labels(name: str, labels: npt.NDArray[np.int64], num_classes: int) -> None:
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= num_classes:
-        raise ValueError(
+        raise InputError(
             f"{name}: labels must lie in 0..{num_classes - 1} for {num_classes} classes, "
             f"got {low}..{high}."
         )
@@ -185,9 +186,9 @@ def _per_channel(argument: str, given: Any, num_channels: int) -> list[float]:
     try:
         values = [float(value) for value in (given if isinstance(given, Iterable) else [given])]
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{expected}, got {given!r}.") from error
+        raise InputError(f"{expected}, got {given!r}.") from error
     if len(values) not in (1, num_channels) or not all(map(math.isfinite, values)):
-        raise ValueError(f"{expected}, got {values}.")
+        raise InputError(f"{expected}, got {values}.")
     return values
 
 

@@ -11,6 +11,7 @@ from numpy.lib.npyio import NpzFile
 
 from mining.data.dataset import Dataset
 from mining.data.images import Channels, from_arrays
+from mining.errors import InputError
 
 _PAIRS = (("train_images", "train_labels"), ("test_images", "test_labels"))
 
@@ -41,7 +42,7 @@ def arrays(
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no ``.npz`` file, lacks both pairs or half of one, or its arrays have
+        InputError: If it is no ``.npz`` file, lacks both pairs or half of one, or its arrays have
             the wrong dtype, shape or labels; or an argument is out of range.
     """
     path = Path(path)
@@ -49,13 +50,13 @@ def arrays(
         raise FileNotFoundError(f"No file {path.resolve()}. Name an .npz file: data.path=FILE.npz")
     content = _read(path)
     if not any(image in content and label in content for image, label in _PAIRS):
-        raise ValueError(
+        raise InputError(
             f"{path} must hold train_images and train_labels, or test_images and test_labels, "
             f"got {', '.join(sorted(content)) or 'nothing'}."
         )
     class_names = content.get("class_names", np.array([], dtype=str))
     if class_names.ndim != 1:
-        raise ValueError(f"{path}: class_names must be a list, got shape {class_names.shape}.")
+        raise InputError(f"{path}: class_names must be a list, got shape {class_names.shape}.")
     return from_arrays(
         path.stem,
         *(content.get(key) for pair in _PAIRS for key in pair),
@@ -72,12 +73,12 @@ def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
     try:
         file = np.load(path, allow_pickle=False)
         if not isinstance(file, NpzFile):
-            raise ValueError("it is a single array")
+            raise InputError("it is a single array")
         with file:
             # Arrays of other names stay unread: only their names can matter, in a message.
             return {key: file[key] if key in keys else np.empty(0) for key in file.files}
     except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(
+        raise InputError(
             f"cannot read {path} as an .npz file of plain arrays: {error}. "
             "Write it with numpy.savez."
         ) from error

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from mining.data.dataset import Dataset
 from mining.data.images import Channels, from_arrays
 from mining.data.npz import arrays
+from mining.errors import InputError
 
 _CLASSES = {
     "mnist": "MNIST",
@@ -50,10 +51,10 @@ def torchvision_dataset(
     Raises:
         FileNotFoundError: If the files are absent or damaged and ``download`` is false.
         ConnectionError: If the download fails.
-        ValueError: If ``name`` is unknown or an argument is out of range.
+        InputError: If ``name`` is unknown or an argument is out of range.
     """
     if name not in _CLASSES:
-        raise ValueError(f"name must be one of {', '.join(_CLASSES)}, got {name!r}.")
+        raise InputError(f"name must be one of {', '.join(_CLASSES)}, got {name!r}.")
     packed = Path(root) / f"{name}.npz"
     if packed.is_file():
         return arrays(

@@ -28,7 +28,7 @@ def digits(
         The data set, inputs ``(N, 1, 8, 8)``.
 
     Raises:
-        ValueError: If an argument is out of range.
+        InputError: If an argument is out of range.
     """
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split

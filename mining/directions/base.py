@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
+from mining.errors import InputError
 from mining.landscape import Landscape
 from mining.normalization import Name, Normalization, orthogonalize
 
@@ -18,7 +19,7 @@ class Direction:
     """A vector in parameter space, with where it comes from.
 
     Raises:
-        ValueError: If the vector is not flat, not finite, or zero.
+        InputError: If the vector is not flat, not finite, or zero.
     """
 
     vector: Tensor  # (D,)
@@ -28,13 +29,13 @@ class Direction:
 
     def __post_init__(self) -> None:
         if self.vector.dim() != 1:
-            raise ValueError(
+            raise InputError(
                 f"A direction must have shape (D,), got {tuple(self.vector.shape)} ({self.name})."
             )
         if not torch.isfinite(self.vector).all():
-            raise ValueError(f"Direction {self.name} is not finite.")
+            raise InputError(f"Direction {self.name} is not finite.")
         if not self.vector.any():
-            raise ValueError(f"Direction {self.name} has norm zero: there is nowhere to go.")
+            raise InputError(f"Direction {self.name} has norm zero: there is nowhere to go.")
 
     @property
     def name(self) -> str:
@@ -47,7 +48,7 @@ class Direction:
         The angle between the two before, in degrees, is kept as ``info["angle_before"]``.
 
         Raises:
-            ValueError: If the two are parallel.
+            InputError: If the two are parallel.
         """
         angle = math.degrees(math.acos(cosine(self.vector, other.vector)))
         vector = orthogonalize(self.vector, other.vector)
@@ -83,7 +84,7 @@ class DirectionSource(ABC):
             ``num`` directions of shape ``(D,)`` on the device of θ.
 
         Raises:
-            ValueError: If the source cannot give so many.
+            InputError: If the source cannot give so many.
         """
 
 
@@ -95,7 +96,7 @@ def as_normalization(normalization: Normalization | Name) -> Normalization:
 
 
 def check_num(num: int, most: int | None = None, why: str = "") -> None:
-    """Raise ``ValueError`` unless ``1 <= num <= most``."""
+    """Raise ``InputError`` unless ``1 <= num <= most``."""
     if num < 1 or (most is not None and num > most):
         allowed = {None: "at least 1", 1: "1"}.get(most, f"between 1 and {most}")
-        raise ValueError(f"num_directions must be {allowed}{why}, got {num}.")
+        raise InputError(f"num_directions must be {allowed}{why}, got {num}.")

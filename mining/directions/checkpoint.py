@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.linalg import vector_norm
 
 from mining.directions.base import Direction, DirectionSource, as_normalization, check_num
+from mining.errors import InputError
 from mining.landscape import Landscape
 from mining.models import fitting_state
 from mining.normalization import Name, Normalization
@@ -46,7 +47,7 @@ class CheckpointDelta(DirectionSource):
         leaves it on the line.
 
         Raises:
-            ValueError: If more than one is asked for, the checkpoint is θ itself or belongs to
+            InputError: If more than one is asked for, the checkpoint is θ itself or belongs to
                 another architecture.
         """
         check_num(num, 1, " for the difference of two checkpoints")
@@ -55,7 +56,7 @@ class CheckpointDelta(DirectionSource):
         other = space.flatten({name: state[name] for name in space.names}).to(theta)
         delta = other - theta
         if not delta.any():
-            raise ValueError(
+            raise InputError(
                 f"The other checkpoint ({self.label}) is θ itself: take an earlier θ, epoch=EPOCH."
             )
         normalize = as_normalization(self.normalization)

@@ -9,6 +9,7 @@ import torch
 from mining.curvature import Eigenpairs, eigenpairs
 from mining.curvature.eigen import Method
 from mining.directions.base import Direction, DirectionSource, check_num
+from mining.errors import InputError
 from mining.landscape import Landscape
 
 Ends = Literal["both", "largest", "smallest"]
@@ -34,7 +35,7 @@ class Eigenvectors(DirectionSource):
         max_products: Most products of the Hessian with a vector; ``None`` as for ``eigenpairs``.
 
     Raises:
-        ValueError: If an option is none of what is allowed.
+        InputError: If an option is none of what is allowed.
     """
 
     which: Ends = "both"
@@ -46,9 +47,9 @@ class Eigenvectors(DirectionSource):
 
     def __post_init__(self) -> None:
         if self.which not in get_args(Ends):
-            raise ValueError(f"direction.which must be one of {get_args(Ends)}, got {self.which}.")
+            raise InputError(f"direction.which must be one of {get_args(Ends)}, got {self.which}.")
         if self.start < 1:
-            raise ValueError(f"direction.start must be at least 1, got {self.start}.")
+            raise InputError(f"direction.start must be at least 1, got {self.start}.")
 
     def directions(
         self, landscape: Landscape, num: int, *, generator: torch.Generator
@@ -59,7 +60,7 @@ class Eigenvectors(DirectionSource):
         or 0), and the ``slope`` of the loss along the vector.
 
         Raises:
-            ValueError: If the Hessian has fewer positive or negative eigenvalues.
+            InputError: If the Hessian has fewer positive or negative eigenvalues.
         """
         check_num(num)
         operator = landscape.hessian(parameters=self.parameters)
@@ -101,7 +102,7 @@ def _column(found: Eigenpairs, index: int, sign: int, source: str) -> int:
     of_sign = order[found.values[order] * sign > rounding]
     if index >= len(of_sign):
         computed = f"of {len(found)} eigenvalues computed at the ends of the spectrum"
-        raise ValueError(
+        raise InputError(
             f"There is no {source}: {computed} {len(of_sign)} "
             f"{'exceed' if sign > 0 else 'lie below'} zero. Ask for fewer, or raise "
             "direction.max_products if some were not found."

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mining.directions.base import Direction, DirectionSource, as_normalization, check_num
+from mining.errors import InputError
 from mining.landscape import Landscape
 from mining.models import read_tensors
 from mining.normalization import Name, Normalization
@@ -43,7 +44,7 @@ class FromFile(DirectionSource):
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If it holds fewer, cannot be read, or does not fit the parameters.
+            InputError: If it holds fewer, cannot be read, or does not fit the parameters.
         """
         path = Path(self.path)
         vectors = _as_vectors(_read(path), landscape.space, path)
@@ -65,20 +66,20 @@ def _read(path: Path) -> Any:
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays}
     except (zipfile.BadZipFile, ValueError, EOFError) as error:
-        raise ValueError(f"direction.path: cannot read {path} as .npz: {error}.") from error
+        raise InputError(f"direction.path: cannot read {path} as .npz: {error}.") from error
 
 
 def _as_vectors(content: Any, space: ParameterSpace, path: Path) -> Tensor:
     """Return directions as the rows of a matrix, (K, D)."""
     if isinstance(content, Mapping) and {"model", "optimizer"} <= set(content):
-        raise ValueError(
+        raise InputError(
             f"{path} is a checkpoint, no direction: use direction=checkpoint_delta "
             f"direction.checkpoint={path}"
         )
     if isinstance(content, Mapping) and "vectors" in content:
         names = tuple(map(str, content.get("names", space.names)))
         if names != space.names:
-            raise ValueError(
+            raise InputError(
                 f"{path} is for other parameters: {', '.join(names[:3])} … where the model has "
                 f"{', '.join(space.names[:3])} …"
             )
@@ -90,7 +91,7 @@ def _as_vectors(content: Any, space: ParameterSpace, path: Path) -> Tensor:
     vectors = _tensor(content, path)
     vectors = vectors[None] if vectors.dim() == 1 else vectors
     if vectors.dim() != 2 or vectors.shape[1] != space.size or not vectors.is_floating_point():
-        raise ValueError(
+        raise InputError(
             f"{path} must hold floating-point directions of {space.size} entries, got shape "
             f"{tuple(vectors.shape)} {vectors.dtype}."
         )
@@ -101,7 +102,7 @@ def _tensor(value: Any, path: Path) -> Tensor:
     if not isinstance(value, Tensor | np.ndarray) or (
         isinstance(value, np.ndarray) and value.dtype.kind not in "fiu"
     ):
-        raise ValueError(
+        raise InputError(
             f"{path} must hold one array per parameter name, or one flat array, got "
             f"{type(value).__name__}."
         )

@@ -6,6 +6,7 @@ import torch
 from torch.linalg import vector_norm
 
 from mining.directions.base import Direction, DirectionSource, as_normalization, check_num
+from mining.errors import InputError
 from mining.landscape import Landscape
 from mining.normalization import Name, Normalization
 
@@ -22,7 +23,7 @@ class Gradient(DirectionSource):
         normalization: A normalization or its name.
 
     Raises:
-        ValueError: If ``batch_size`` is below 1.
+        InputError: If ``batch_size`` is below 1.
     """
 
     batch_size: int | None = None
@@ -31,7 +32,7 @@ class Gradient(DirectionSource):
     def __post_init__(self) -> None:
         as_normalization(self.normalization)
         if self.batch_size is not None and self.batch_size < 1:
-            raise ValueError(f"direction.batch_size must be positive, got {self.batch_size}.")
+            raise InputError(f"direction.batch_size must be positive, got {self.batch_size}.")
 
     def directions(
         self, landscape: Landscape, num: int, *, generator: torch.Generator

@@ -16,6 +16,7 @@ from torch.linalg import vector_norm
 from tqdm import tqdm
 
 from mining.directions.base import Direction, DirectionSource, check_num
+from mining.errors import InputError
 from mining.files import write_atomically
 from mining.landscape import Landscape
 from mining.minibatches import LossOnBatch, MiniBatches
@@ -55,7 +56,7 @@ class Descent:
         schedule: ``constant``, ``cosine`` to zero, or ``step``.
 
     Raises:
-        ValueError: If a value is out of its range.
+        InputError: If a value is out of its range.
     """
 
     epochs: int = 200
@@ -102,7 +103,7 @@ class Miner(DirectionSource):
             generator: Source of randomness for the start, on the CPU.
 
         Raises:
-            ValueError: If there is nothing to gain, or the settings do not fit θ.
+            InputError: If there is nothing to gain, or the settings do not fit θ.
         """
 
     def directions(
@@ -151,7 +152,7 @@ def mine(
         progress: Whether to draw a progress bar on stderr.
 
     Raises:
-        ValueError: If ``checkpoint`` belongs to something else, there is nothing to gain from the
+        InputError: If ``checkpoint`` belongs to something else, there is nothing to gain from the
             start, or the loss there is not finite.
     """
     descent = miner.descent
@@ -231,7 +232,7 @@ class _State:
     def load(self, path: Path, mark: str) -> None:
         content = read_tensors(path)
         if not isinstance(content, dict) or content.get("mark") != mark:
-            raise ValueError(
+            raise InputError(
                 f"{path} holds other mining: of another kind, with other settings, or from another "
                 "seed, θ or other examples. Give each a file of its own, or remove this one."
             )
@@ -281,7 +282,7 @@ def _run_epoch(
 def _result(state: _State, search: Search, descent: Descent) -> Mined:
     when = state.diverged_epoch
     if when is not None and torch.equal(state.variable, search.start):
-        raise ValueError(
+        raise InputError(
             "Mining diverged before it had a direction: the loss where it starts is not finite, or "
             f"the learning rate ({descent.lr:g}) is too high."
         )

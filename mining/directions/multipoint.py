@@ -13,6 +13,7 @@ from torch.linalg import vector_norm
 from mining.curves import Curve
 from mining.directions.base import Direction
 from mining.directions.miner import Descent, Miner, Search
+from mining.errors import InputError
 from mining.landscape import Landscape
 from mining.minibatches import LossOnBatch
 from mining.random_vectors import standard_normal
@@ -41,7 +42,7 @@ class Multipoint(Miner):
         descent: Epochs, learning rate and the like.
 
     Raises:
-        ValueError: If the template is no function of α, does not contain α = 0, or a number is out
+        InputError: If the template is no function of α, does not contain α = 0, or a number is out
             of its range.
     """
 
@@ -55,35 +56,35 @@ class Multipoint(Miner):
 
     def __post_init__(self) -> None:
         if self.points < 1:
-            raise ValueError(f"direction.points must be at least 1, got {self.points}.")
+            raise InputError(f"direction.points must be at least 1, got {self.points}.")
         if self.template is None:
             if self._basins < 2:
-                raise ValueError(f"direction.basins must be at least 2, got {self.basins}.")
+                raise InputError(f"direction.basins must be at least 2, got {self.basins}.")
             if self.barrier is not None and not math.isfinite(self.barrier):
-                raise ValueError(f"direction.barrier must be finite, got {self.barrier}.")
+                raise InputError(f"direction.barrier must be finite, got {self.barrier}.")
             return
         if self.basins is not None or self.barrier is not None:
-            raise ValueError(
+            raise InputError(
                 "direction.template says everything: leave direction.basins and direction.barrier "
                 "out."
             )
         pairs = [tuple(p) if isinstance(p, Sequence) else (p,) for p in self.template]
         if len(pairs) < 2 or not all(map(_is_pair, pairs)):
-            raise ValueError(
+            raise InputError(
                 "direction.template must be two pairs [alpha, loss] of numbers at least, got "
                 f"{list(self.template)}."
             )
         alphas = [float(pair[0]) for pair in pairs if pair[0] is not None]
         if not all(a < b for a, b in pairwise(alphas)) or not all(map(math.isfinite, alphas)):
-            raise ValueError(
+            raise InputError(
                 f"direction.template must have increasing, finite alphas, got {alphas}."
             )
         if not alphas[0] <= 0 <= alphas[-1]:
-            raise ValueError(
+            raise InputError(
                 f"direction.template must start or pass at alpha = 0, where θ is, got {alphas}."
             )
         if not all(pair[1] is None or math.isfinite(pair[1]) for pair in pairs):
-            raise ValueError(f"direction.template must have finite losses, got {pairs}.")
+            raise InputError(f"direction.template must have finite losses, got {pairs}.")
         object.__setattr__(self, "template", tuple(pairs))
 
     @property
@@ -105,45 +106,45 @@ class Multipoint(Miner):
             chance: The loss of guessing.
 
         Raises:
-            ValueError: If they do not pass the loss of θ, or do not vary.
+            InputError: If they do not pass the loss of θ, or do not vary.
         """
         if self.template is None:
             barrier = (
                 (own + 1 if chance is None else chance) if self.barrier is None else self.barrier
             )
             if not barrier > own:
-                raise ValueError(
+                raise InputError(
                     f"direction.barrier must exceed the loss of θ, {own:.4g}, got {barrier:.4g}."
                 )
             return tuple(barrier if i % 2 else own for i in range(2 * self._basins))
         losses = tuple(own if pair[1] is None else float(pair[1]) for pair in self.template)
         span = max(losses) - min(losses)
         if not span > 0:
-            raise ValueError(f"direction.template is flat at {own:.4g}: draw a shape.")
+            raise InputError(f"direction.template is flat at {own:.4g}: draw a shape.")
         if chance is not None and min(losses) < 0:
-            raise ValueError(
+            raise InputError(
                 f"direction.template goes down to {min(losses):.4g}, cross-entropy never below 0."
             )
         at_theta = float(np.interp(0.0, self.alphas, losses))
         if abs(at_theta - own) > _TOLERANCE * span:
-            raise ValueError(
+            raise InputError(
                 f"direction.template gives {at_theta:.4g} at alpha = 0, but the loss of θ is "
                 f"{own:.4g}: start there (null stands for it)."
             )
         return losses
 
     def check_grid(self, alphas: Tensor) -> None:
-        """Raise ``ValueError`` if the template is longer than a grid, shape ``(T,)``."""
+        """Raise ``InputError`` if the template is longer than a grid, shape ``(T,)``."""
         low, high = self.alphas[0], self.alphas[-1]
         rounding = 1e-6 * float(alphas[-1] - alphas[0])
         if low < alphas[0] - rounding or high > alphas[-1] + rounding:
-            raise ValueError(
+            raise InputError(
                 f"direction.template reaches from {low:g} to {high:g}, the grid only from "
                 f"{float(alphas[0]):g} to {float(alphas[-1]):g}: set grid.low and grid.high."
             )
         inside = int(((alphas >= low - rounding) & (alphas <= high + rounding)).sum())
         if inside < len(self.alphas):
-            raise ValueError(
+            raise InputError(
                 f"direction.template has {len(self.alphas)} points, the grid only {inside} between "
                 f"{low:g} and {high:g}: raise grid.num."
             )

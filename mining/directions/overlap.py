@@ -12,6 +12,7 @@ from mining.directions.base import (
     check_num,
     cosine,
 )
+from mining.errors import InputError
 from mining.landscape import Landscape
 from mining.random_vectors import standard_normal
 
@@ -26,14 +27,14 @@ class MostOverlapping(DirectionSource):
         num_samples: How many Gaussian directions to choose from.
 
     Raises:
-        ValueError: If ``num_samples`` is below 1.
+        InputError: If ``num_samples`` is below 1.
     """
 
     num_samples: int = 100
 
     def __post_init__(self) -> None:
         if self.num_samples < 1:
-            raise ValueError(f"direction.num_samples must be positive, got {self.num_samples}.")
+            raise InputError(f"direction.num_samples must be positive, got {self.num_samples}.")
 
     def directions(
         self, landscape: Landscape, num: int, *, generator: torch.Generator

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mining.directions.base import Direction
 from mining.directions.miner import Descent, Miner, Search
+from mining.errors import InputError
 from mining.landscape import Landscape
 from mining.minibatches import LossOnBatch
 from mining.models import fitting_state
@@ -33,7 +34,7 @@ class Xu2024VVVBasin(Miner):
         label: How the start is called, for the error where it is θ itself.
 
     Raises:
-        ValueError: If ``alpha`` or ``gamma`` is out of its range.
+        InputError: If ``alpha`` or ``gamma`` is out of its range.
     """
 
     checkpoint: str | Path | Mapping[str, Tensor] = field(repr=False)  # φ itself marks the state
@@ -44,22 +45,22 @@ class Xu2024VVVBasin(Miner):
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha <= 0.5:
-            raise ValueError(f"direction.alpha must lie between 0 and 0.5, got {self.alpha}.")
+            raise InputError(f"direction.alpha must lie between 0 and 0.5, got {self.alpha}.")
         if not (self.gamma > 0 and math.isfinite(self.gamma)):
-            raise ValueError(f"direction.gamma must be positive, got {self.gamma}.")
+            raise InputError(f"direction.gamma must be positive, got {self.gamma}.")
 
     def search(self, landscape: Landscape, generator: torch.Generator) -> Search:
         """Start φ at ``checkpoint``; see ``Miner.search``.
 
         Raises:
-            ValueError: If that is θ itself: both terms would have one gradient, and φ go on
+            InputError: If that is θ itself: both terms would have one gradient, and φ go on
                 training θ.
         """
         space, theta = landscape.space, landscape.theta
         state = fitting_state(landscape.model, self.checkpoint)
         start = space.flatten({name: state[name] for name in space.names}).to(theta)
         if torch.equal(start, theta):
-            raise ValueError(
+            raise InputError(
                 f"φ would start at θ itself ({self.label}), where both terms have one gradient and "
                 "there is nothing to gain: start from an independent initialization or solution, "
                 "direction.independent=true."

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mining.errors import InputError
+
 # Under one of these names training scripts keep the parameters beside epoch and optimizer.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 # DataParallel and torch.compile put these before every name.
@@ -41,7 +43,7 @@ def load_state_dict(path: str | Path) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged, no checkpoint, or holds something else than tensors.
+        InputError: If it is damaged, no checkpoint, or holds something else than tensors.
     """
     return _unwrap(read_tensors(path), str(path))
 
@@ -51,7 +53,7 @@ def read_tensors(path: str | Path) -> Any:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged or holds anything else.
+        InputError: If it is damaged or holds anything else.
     """
     path = Path(path)
     if not path.exists():
@@ -59,7 +61,7 @@ def read_tensors(path: str | Path) -> Any:
     try:
         return torch.load(path, weights_only=True, map_location="cpu")
     except _UNREADABLE as error:
-        raise ValueError(f"cannot read {path} as a checkpoint: {_reason(error)}.") from error
+        raise InputError(f"cannot read {path} as a checkpoint: {_reason(error)}.") from error
 
 
 def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any]) -> None:
@@ -74,7 +76,7 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any]) -> No
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it cannot be read, or names or shapes differ.
+        InputError: If it cannot be read, or names or shapes differ.
     """
     model.load_state_dict(fitting_state(model, source))
 
@@ -91,7 +93,7 @@ def fitting_state(model: nn.Module, source: str | Path | Mapping[str, Any]) -> d
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it cannot be read, or names or shapes differ.
+        InputError: If it cannot be read, or names or shapes differ.
     """
     if isinstance(source, str | Path):
         origin, given = str(source), load_state_dict(source)
@@ -111,7 +113,7 @@ def fitting_state(model: nn.Module, source: str | Path | Mapping[str, Any]) -> d
     }
     found = [f"{what}: {_first(names)}" for what, names in differences.items() if names]
     if found:
-        raise ValueError(f"{origin} does not fit {type(model).__name__}; {'; '.join(found)}.")
+        raise InputError(f"{origin} does not fit {type(model).__name__}; {'; '.join(found)}.")
     # The model's own mapping carries the versions of its layers, which MNASNet insists on.
     own.update(given)
     return own
@@ -134,14 +136,14 @@ def _unwrap(content: Any, origin: str) -> dict[str, Tensor]:
             break
         content = content[wrapper]
     if not isinstance(content, Mapping) or not content:
-        raise ValueError(
+        raise InputError(
             f"{origin} must hold tensors by name, got "
             f"{'an empty mapping' if isinstance(content, Mapping) else type(content).__name__}."
         )
     state = dict(content)
     others = [str(name) for name, value in state.items() if not isinstance(value, Tensor)]
     if others:
-        raise ValueError(f"{origin} must hold tensors by name only, but has {_first(others)}.")
+        raise InputError(f"{origin} must hold tensors by name only, but has {_first(others)}.")
     while prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in state)), None):
         state = {name.removeprefix(prefix): value for name, value in state.items()}
     return state

@@ -5,6 +5,8 @@ from typing import final
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mining.errors import InputError
+
 
 @final
 class CifarResNet(nn.Module):
@@ -22,7 +24,7 @@ class CifarResNet(nn.Module):
         skip_connections: Whether a block adds its input to its output.
 
     Raises:
-        ValueError: If ``depth`` is not ``6n + 2`` or ``width`` not positive.
+        InputError: If ``depth`` is not ``6n + 2`` or ``width`` not positive.
     """
 
     def __init__(
@@ -35,9 +37,9 @@ class CifarResNet(nn.Module):
     ) -> None:
         super().__init__()
         if depth < 8 or depth % 6 != 2:
-            raise ValueError(f"depth must be 6n + 2 (8, 14, 20, 32, 56, 110 …), got {depth}.")
+            raise InputError(f"depth must be 6n + 2 (8, 14, 20, 32, 56, 110 …), got {depth}.")
         if width < 1:
-            raise ValueError(f"width must be positive, got {width}.")
+            raise InputError(f"width must be positive, got {width}.")
 
         def stage(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
             first = _Block(in_channels, out_channels, stride, skip_connections)

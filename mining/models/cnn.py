@@ -4,6 +4,8 @@ from typing import final
 
 from torch import Tensor, nn
 
+from mining.errors import InputError
+
 
 @final
 class CNN(nn.Module):
@@ -15,7 +17,7 @@ class CNN(nn.Module):
         hidden: Widths of the two hidden layers, units.
 
     Raises:
-        ValueError: If the inputs are too small or a width is not positive.
+        InputError: If the inputs are too small or a width is not positive.
     """
 
     def __init__(
@@ -27,11 +29,11 @@ class CNN(nn.Module):
         super().__init__()
         channels, height, width = input_shape
         if min(height, width) < 4:
-            raise ValueError(
+            raise InputError(
                 f"input_shape must be at least 4×4 pixels for CNN, got {height}×{width}."
             )
         if len(hidden) != 2 or min(hidden) < 1:
-            raise ValueError(f"hidden must be two positive widths, got {list(hidden)}.")
+            raise InputError(f"hidden must be two positive widths, got {list(hidden)}.")
         self.features = nn.Sequential(
             nn.Conv2d(channels, 32, 3, padding=1),
             nn.ReLU(),

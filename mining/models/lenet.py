@@ -4,6 +4,8 @@ from typing import final
 
 from torch import Tensor, nn
 
+from mining.errors import InputError
+
 
 @final
 class LeNet(nn.Module):
@@ -18,14 +20,14 @@ class LeNet(nn.Module):
         num_classes: Number of outputs.
 
     Raises:
-        ValueError: If the inputs are too small.
+        InputError: If the inputs are too small.
     """
 
     def __init__(self, input_shape: tuple[int, int, int], num_classes: int) -> None:
         super().__init__()
         channels, height, width = input_shape
         if min(height, width) < 16:
-            raise ValueError(
+            raise InputError(
                 f"input_shape must be at least 16×16 pixels for LeNet, got {height}×{width}. "
                 "Take a smaller model: model=cnn"
             )

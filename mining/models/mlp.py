@@ -6,6 +6,8 @@ from typing import final
 
 from torch import Tensor, nn
 
+from mining.errors import InputError
+
 
 @final
 class MLP(nn.Module):
@@ -19,7 +21,7 @@ class MLP(nn.Module):
         hidden: Width of each hidden layer, units; () = a linear classifier.
 
     Raises:
-        ValueError: If a width is not positive.
+        InputError: If a width is not positive.
     """
 
     def __init__(
@@ -27,7 +29,7 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         if any(width < 1 for width in hidden):
-            raise ValueError(f"hidden must be positive widths, got {list(hidden)}.")
+            raise InputError(f"hidden must be positive widths, got {list(hidden)}.")
         channels, height, width = input_shape
         sizes = [channels * height * width, *hidden, num_classes]
         layers: list[nn.Module] = [nn.Flatten()]

@@ -9,6 +9,7 @@ from urllib.parse import urlparse
 import torch
 from torch import nn
 
+from mining.errors import InputError
 from mining.models.checkpoints import load_state_dict, load_weights
 
 _logger = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ def torchvision_model(
         The model, on the CPU and in train mode.
 
     Raises:
-        ValueError: If there is no such architecture, no such weights, ``C`` is not 3, or a file
+        InputError: If there is no such architecture, no such weights, ``C`` is not 3, or a file
             does not fit the architecture.
         ConnectionError: If the download fails.
     """
@@ -46,12 +47,12 @@ def torchvision_model(
     known = models.list_models(module=models)
     if architecture not in known:
         close = difflib.get_close_matches(architecture, known) or known
-        raise ValueError(
+        raise InputError(
             "architecture must be a classifier of torchvision.models, "
             f"got {architecture!r}. Did you mean {', '.join(close)}?"
         )
     if input_shape is not None and input_shape[0] != 3:
-        raise ValueError(
+        raise InputError(
             f"input_shape must have 3 channels for {architecture}, got {input_shape[0]}."
         )
     if weights is None:
@@ -62,7 +63,7 @@ def torchvision_model(
     elif Path(weights).exists():
         model = _from_file(architecture, weights)
     else:
-        raise ValueError(
+        raise InputError(
             f"weights must be one of {', '.join(published.__members__)} for {architecture}, "
             f"a file or null, got {weights!r}."
         )
@@ -106,7 +107,7 @@ def _from_file(architecture: str, path: str) -> nn.Module:
     try:
         load_weights(model, state)
     except ValueError as error:
-        raise ValueError(f"weights {path} for {architecture}: {error}") from error
+        raise InputError(f"weights {path} for {architecture}: {error}") from error
     return model
 
 

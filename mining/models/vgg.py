@@ -4,6 +4,8 @@ from typing import final
 
 from torch import Tensor, nn
 
+from mining.errors import InputError
+
 # Channels of the convolutions before each of the five poolings.
 _STAGES = {
     11: ((64,), (128,), (256, 256), (512, 512), (512, 512)),
@@ -27,7 +29,7 @@ class VGG(nn.Module):
         batch_norm: Whether batch norm follows each convolution.
 
     Raises:
-        ValueError: If ``depth`` is another or the inputs are too small.
+        InputError: If ``depth`` is another or the inputs are too small.
     """
 
     def __init__(
@@ -39,10 +41,10 @@ class VGG(nn.Module):
     ) -> None:
         super().__init__()
         if depth not in _STAGES:
-            raise ValueError(f"depth must be one of {', '.join(map(str, _STAGES))}, got {depth}.")
+            raise InputError(f"depth must be one of {', '.join(map(str, _STAGES))}, got {depth}.")
         in_channels, height, width = input_shape
         if min(height, width) < 32:
-            raise ValueError(
+            raise InputError(
                 f"input_shape must be at least 32×32 pixels for VGG, got {height}×{width}. "
                 "Take a smaller model: model=cnn"
             )

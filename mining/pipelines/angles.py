@@ -9,6 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mining.directions import CheckpointDelta, Gaussian, Gradient, cosine
+from mining.errors import InputError
 from mining.files import save_arrays
 from mining.pipelines.building import Config
 from mining.pipelines.setting import build_setting
@@ -25,7 +26,7 @@ def run(config: Config, run: Run) -> None:
     its own batch of ``train.batch_size`` examples.
     """
     if config["checkpoint"] is not None:
-        raise ValueError("pipeline=angles needs a later checkpoint: set epoch, not checkpoint.")
+        raise InputError("pipeline=angles needs a later checkpoint: set epoch, not checkpoint.")
     setting = build_setting({**config, "split": "train"})
     landscape, num = setting.landscape, config["num_directions"]
     other = find_checkpoint(config)

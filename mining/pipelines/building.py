@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from mining.data import Dataset
+from mining.errors import InputError
 from mining.pipelines.schema import check_top_level, make
 
 Config = Mapping[str, Any]
@@ -16,7 +17,7 @@ def prepare(config: Config) -> None:
     """Check the values outside every group, and set the number of CPU threads.
 
     Raises:
-        ValueError: If a value has the wrong type or is out of its range.
+        InputError: If a value has the wrong type or is out of its range.
     """
     check_top_level(config)
     if config["num_threads"] is not None:
@@ -27,10 +28,10 @@ def find_device(config: Config) -> torch.device:
     """Choose the device of ``config["device"]``: auto, cpu or cuda.
 
     Raises:
-        ValueError: If cuda is asked for and absent.
+        InputError: If cuda is asked for and absent.
     """
     if config["device"] == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device=cuda, but no CUDA device is available. Use device=cpu.")
+        raise InputError("device=cuda, but no CUDA device is available. Use device=cpu.")
     use_cuda = config["device"] != "cpu" and torch.cuda.is_available()
     return torch.device("cuda" if use_cuda else "cpu")
 
@@ -53,7 +54,7 @@ def build_model(config: Config, dataset: Dataset) -> nn.Module:
             "model", options, input_shape=dataset.input_shape, num_classes=dataset.num_classes
         )
     if not isinstance(model, nn.Module):
-        raise ValueError(
+        raise InputError(
             f"model: {options['_target_']} gives no module but {type(model).__name__}."
         )
     return model.to(find_device(config))

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from mining.directions import Eigenvectors
 from mining.directions.storage import save_directions
+from mining.errors import InputError
 from mining.pipelines.building import Config
 from mining.pipelines.setting import build_setting, describe_point
 from mining.pipelines.sources import build_source
@@ -20,7 +21,7 @@ def run(config: Config, run: Run) -> None:
     landscape = setting.landscape
     source = build_source(config, "direction")
     if not isinstance(source, Eigenvectors):
-        raise ValueError(
+        raise InputError(
             f"pipeline=eigenvectors: {type(source).__name__} gives none. Take "
             "direction=eigenvectors."
         )

@@ -13,6 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from mining.errors import InputError
 from mining.pipelines import OPTIONAL_KEYS, PIPELINE_KEYS
 from mining.runs import run_directory
 
@@ -52,12 +53,12 @@ def plan(overrides: Sequence[str]) -> list[PlannedRun]:
         A run for every job, in the order of the jobs, none twice.
 
     Raises:
-        ValueError: If an argument is none.
+        InputError: If an argument is none.
     """
     try:
         return _plan(overrides)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(" ".join(str(error).split())) from error
+        raise InputError(" ".join(str(error).split())) from error
 
 
 def _plan(overrides: Sequence[str]) -> list[PlannedRun]:
@@ -83,7 +84,7 @@ def _resolve(config: DictConfig) -> dict[str, Any]:
 def _pick(key: str, values: Mapping[str, Any]) -> Any:
     """Choose one of several values; the key is mostly another value of the configuration."""
     if key not in values:
-        raise ValueError(f"No value for {key!r}, only for {', '.join(map(str, values))}.")
+        raise InputError(f"No value for {key!r}, only for {', '.join(map(str, values))}.")
     return values[key]
 
 

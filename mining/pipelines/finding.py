@@ -8,6 +8,7 @@ from typing import cast
 from mining.curves import Curve
 from mining.directions import Direction, Eigenvectors, Miner, Multipoint
 from mining.directions.storage import load_directions
+from mining.errors import InputError
 from mining.evaluation import Grid
 from mining.pipelines import eigenvectors, mine
 from mining.pipelines.building import Config
@@ -36,7 +37,7 @@ def find_directions(
     """
     if is_a(config, key, Multipoint):
         if grid.scale == "curvature":
-            raise ValueError("grid.scale=curvature would redraw a drawn curve: give a number.")
+            raise InputError("grid.scale=curvature would redraw a drawn curve: give a number.")
         points = grid.betas if key == "y_direction" else grid.alphas
         cast(Multipoint, build_source(config, key)).check_grid(points * grid.scale)
     for kind, pipeline, compute in _KEPT:

@@ -9,6 +9,7 @@ import torch
 from mining.directions import Mined, Miner, mine
 from mining.directions.base import check_num
 from mining.directions.storage import save_directions
+from mining.errors import InputError
 from mining.files import write_atomically
 from mining.pipelines.building import Config
 from mining.pipelines.setting import build_setting, describe_point
@@ -23,7 +24,7 @@ def run(config: Config, run: Run) -> None:
     landscape = setting.landscape
     miner = build_source(config, "direction")
     if not isinstance(miner, Miner):
-        raise ValueError(
+        raise InputError(
             f"pipeline=mine: {type(miner).__name__} is not mined. Take direction=xu2024_w_peak, "
             "xu2024_vvv_basin or multipoint."
         )

@@ -10,6 +10,8 @@ from typing import Any, Literal, Union
 
 from hydra.utils import instantiate
 
+from mining.errors import InputError
+
 #: What the keys outside every group may be.
 _TOP_LEVEL: dict[str, Any] = {
     "checkpoint": str | None,
@@ -38,17 +40,17 @@ def check_top_level(config: Mapping[str, Any]) -> None:
     """Check the values of the keys outside every group.
 
     Raises:
-        ValueError: If one has the wrong type or is none of what is allowed.
+        InputError: If one has the wrong type or is none of what is allowed.
     """
     for key, hint in _TOP_LEVEL.items():
         _check(key, config[key], hint)
     if not isinstance(config["picture"], Mapping) or set(config["picture"]) != set(_PICTURE):
-        raise ValueError(f"picture has the keys {', '.join(_PICTURE)}, got {config['picture']}.")
+        raise InputError(f"picture has the keys {', '.join(_PICTURE)}, got {config['picture']}.")
     for key, hint in _PICTURE.items():
         _check(f"picture.{key}", config["picture"][key], hint)
     for key in ("batch_size", "num_threads", "num_examples", "chunk"):
         if config[key] is not None and config[key] < 1:
-            raise ValueError(f"{key} must be at least 1, got {config[key]}.")
+            raise InputError(f"{key} must be at least 1, got {config[key]}.")
 
 
 def make(group: str, options: Mapping[str, Any], **known: Any) -> Any:
@@ -64,10 +66,10 @@ def make(group: str, options: Mapping[str, Any], **known: Any) -> Any:
         What the target returns.
 
     Raises:
-        ValueError: If a value has the wrong type or is none of what is allowed.
+        InputError: If a value has the wrong type or is none of what is allowed.
     """
     if not isinstance(options, Mapping):
-        raise ValueError(f"{group} must be one of its options, got {options!r}.")
+        raise InputError(f"{group} must be one of its options, got {options!r}.")
     target = target_of(options)
     signature = inspect.signature(target, eval_str=True)
     arguments = {k: v for k, v in known.items() if k in signature.parameters}
@@ -80,11 +82,11 @@ def make(group: str, options: Mapping[str, Any], **known: Any) -> Any:
     try:
         signature.bind(**arguments)
     except TypeError as error:
-        raise ValueError(f"{group}: {options['_target_']}: {error}.") from error
+        raise InputError(f"{group}: {options['_target_']}: {error}.") from error
     try:
         return target(**arguments)
     except (TypeError, RuntimeError) as error:
-        raise ValueError(f"{group}: {options['_target_']} refuses its options: {error}") from error
+        raise InputError(f"{group}: {options['_target_']} refuses its options: {error}") from error
 
 
 def _make_nested(key: str, value: Any) -> Any:
@@ -98,21 +100,21 @@ def target_of(options: Mapping[str, Any]) -> Any:
     """Import the class or function that ``_target_`` names.
 
     Raises:
-        ValueError: If it cannot be imported.
+        InputError: If it cannot be imported.
     """
     name = options["_target_"]
     try:
         target = pydoc.locate(name)
     except pydoc.ErrorDuringImport as error:
-        raise ValueError(f"Cannot import {name}: {error.value}.") from error
+        raise InputError(f"Cannot import {name}: {error.value}.") from error
     if not callable(target):
-        raise ValueError(f"{name} is no class or function that can be imported from here.")
+        raise InputError(f"{name} is no class or function that can be imported from here.")
     return target
 
 
 def _check(key: str, value: Any, hint: Any) -> None:
     if not _fits(value, hint):
-        raise ValueError(f"{key} must be {_describe(hint)}, got {value!r}.")
+        raise InputError(f"{key} must be {_describe(hint)}, got {value!r}.")
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mining.curves import load_curves, save_curves
 from mining.directions import Direction
+from mining.errors import InputError
 from mining.evaluation import Evaluator
 from mining.pipelines.building import Config
 from mining.pipelines.finding import find_directions
@@ -25,7 +26,7 @@ class ExpansionSettings:
     """Where ``pipeline=second_order`` expands the loss; see ``conf/config.yaml``.
 
     Raises:
-        ValueError: If a value is out of its range.
+        InputError: If a value is out of its range.
     """
 
     num_points: int = 11
@@ -34,11 +35,11 @@ class ExpansionSettings:
 
     def __post_init__(self) -> None:
         if self.num_points < 2:
-            raise ValueError(f"expansion.num_points must be at least 2, got {self.num_points}.")
+            raise InputError(f"expansion.num_points must be at least 2, got {self.num_points}.")
         if not self.reach > 0:
-            raise ValueError(f"expansion.reach must be positive, got {self.reach}.")
+            raise InputError(f"expansion.reach must be positive, got {self.reach}.")
         if self.num_offsets < 3 or self.num_offsets % 2 == 0:
-            raise ValueError(
+            raise InputError(
                 f"expansion.num_offsets must be odd and at least 3, got {self.num_offsets}."
             )
 

@@ -12,6 +12,7 @@ from mining.batchnorm import BatchNormPolicy, norm_layers
 from mining.data import Dataset, Split
 from mining.directions import Direction
 from mining.directions.storage import load_directions, save_directions
+from mining.errors import InputError
 from mining.landscape import Landscape
 from mining.models import load_weights
 from mining.pipelines.building import Config, build_model, has_batch_norm, load_data
@@ -41,10 +42,10 @@ def build_setting(config: Config) -> Setting:
     """Load data and checkpoint and make the landscape.
 
     Raises:
-        ValueError: If a value is out of its range, or model, weights and data do not fit.
+        InputError: If a value is out of its range, or model, weights and data do not fit.
     """
     if config["checkpoint"] is not None and config["epoch"] is not None:
-        raise ValueError("epoch is that of a training: leave it out with checkpoint=FILE.")
+        raise InputError("epoch is that of a training: leave it out with checkpoint=FILE.")
     if config["checkpoint"] is not None and not Path(config["checkpoint"]).is_file():
         raise FileNotFoundError(f"checkpoint: no file {config['checkpoint']}.")
     dtype = _DTYPES[config["precision"]]
@@ -62,7 +63,7 @@ def build_setting(config: Config) -> Setting:
     recalibration = None
     if policy.mode == "recalibrate" and main == "test" and norm_layers(model):
         if dataset.train is None:
-            raise ValueError(
+            raise InputError(
                 f"{dataset.name} has no training images to recalibrate batch norm on: use "
                 "batchnorm=frozen."
             )

@@ -3,6 +3,7 @@
 import inspect
 
 from mining.directions import DirectionSource
+from mining.errors import InputError
 from mining.pipelines.building import Config
 from mining.pipelines.schema import make, target_of
 from mining.pipelines.train import find_checkpoint
@@ -22,7 +23,7 @@ def build_source(config: Config, key: str) -> DirectionSource:
         epoch, independent = options.pop("epoch"), options.pop("independent")
         if options["checkpoint"] is None:
             if config["checkpoint"] is not None and not independent:
-                raise ValueError(
+                raise InputError(
                     "With checkpoint=FILE there is no training to take the other checkpoint "
                     f"from: give {key}.checkpoint too."
                 )
@@ -32,13 +33,13 @@ def build_source(config: Config, key: str) -> DirectionSource:
             options |= {"checkpoint": str(path), "label": f"{mark}={int(path.stem[-4:])}"}
     source = make(key, options, **known)
     if not isinstance(source, DirectionSource):
-        raise ValueError(f"{key}: {options['_target_']} gives no DirectionSource.")
+        raise InputError(f"{key}: {options['_target_']} gives no DirectionSource.")
     return source
 
 
 def check_normalization(config: Config, key: str) -> None:
-    """Raise ``ValueError`` if a normalization is given for a source that sets its own length."""
+    """Raise ``InputError`` if a normalization is given for a source that sets its own length."""
     target = target_of(config[key])
     known = inspect.signature(target).parameters
     if config.get("normalization") is not None and "normalization" not in known:
-        raise ValueError(f"{target.__name__} sets its own length: leave normalization out.")
+        raise InputError(f"{target.__name__} sets its own length: leave normalization out.")

@@ -23,6 +23,7 @@ from mining.curvature.eigen import Method as EigenMethod
 from mining.curvature.trace import Method as TraceMethod
 from mining.directions import Direction
 from mining.directions.storage import save_directions
+from mining.errors import InputError
 from mining.files import save_arrays
 from mining.landscape import Landscape
 from mining.pipelines.building import Config
@@ -40,7 +41,7 @@ class SpectrumSettings:
     """What ``pipeline=spectrum`` computes, and how exactly; see ``conf/config.yaml``.
 
     Raises:
-        ValueError: If a value is out of its range.
+        InputError: If a value is out of its range.
     """
 
     operator: Kind = "hessian"
@@ -58,34 +59,34 @@ class SpectrumSettings:
 
     def __post_init__(self) -> None:
         if self.operator not in get_args(Kind):
-            raise ValueError(
+            raise InputError(
                 f"spectrum.operator must be one of {get_args(Kind)}, got {self.operator!r}."
             )
         for name in ("num_eigenvalues", "trace_products", "density_probes"):
             if getattr(self, name) < 0:
-                raise ValueError(
+                raise InputError(
                     f"spectrum.{name} must be 0, which leaves it out, or more, got "
                     f"{getattr(self, name)}."
                 )
         if not (self.num_eigenvalues or self.trace_products or self.density_probes):
-            raise ValueError(
+            raise InputError(
                 "spectrum.num_eigenvalues, trace_products and density_probes are all 0: nothing "
                 "is left to compute."
             )
         if self.density_probes == 1:
-            raise ValueError("spectrum.density_probes must be 0 or at least 2, got 1.")
+            raise InputError("spectrum.density_probes must be 0 or at least 2, got 1.")
         if self.density_steps < 1:
-            raise ValueError(
+            raise InputError(
                 f"spectrum.density_steps must be at least 1, got {self.density_steps}."
             )
         if 0 < self.trace_products < 6:
-            raise ValueError(
+            raise InputError(
                 f"spectrum.trace_products must be 0 or at least 6, got {self.trace_products}."
             )
         if not 0 < self.tol < 1:
-            raise ValueError(f"spectrum.tol must be between 0 and 1, got {self.tol}.")
+            raise InputError(f"spectrum.tol must be between 0 and 1, got {self.tol}.")
         if self.micro_batch is not None and self.micro_batch < 1:
-            raise ValueError(f"spectrum.micro_batch must be at least 1, got {self.micro_batch}.")
+            raise InputError(f"spectrum.micro_batch must be at least 1, got {self.micro_batch}.")
 
 
 def run(config: Config, run: Run) -> None:

@@ -9,6 +9,7 @@ from typing import cast
 from mining.centre import classify_centre
 from mining.curves import load_surface, save_surface
 from mining.directions import Direction, Eigenvectors, Miner, cosine
+from mining.errors import InputError
 from mining.evaluation import Evaluator, Grid
 from mining.pipelines.building import Config
 from mining.pipelines.finding import find_directions, is_a
@@ -99,7 +100,7 @@ def _eigenvectors_of_one_end(config: Config) -> tuple[Eigenvectors, Eigenvectors
     """Give the sources of both axes if one search finds both.
 
     Raises:
-        ValueError: If they are one eigenvector.
+        InputError: If they are one eigenvector.
     """
     if not all(is_a(config, key, Eigenvectors) for key in ("x_direction", "y_direction")):
         return None
@@ -109,7 +110,7 @@ def _eigenvectors_of_one_end(config: Config) -> tuple[Eigenvectors, Eigenvectors
     if (x.which, x.start, x.parameters) == (y.which, y.start, y.parameters):
         # The difference of two computations of one vector is error, and no direction.
         name = f"{'P.E.' if x.which == 'largest' else 'N.E.'}{x.start}"
-        raise ValueError(
+        raise InputError(
             f"x_direction and y_direction are both {name}: set which=largest or smallest for each, "
             "or y_direction.start=2."
         )

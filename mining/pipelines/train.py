@@ -5,6 +5,7 @@ from pathlib import Path
 
 from torch import nn
 
+from mining.errors import InputError
 from mining.landscape import Landscape
 from mining.pipelines.building import Config, build_model, load_data
 from mining.pipelines.experiments import directory_of
@@ -66,13 +67,13 @@ def find_checkpoint(config: Config, *, epoch: int | None = None, seed: int | Non
         The file.
 
     Raises:
-        ValueError: If that epoch is not kept.
+        InputError: If that epoch is not kept.
     """
     settings = make("train", config["train"])
     kept = settings.kept_epochs
     epoch = kept[-1] if epoch is None else epoch
     if epoch not in kept:
-        raise ValueError(
+        raise InputError(
             f"Epoch {epoch} is not among the kept checkpoints {list(kept)}: add it to "
             "train.checkpoints."
         )

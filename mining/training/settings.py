@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from mining.errors import InputError
 from mining.optimization import OptimizerName, ScheduleName, check_recipe
 
 
@@ -26,7 +27,7 @@ class TrainingSettings:
             beyond ``epochs`` are left out, the last epoch is always kept.
 
     Raises:
-        ValueError: If a value is out of its range.
+        InputError: If a value is out of its range.
     """
 
     epochs: int = 200
@@ -44,7 +45,7 @@ class TrainingSettings:
         object.__setattr__(self, "checkpoints", tuple(self.checkpoints))
         check_recipe(self, "train")
         if any(epoch < 0 for epoch in self.checkpoints):
-            raise ValueError(f"train.checkpoints must not be negative, got {self.checkpoints}.")
+            raise InputError(f"train.checkpoints must not be negative, got {self.checkpoints}.")
 
     @property
     def kept_epochs(self) -> tuple[int, ...]:
