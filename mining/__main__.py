@@ -121,7 +121,12 @@ def _redraw(run: Run) -> None:
 
 
 def _remove_if_empty(run: Run) -> None:
-    """Leave no directory behind that holds nothing but a log, and nothing that writes there."""
+    """Leave no directory behind that holds nothing but a log, and nothing that writes there.
+
+    Folders outside of ``outputs``, given as ``hydra.run.dir``, are the user's and stay.
+    """
+    if Path(run.config["outputs"]).resolve() not in run.directory.resolve().parents:
+        return
     if {path.name for path in run.directory.iterdir()} <= {"mining.log"}:
         root, own = logging.getLogger(), run.directory.resolve() / "mining.log"
         for handler in list(root.handlers):  # what is logged later would look for the folder

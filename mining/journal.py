@@ -23,7 +23,7 @@ class Journal:
     def __init__(self, path: Path, fingerprint: str) -> None:
         self._path = path
         content = path.read_text() if path.exists() else ""
-        if "\n" not in content:
+        if f"{fingerprint}\n".startswith(content):  # absent, empty, or killed in its first line
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"{fingerprint}\n")
             return

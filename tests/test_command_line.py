@@ -622,6 +622,14 @@ def test_cuda_asked_for_and_absent(command, capsys):
     assert "error: device=cuda, but no CUDA device is available" in capsys.readouterr().err
 
 
+def test_a_folder_of_the_users_is_not_removed_when_a_run_in_it_fails(command, folder):
+    mine = folder / "kept/empty/too"
+    mine.mkdir(parents=True)
+    with pytest.raises(SystemExit):
+        command(*QUICK, "seed=x", f"hydra.run.dir={mine}")
+    assert mine.is_dir()
+
+
 def test_a_full_disk_leaves_nothing_half_written(command, monkeypatch, folder, capsys):
     def full(descriptor):
         raise OSError(28, "No space left on device")

@@ -237,6 +237,17 @@ def test_journal_keeps_values_exactly(tmp_path):
     assert list(map(repr, found)) == list(map(repr, values))
 
 
+def test_a_journal_does_not_overwrite_what_it_did_not_write(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("a line without its end")
+    with pytest.raises(ValueError, match="holds points of other"):
+        Journal(path, "it")
+    assert path.read_text() == "a line without its end"
+    path.write_text("i")  # killed in the first line
+    Journal(path, "it").append(0, [1.0])
+    assert Journal(path, "it").read() == {0: [1.0]}
+
+
 def test_grid_defaults_and_second_axis():
     grid = Grid()
     assert len(grid.alphas) == 41

@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from mining.data import Dataset, Split, digits
+from mining.errors import InputError
 from mining.optimization import learning_rate
 from mining.training import (
     DivergenceError,
@@ -146,6 +147,36 @@ def test_an_overflow_of_the_last_step_is_a_divergence(tmp_path, epochs):
     with pytest.raises(DivergenceError):
         fit(tmp_path, network(), epochs=epochs, batch_size=2000, lr=1e30)
     assert not list(tmp_path.glob("*.pt"))
+
+
+@pytest.mark.parametrize("kept", [(0, 2), ()])
+def test_a_diverging_training_removes_its_own_files_alone(tmp_path, kept, monkeypatch):
+    others = {"best.pt", "epoch_0007.pt", "swa.pt", "notes.csv"}
+    for name in others:
+        (tmp_path / name).write_bytes(b"months of work")
+    monkeypatch.setattr(trainer, "_SAVE_INTERVAL", 0.0)
+    original = trainer._diverged
+
+    def late(state):  # when there is a state and, of some, a checkpoint to remove
+        return state.epoch == 3 or original(state)
+
+    monkeypatch.setattr(trainer, "_diverged", late)
+    with pytest.raises(DivergenceError):
+        fit(tmp_path, network(), checkpoints=kept)
+    assert {p.name for p in tmp_path.iterdir()} == others | {"history.csv"}
+    assert all((tmp_path / name).read_bytes() == b"months of work" for name in others)
+
+
+@pytest.mark.parametrize("name", ["epoch_0002.pt", "epoch_0004.pt", "history.csv"])
+def test_files_of_another_training_are_not_overwritten(tmp_path, name):
+    (tmp_path / name).write_bytes(b"months of work")
+    with pytest.raises(InputError, match=f"already has {name}, .* a directory of its own, or over"):
+        fit(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_bytes() == b"months of work"
+    recipe = TrainingSettings(epochs=4, checkpoints=(2,))
+    train(network(), DIGITS, recipe, tmp_path, seed=0, progress=False, overwrite=True)
+    assert (tmp_path / name).read_bytes() != b"months of work"
 
 
 def test_test_metrics_are_those_of_the_model_in_eval_mode(tmp_path):

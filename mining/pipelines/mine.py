@@ -61,7 +61,7 @@ def run(config: Config, run: Run) -> None:
         device=str(landscape.device),
     )
     for state in states:
-        state.unlink()
+        state.unlink(missing_ok=True)
 
 
 def draw(directory: Path, config: Config) -> None:

@@ -31,6 +31,7 @@ def run(config: Config, run: Run) -> None:
         run.directory,
         seed=config["seed"],
         progress=config["progress"],
+        overwrite=True,  # the directory is the run's own
     )
     draw(run.directory, config)
     last = {str(key): value for key, value in history.iloc[-1].items()}
@@ -42,7 +43,7 @@ def run(config: Config, run: Run) -> None:
         },
         device=str(dataset.split("train").inputs.device),
     )
-    (run.directory / "resume.pt").unlink()
+    (run.directory / "resume.pt").unlink(missing_ok=True)
 
 
 def draw(directory: Path, config: Config) -> None:

@@ -14,6 +14,7 @@ from torch.nn import functional as F  # noqa: N812
 from tqdm import tqdm
 
 from mining.data import Dataset, Split
+from mining.errors import InputError
 from mining.files import write_atomically
 from mining.forward import takes_channels_last
 from mining.models import read_tensors
@@ -41,8 +42,10 @@ class _State:
     channels_last: bool  # whether the model takes images with their channels last in memory
     epoch: int = 0
     history: list[dict[str, float]] = field(default_factory=list)  # a row per finished epoch
+    written: list[str] = field(default_factory=list)  # names of the files of this training
 
     def save(self, path: Path) -> None:
+        self.written = sorted({*self.written, path.name})
         buffer = io.BytesIO()
         torch.save(
             {
@@ -54,6 +57,7 @@ class _State:
                 "order": self.order.get_state(),
                 "augmentation": self.augmentation.get_state(),
                 "dropout": self._global_states(),
+                "written": self.written,
             },
             buffer,
         )
@@ -66,6 +70,7 @@ class _State:
         self.order.set_state(content["order"].cpu())
         self.augmentation.set_state(content["augmentation"].cpu())
         self.epoch, self.history = content["epoch"], content["history"]
+        self.written = content.get("written", [])
         torch.set_rng_state(content["dropout"][0].cpu())
         for state in content["dropout"][1:]:
             torch.cuda.set_rng_state(state.cpu(), self.device)
@@ -98,6 +103,7 @@ def train(
     *,
     seed: int,
     progress: bool = True,
+    overwrite: bool = False,
 ) -> pd.DataFrame:
     """Train ``model`` in place with cross-entropy, and keep checkpoints.
 
@@ -115,6 +121,8 @@ def train(
             are afterwards as they were. On one machine and with one number of CPU threads the
             same seed gives the same weights.
         progress: Whether to draw a progress bar on stderr.
+        overwrite: Whether checkpoints and the history of another training that lie in
+            ``directory`` are replaced.
 
     Returns:
         A row per epoch: ``epoch``, ``lr``, ``train_loss`` and ``train_accuracy`` (means over the
@@ -123,7 +131,9 @@ def train(
 
     Raises:
         DivergenceError: If the mean loss of an epoch exceeds ten times that of the first batch,
-            or it, a weight or the test loss overflows. Checkpoints are deleted then.
+            or it, a weight or the test loss overflows. The checkpoints of this training, and no
+            other files, are deleted then.
+        InputError: If a file would be overwritten that this training did not write.
     """
     examples = dataset.split("train")
     device = examples.inputs.device
@@ -144,10 +154,24 @@ def train(
         resume = directory / "resume.pt"
         if resume.exists():
             state.load(resume)
-        elif 0 in settings.kept_epochs:
-            state.save(checkpoint_path(directory, 0))
+        else:
+            if not overwrite:
+                _check_unused(directory, settings)
+            if 0 in settings.kept_epochs:
+                state.save(checkpoint_path(directory, 0))
         _run_epochs(state, dataset, settings, directory, progress=progress)
     return _table(state.history)
+
+
+def _check_unused(directory: Path, settings: TrainingSettings) -> None:
+    """Raise ``InputError`` if a training in ``directory`` would overwrite something."""
+    paths = [checkpoint_path(directory, epoch) for epoch in settings.kept_epochs]
+    existing = [path.name for path in (*paths, directory / "history.csv") if path.exists()]
+    if existing:
+        raise InputError(
+            f"directory: {directory} already has {', '.join(existing)}, and no resume.pt to go "
+            "on from. Give every training a directory of its own, or overwrite=True."
+        )
 
 
 def _run_epochs(
@@ -175,8 +199,8 @@ def _run_epochs(
         state.history.append(row)
         state.epoch = epoch + 1
         if _diverged(state):
-            for path in directory.glob("*.pt"):
-                path.unlink()
+            for name in state.written:
+                (directory / name).unlink(missing_ok=True)
             raise DivergenceError(
                 f"Training diverged in epoch {state.epoch}: loss {row['train_loss']:.3g} after "
                 f"{state.history[0]['first_loss']:.3g} at the start. Lower train.lr "
