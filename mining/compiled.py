@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from mining.errors import InputError
+from mining.memory import is_out_of_memory
 from mining.rounding import nearly_equal
 from mining.substitution import Forward
 
@@ -67,6 +68,8 @@ class CompiledForward:
             compiled: FreeForward = torch.compile(graph, dynamic=False)
             found = compiled(tensors, inputs)
         except (RuntimeError, TypeError) as error:
+            if is_out_of_memory(error):
+                raise
             reason = str(error).strip().partition("\n")[0]
             raise InputError(f"compile=true: the model cannot be compiled: {reason}") from error
         if not nearly_equal(found, expected, self._rounding):

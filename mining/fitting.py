@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mining.criterion import Batch, Criterion
 from mining.errors import InputError
+from mining.memory import is_out_of_memory
 from mining.network import Network
 from mining.rounding import nearly_equal
 
@@ -36,6 +37,8 @@ def find_num_classes(
     try:
         loss = criterion.loss_fn(outputs, targets)
     except (RuntimeError, ValueError, IndexError) as error:
+        if is_out_of_memory(error):
+            raise
         raise InputError(f"The loss does not fit: {shapes}: {error}") from error
     reduction = getattr(criterion.loss_fn, "reduction", "mean")
     if loss.shape != () or reduction != "mean":
@@ -117,10 +120,14 @@ def _first_outputs(network: Network, batch: Batch) -> tuple[Tensor, Tensor]:
     try:
         return network.outputs(inputs[:few]), targets[:few]
     except (RuntimeError, TypeError, IndexError) as error:
+        if is_out_of_memory(error):
+            raise
         log.info("Tried on a whole batch: %d examples gave %s", few, error)
     try:
         return network.outputs(inputs), targets
     except (RuntimeError, TypeError, IndexError) as error:
+        if is_out_of_memory(error):
+            raise
         raise InputError(
             f"{type(network.model).__name__} does not take inputs {tuple(inputs.shape)} "
             f"{inputs.dtype}: {error}"

@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 from mining.batchnorm import modes
 from mining.first_layer import FirstLayer
 from mining.folding import Folding, tensors_in
+from mining.memory import is_out_of_memory
 from mining.rounding import nearly_equal
 from mining.substitution import Forward, Substitution
 
@@ -104,6 +105,8 @@ def find_path(trial: Trial, rounding: float) -> ForwardPath:
     try:
         return _find_path(trial, rounding)
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         # Whole batches went through before: the model insists on their size.
         log.info("The model is run as it stands, on whole batches: %s", _first_line(error))
         return ForwardPath()
@@ -170,6 +173,8 @@ def takes_channels_last(model: nn.Module, inputs: Tensor) -> bool:
         with modes(model, batch_statistics=False):
             model(inputs[:2].contiguous(memory_format=torch.channels_last))
     except RuntimeError as error:  # view() of a tensor whose channels lie last
+        if is_out_of_memory(error):
+            raise
         log.info("Channels stay first: %s", _first_line(error))
         return False
     return True

@@ -28,3 +28,10 @@ def check_memory(needed: int, device: torch.device, what: str, remedy: str) -> N
             f"{what} needs {needed / 2**30:.3g} GiB, but {free / 2**30:.3g} GiB are available on "
             f"{device}: {remedy}."
         )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out; torch has no class of its own for that on a CPU."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    )

@@ -689,3 +689,80 @@ def test_python_dash_m_and_the_console_script_are_the_same(folder):
     ]
     assert outputs[0].stdout == outputs[1].stdout
     assert "python -m mining experiment=quickstart" in outputs[0].stdout
+
+
+def _unequal():
+    return list(zip([1], [1, 2], strict=True))
+
+
+def _unpacked():
+    first, second = [1]
+    return first, second
+
+
+FAULTS = [
+    (_unequal, "ValueError"),
+    (_unpacked, "ValueError"),
+    (lambda: None + 1, "TypeError"),
+    (lambda: {}["absent"], "KeyError"),
+    (lambda: 1 / 0, "ZeroDivisionError"),
+    (lambda: Path("absent").read_text(), "FileNotFoundError"),
+    (lambda: torch.zeros(2) @ torch.zeros(3), "RuntimeError"),
+]
+
+
+@pytest.mark.parametrize(("fault", "name"), FAULTS)
+def test_a_fault_of_the_program_keeps_its_traceback(
+    command, folder, monkeypatch, capsys, fault, name
+):
+    monkeypatch.setattr("mining.pipelines.curve.build_setting", lambda config: fault())
+    with pytest.raises(SystemExit) as stop:
+        command(*QUICK, "seed=4321")
+    assert stop.value.code == 1
+    (line,) = (x for x in capsys.readouterr().err.splitlines() if not x.startswith("["))
+    assert line.startswith(f"error: {name}: ")
+    assert "This is a fault of the program, not of the input; its traceback is in" in line
+    kept = Path(line.rpartition(" is in ")[2])
+    text = kept.read_text()
+    assert text.count("Traceback (most recent call last):") == 1
+    assert "mining/pipelines/curve.py" in text
+    kept.unlink()
+    kept.parent.rmdir()
+
+
+def test_a_fault_in_one_job_of_a_sweep_stops_no_other(command, folder, monkeypatch, capsys):
+    original = Landscape.evaluate_points
+
+    def faulty(self, vectors, points, sets):
+        if len(vectors) == 2:
+            raise TypeError("a fault")
+        return original(self, vectors, points, sets)
+
+    monkeypatch.setattr(Landscape, "evaluate_points", faulty)
+    with pytest.raises(SystemExit) as stop:
+        command("-m", *QUICK, "num_directions=2,1", "grid.num=5", "pipeline=curve,surface")
+    assert stop.value.code == 1
+    errors = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error: ")]
+    assert [x.partition(". ")[0] for x in errors] == ["error: TypeError: a fault"] * len(errors)
+
+
+def test_a_fault_in_naming_a_run_is_none_of_the_input(command, monkeypatch, capsys):
+    monkeypatch.setattr("mining.pipelines.experiments.run_directory", lambda *_: None + 1)
+    with pytest.raises(SystemExit):
+        command(*QUICK)
+    printed = capsys.readouterr().err
+    assert "TypeError: unsupported operand" in printed
+    assert "a fault of the program, not of the input; its traceback is above" in printed
+    assert "Traceback (most recent call last)" in printed
+
+
+def test_memory_that_runs_out_is_said_in_one_line(command, monkeypatch, capsys):
+    def exhausted(config):
+        return torch.empty(2**50)
+
+    monkeypatch.setattr("mining.pipelines.curve.build_setting", exhausted)
+    with pytest.raises(SystemExit):
+        command(*QUICK, "seed=4322")
+    (line,) = (x for x in capsys.readouterr().err.splitlines() if not x.startswith("["))
+    assert line.startswith("error: out of memory: ")
+    assert line.endswith("Lower batch_size or chunk")

@@ -10,12 +10,12 @@ from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 
 from mining import DirectionSource
-from mining.__main__ import _help
 from mining.batchnorm import BatchNormPolicy
 from mining.evaluation import Grid
 from mining.normalization import Normalization
 from mining.pipelines import PIPELINE_KEYS
 from mining.pipelines.experiments import register_resolvers
+from mining.pipelines.help import help_text
 from mining.training import TrainingSettings
 
 register_resolvers()
@@ -34,7 +34,7 @@ REQUIRED = {  # what an option cannot guess
 
 
 def test_help_lists_the_keys_of_options():
-    text = " ".join(_help().split())
+    text = " ".join(help_text().split())
     assert "direction.basins=null, direction.barrier=null" in text
     assert "direction.points=8, direction.descent" in text
     assert "model.depth=20, model.width=16, model.skip_connections=true" in text
@@ -108,7 +108,7 @@ def test_names_that_others_rely_on_are_there():
 
 
 def test_help_names_every_option_with_a_line_on_it():
-    text = _help()
+    text = help_text()
     for group, option in OPTIONS:
         line = next(x for x in text.splitlines() if x.startswith(f"  {option} "))
         assert len(line.split()) > 3, line

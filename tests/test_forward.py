@@ -492,3 +492,19 @@ def test_fast_path_on_a_gpu(policy):
         losses[name] = float(of.loss(of.theta))
     for name, rounding in {"fast": 1e-5, "tf32": 1e-2, "compiled": 1e-5}.items():
         assert losses[name] == pytest.approx(losses["plain"], rel=rounding)
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory."),
+              RuntimeError("DefaultCPUAllocator: can't allocate memory")],
+)  # fmt: skip
+def test_memory_that_runs_out_is_no_reason_for_another_path(error):
+    class Hungry(nn.Linear):
+        def forward(self, inputs):
+            if len(inputs) > 30:
+                raise error
+            return super().forward(inputs)
+
+    batches = [(torch.randn(30, 3), torch.randint(2, (30,))) for _ in range(3)]
+    with pytest.raises(type(error)):
+        Landscape(Hungry(3, 2), nn.CrossEntropyLoss(), batches)
