@@ -12,6 +12,10 @@ from mining.errors import InputError
 
 Mode = Literal["recalibrate", "frozen", "batch"]
 
+#: Examples of a batch that statistics are estimated on; ``Dataset.batches(128)`` of 1,000, 5,000
+#: or 50,000 examples has so many too.
+_BATCH, _SMALLEST = 125, 32
+
 
 @dataclass(frozen=True)
 class BatchNormPolicy:
@@ -55,6 +59,19 @@ def mixes_examples(model: nn.Module, policy: BatchNormPolicy) -> bool:
     """Whether the output for one example depends on the others of its batch under ``policy``."""
     layers = [m for m in model.modules() if isinstance(m, _BatchNorm)]
     return any(policy.mode == "batch" or layer.running_mean is None for layer in layers)
+
+
+def recalibration_batch_size(largest: int) -> int:
+    """Choose the examples of a batch on which statistics are estimated.
+
+    The same for all loaders, since statistics of small batches are others: the layers behind the
+    first see activations normalized by a batch that is not the whole. A loader of smaller batches
+    may have them for want of memory; but a pass without derivatives takes little of it.
+
+    Args:
+        largest: Examples of the loader's largest batch.
+    """
+    return max(_SMALLEST, min(_BATCH, largest))
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -41,9 +42,7 @@ def read_batches(
     return pairs
 
 
-def regroup(
-    pairs: list[tuple[Tensor, Tensor]], size: int
-) -> tuple[list[tuple[Tensor, Tensor]], list[Tensor]]:
+def regroup(pairs: list[tuple[Tensor, Tensor]], size: int) -> list[tuple[Tensor, Tensor]]:
     """Cut batches larger than ``size`` and join smaller ones that lie side by side.
 
     Args:
@@ -52,23 +51,63 @@ def regroup(
         size: Most examples of a batch, at least 1.
 
     Returns:
-        The same examples in the same order, and the inputs in the batches that they came in;
-        both share their memory.
+        The same examples in the same order.
     """
-    alike = {(x.shape[1:], x.dtype, y.shape[1:], y.dtype) for x, y in pairs}
-    if len(alike) == 1 and any(len(x) < size for x, _ in pairs[:-1]):
-        sizes = [len(x) for x, _ in pairs]
-        inputs, targets = (torch.cat(parts) for parts in zip(*pairs, strict=True))
-        pairs.clear()
-        whole, as_loaded = [(inputs, targets)], list(torch.split(inputs, sizes))
+    if any(len(x) < size for x, _ in pairs[:-1]) and _alike(pairs):
+        whole = [_columns(pairs)]
     else:
-        whole, as_loaded = pairs, [x for x, _ in pairs]
-    grouped = [
+        whole = pairs
+    return [
         part
         for x, y in whole
         for part in zip(torch.split(x, size), torch.split(y, size), strict=True)
     ]
-    return grouped, as_loaded
+
+
+def shuffle(pairs: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+    """Deal examples out anew, in a random order that is always the same.
+
+    Args:
+        pairs: Inputs and targets of each batch. Emptied where they are shuffled, so that no
+            example is held twice.
+
+    Returns:
+        Batches of the same sizes; the same batches where examples differ in shape.
+    """
+    if not _alike(pairs):
+        return pairs
+    sizes = [len(x) for x, _ in pairs]
+    inputs, targets = _columns(pairs)
+    order = random_order(len(inputs)).to(inputs.device)
+    return [(gather(inputs, chosen), targets[chosen]) for chosen in torch.split(order, sizes)]
+
+
+def lay_out(pairs: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+    """Give the same batches as parts of one tensor, where examples are of one shape.
+
+    Args:
+        pairs: Inputs and targets of each batch. Emptied where they have to be copied.
+    """
+    if not _alike(pairs):
+        return pairs
+    sizes = [len(x) for x, _ in pairs]
+    inputs, targets = _columns(pairs)
+    return list(zip(torch.split(inputs, sizes), torch.split(targets, sizes), strict=True))
+
+
+def _alike(pairs: list[tuple[Tensor, Tensor]]) -> bool:
+    return len({(x.shape[1:], x.dtype, y.shape[1:], y.dtype) for x, y in pairs}) == 1
+
+
+def _columns(pairs: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    inputs, targets = [x for x, _ in pairs], [y for _, y in pairs]
+    pairs.clear()
+    return lay_end_to_end(inputs), lay_end_to_end(targets)
+
+
+def random_order(num: int) -> Tensor:
+    """Give the numbers below ``num`` in a random order that is always the same, on the CPU."""
+    return torch.randperm(num, generator=torch.Generator().manual_seed(0))
 
 
 def pick_examples(batches: Sequence[Batch], chosen: Tensor) -> tuple[Tensor, Tensor]:
@@ -89,3 +128,125 @@ def pick_examples(batches: Sequence[Batch], chosen: Tensor) -> tuple[Tensor, Ten
     ]
     pairs = [(b.inputs[i], b.targets[i]) for b, i in zip(batches, picks, strict=True)]
     return torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs])
+
+
+class Gathered(Sequence[Tensor]):
+    """Batches of another grouping than that in which examples are held, made as they are read.
+
+    Args:
+        whole: All examples.
+        chosen: The numbers of each batch's examples.
+    """
+
+    def __init__(self, whole: Tensor, chosen: Sequence[Tensor]) -> None:
+        self.whole = whole
+        self._chosen = [numbers.to(whole.device) for numbers in chosen]
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    @overload
+    def __getitem__(self, number: int) -> Tensor: ...
+
+    @overload
+    def __getitem__(self, number: slice) -> Sequence[Tensor]: ...
+
+    def __getitem__(self, number: int | slice) -> Tensor | Sequence[Tensor]:
+        if isinstance(number, slice):
+            return Gathered(self.whole, self._chosen[number])
+        return gather(self.whole, self._chosen[number])
+
+
+def mixed(parts: list[Tensor], size: int, num: int | None = None) -> Sequence[Tensor]:
+    """Deal inputs out anew, in a random order that is always the same.
+
+    Args:
+        parts: Inputs, each with its examples along the first axis. Emptied where they have to be
+            copied, so that no example is held twice.
+        size: Most examples of a batch.
+        num: How many to take; ``None`` takes all.
+
+    Returns:
+        Batches whose sizes differ by at most one, gathered as they are read; the same parts where
+        inputs differ in shape.
+    """
+    total = sum(map(len, parts))
+    num = total if num is None else min(num, total)
+    if len({(part.shape[1:], part.dtype) for part in parts}) > 1:
+        return _first(parts, num)
+    whole = lay_end_to_end(parts)
+    chosen = random_order(total)[:num]
+    if num < total:  # the rest need not be kept
+        whole, chosen = gather(whole, chosen.to(whole.device)), torch.arange(num)
+    # Ascending within a batch, where the order does not matter, is friendlier to the memory.
+    return Gathered(whole, [c.sort().values for c in chosen.tensor_split(-(-num // size))])
+
+
+def _first(parts: list[Tensor], num: int) -> list[Tensor]:
+    taken: list[Tensor] = []
+    for k in random_order(len(parts)).tolist():
+        if num > 0:
+            taken.append(parts[k][:num])
+            num -= len(taken[-1])
+    return taken
+
+
+def gather(whole: Tensor, chosen: Tensor) -> Tensor:
+    """Give ``whole[chosen]`` laid out in memory like ``whole``; indexing is ten times as slow."""
+    if whole.dim() == 4 and not whole.is_contiguous():
+        rows = whole.permute(0, 2, 3, 1).index_select(0, chosen)
+        return rows.permute(0, 3, 1, 2)
+    return whole.index_select(0, chosen)
+
+
+def lay_end_to_end(parts: list[Tensor]) -> Tensor:
+    """Lay tensors end to end as ``joined`` does, and empty the list where that takes a copy."""
+    whole = _as_one(parts)
+    if whole is not None:
+        return whole
+    first, start = parts[0], 0
+    channels_last = first.dim() == 4 and not first.is_contiguous()
+    whole = torch.empty(
+        (sum(map(len, parts)), *first.shape[1:]),
+        dtype=first.dtype,
+        device=first.device,
+        memory_format=torch.channels_last if channels_last else torch.contiguous_format,
+    )
+    del first
+    parts.reverse()
+    while parts:  # one after the other, so that the examples are not in memory twice
+        part = parts.pop()
+        whole[start : start + len(part)] = part
+        start += len(part)
+    return whole
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """Lay tensors end to end along their first axis, without a copy where they lie so already.
+
+    Raises:
+        InputError: If they differ in shape beyond the first axis.
+    """
+    if len({part.shape[1:] for part in parts}) > 1:
+        shapes = sorted({tuple(part.shape[1:]) for part in parts})
+        raise InputError(f"Mini-batches need examples of one shape, got {shapes[:3]}.")
+    whole = _as_one(parts)
+    return torch.cat(list(parts)) if whole is None else whole
+
+
+def _as_one(parts: Sequence[Tensor]) -> Tensor | None:
+    """Give parts that lie end to end in memory as one tensor, ``None`` if they do not."""
+    first = parts[0]
+    if not (
+        all(part.dtype == first.dtype and part.stride() == first.stride() for part in parts)
+        and len({part.untyped_storage().data_ptr() for part in parts}) == 1
+        and all(_follows(b, a) for a, b in pairwise(parts))
+    ):
+        return None
+    return first.as_strided((sum(map(len, parts)), *first.shape[1:]), first.stride())
+
+
+def _follows(part: Tensor, previous: Tensor) -> bool:
+    """Whether ``part`` begins in memory where the next row of ``previous`` would."""
+    step = previous.stride(0) * len(previous) * previous.element_size()
+    return part.data_ptr() == previous.data_ptr() + step

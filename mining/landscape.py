@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from mining.batchnorm import BatchNormPolicy, Mode, norm_layers
+from mining.batchnorm import BatchNormPolicy, Mode, recalibration_batch_size
 from mining.criterion import Batch, Criterion, LossFunction
 from mining.curvature import (
     GaussNewtonOperator,
@@ -19,11 +19,19 @@ from mining.curvature import (
     ResidualOperator,
 )
 from mining.errors import InputError
-from mining.examples import pick_examples, read_batches, regroup
+from mining.examples import (
+    joined,
+    lay_out,
+    mixed,
+    pick_examples,
+    read_batches,
+    regroup,
+    shuffle,
+)
 from mining.fitting import check_independent, check_labels, find_num_classes, is_separable
 from mining.forward import ForwardPath
 from mining.memory import available_memory
-from mining.minibatches import MiniBatches, joined
+from mining.minibatches import MiniBatches
 from mining.network import Network, combine
 from mining.score import Evaluation, ExampleScore, MeanScore, Score
 
@@ -47,7 +55,8 @@ class Landscape:
         batchnorm: A policy or its mode: ``recalibrate``, ``frozen`` or ``batch``.
         recalibration: Batches whose inputs re-estimate batch-norm statistics under
             ``recalibrate``; by default those of ``loader``. To evaluate on test examples, give
-            the training examples here.
+            the training examples here. They are taken in batches of 125 in a random order that
+            is always the same, of fewer where those given are smaller, but not below 32.
         autocast: A lower precision for the forward pass (``torch.bfloat16``), or ``None``.
         tf32: Whether a GPU may round the factors of products to ten bits (relative error 5e-4),
             which is several times as fast; without it products are exact to fp32.
@@ -97,24 +106,33 @@ class Landscape:
         network.path = self._find_path() if path is None else path
         batches, self.batches = self.batches, []
         pairs = [(network.path.prepare(batch.inputs), batch.targets) for batch in batches]
+        largest = max(len(inputs) for inputs, _ in pairs)
         del batches  # examples are not held twice
-        self.batches, inputs = self._group(pairs)
-        if recalibration is not None:
-            inputs = [pair[0] for pair in self._read(recalibration)]
-        self._recalibration = self._recalibration_inputs(inputs)
+        if recalibration is None and network.recalibrates:
+            pairs = lay_out(pairs)
+        self.batches = self._group(pairs)
+        self._recalibration: Sequence[Tensor] = []
+        if network.recalibrates:
+            inputs = [batch.inputs for batch in self.batches]
+            if recalibration is not None:
+                inputs = [pair[0] for pair in self._read(recalibration)]
+                largest = max(map(len, inputs))
+            size = recalibration_batch_size(largest)
+            self._recalibration = mixed(inputs, size, self.batchnorm.num_examples)
 
     def hold(self, loader: Iterable[tuple[Tensor, Tensor]]) -> list[Batch]:
         """Read batches once and keep them on the model's device.
 
         They are cut or joined to what ``path`` takes in one pass; one that takes batches as they
         are gets them so, except that a last one of a single example, which has no variance to
-        normalize by, joins its neighbour.
+        normalize by, joins its neighbour. Where examples share batch statistics they are dealt
+        out anew to batches of these sizes, in a random order that is always the same.
 
         Raises:
             InputError: If there is none, one is not a pair of tensors of equal length, or a label
                 is beyond the outputs of the model.
         """
-        return self._group(self._read(loader))[0]
+        return self._group(self._read(loader))
 
     @property
     def scores_classes(self) -> bool:
@@ -465,7 +483,7 @@ class Landscape:
         digest = hashlib.sha256(repr(described).encode())
         tensors = [self.theta, *network.frozen.values(), *network.buffers.values()]
         tensors += self._criterion.tensors()
-        for tensor in tensors + self._recalibration:
+        for tensor in (*tensors, *self._recalibration):
             digest.update(repr(tuple(tensor.shape)).encode())
             _digest(digest, tensor)
         batches = [*self.batches, *also]
@@ -486,29 +504,17 @@ class Landscape:
         return path
 
     def _read(self, loader: Iterable[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
-        return [(self.path.prepare(x), y) for x, y in read_batches(loader, self.device)]
+        pairs = [(self.path.prepare(x), y) for x, y in read_batches(loader, self.device)]
+        # A batch of one class has other statistics than one of all classes.
+        return shuffle(pairs) if self._network.mixes_examples else pairs
 
-    def _group(self, pairs: list[tuple[Tensor, Tensor]]) -> tuple[list[Batch], list[Tensor]]:
-        """Give batches of one pass each, and the inputs in the batches that they came in."""
-        as_loaded = [inputs for inputs, _ in pairs]
+    def _group(self, pairs: list[tuple[Tensor, Tensor]]) -> list[Batch]:
+        """Give batches of one pass each."""
         if self.path.micro_batch is not None:
-            pairs, as_loaded = regroup(pairs, self.path.micro_batch)
+            pairs = regroup(pairs, self.path.micro_batch)
         batches = [Batch(*pair, *self._criterion.weigh(pair[1])) for pair in pairs]
         check_labels(self._criterion, batches, self._num_classes)
-        return batches, as_loaded
-
-    def _recalibration_inputs(self, inputs: list[Tensor]) -> list[Tensor]:
-        """Keep batches as the loader has them: the statistics depend on what is in one."""
-        if self.batchnorm.mode != "recalibrate" or not norm_layers(self.model):
-            return []
-        wanted, total = self.batchnorm.num_examples, sum(map(len, inputs))
-        if wanted is None or wanted >= total:
-            return inputs
-        # A random subset, not the first: files are often sorted by class.
-        generator = torch.Generator().manual_seed(0)
-        chosen = torch.randperm(total, generator=generator)[:wanted].sort().values
-        subset = torch.cat(inputs)[chosen.to(self.device)]
-        return list(subset.tensor_split(math.ceil(wanted / len(inputs[0]))))
+        return batches
 
 
 def _digest(digest: "hashlib._Hash", tensor: Tensor) -> None:

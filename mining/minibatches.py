@@ -1,13 +1,11 @@
 """The loss on random mini-batches: what stochastic optimization sees."""
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from mining.criterion import Criterion
-from mining.errors import InputError
 from mining.network import Network
 
 #: Maps flat parameters (D,) to the loss on one batch, shape (), and its gradient (D,).
@@ -71,31 +69,3 @@ class MiniBatches:
             return loss.detach(), gradient
 
         return loss_and_gradient
-
-
-def joined(parts: Sequence[Tensor]) -> Tensor:
-    """Lay tensors end to end along their first axis, without a copy where they lie so already.
-
-    Raises:
-        InputError: If they differ in shape beyond the first axis.
-    """
-    if len({part.shape[1:] for part in parts}) > 1:
-        shapes = sorted({tuple(part.shape[1:]) for part in parts})
-        raise InputError(f"Mini-batches need examples of one shape, got {shapes[:3]}.")
-    whole = parts[0]._base
-    if (
-        whole is not None
-        and whole.shape == (sum(map(len, parts)), *parts[0].shape[1:])
-        and all(part.dtype == whole.dtype for part in parts)
-        and all(part.stride() == whole.stride() for part in parts)
-        and whole.data_ptr() == parts[0].data_ptr()
-        and all(_follows(b, a) for a, b in pairwise(parts))
-    ):
-        return whole
-    return torch.cat(list(parts))
-
-
-def _follows(part: Tensor, previous: Tensor) -> bool:
-    """Whether ``part`` begins in memory where the next row of ``previous`` would."""
-    step = previous.stride(0) * len(previous) * previous.element_size()
-    return part.data_ptr() == previous.data_ptr() + step

@@ -79,6 +79,11 @@ class Network:
         return mixes_examples(self.model, self.policy)
 
     @property
+    def recalibrates(self) -> bool:
+        """Whether statistics are estimated anew at every point."""
+        return self.policy.mode == "recalibrate" and bool(norm_layers(self.model))
+
+    @property
     def rounding(self) -> float:
         """How far equal outputs may differ, relative to the largest of them."""
         return self._rounding if self.autocast is None and not self.tf32 else 0.05

@@ -29,7 +29,7 @@ from mining import (
 from mining.classification import Shape
 from mining.curves import Curve
 from mining.directions import cosine, miner, misfit
-from mining.minibatches import joined
+from mining.examples import joined
 
 SHORT = Descent(epochs=3, batch_size=16, lr=0.05)
 MINERS = [
