@@ -405,3 +405,24 @@ def test_products_on_a_gpu_are_those_on_the_cpu(kind):
     found = getattr(on_gpu, kind)() @ block
     assert found.is_cuda
     torch.testing.assert_close(found.cpu(), getattr(on_cpu, kind)() @ block, **EXACT)
+
+
+def test_second_derivatives_of_weight_norm_are_right():
+    # torch's own are wrong by half of their size: the truth is that of the formula.
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(
+            torch.nn.Flatten(),
+            torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(64, 3, bias=False)),
+        ).double()
+    of = Landscape(model, F.cross_entropy, loader())
+
+    def loss(flat: Tensor) -> Tensor:
+        values = of.space.unflatten(flat)
+        g, v = (values[f"1.parametrizations.weight.original{k}"] for k in range(2))
+        weight = v * (g / v.square().sum(1, keepdim=True).sqrt())
+        batches = [(F.linear(x.flatten(1), weight), y) for x, y in loader()]
+        return F.cross_entropy(*(torch.cat(tensors) for tensors in zip(*batches, strict=True)))
+
+    expected = torch.autograd.functional.hessian(loss, of.theta)
+    torch.testing.assert_close(make_dense(of.hessian()), expected, **EXACT)
