@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -25,6 +26,8 @@ class Substitution:
     Tensors go by the first of the names under which the model reaches them. A tensor that several
     modules share, or a module that occurs twice, is substituted everywhere and restored
     everywhere; ``torch.func.functional_call`` leaves a model with a repeated module displaced.
+    What a forward pass writes to attributes of modules is taken out too: the weight that
+    ``weight_norm`` computes, counters, kept activations.
 
     Args:
         model: The model.
@@ -32,8 +35,10 @@ class Substitution:
 
     def __init__(self, model: nn.Module) -> None:
         self._slots: list[_Slot] = []
+        self._stores: list[dict[str, Any]] = []  # of each module
         first_names: dict[int, str] = {}
         for prefix, module in model.named_modules():
+            self._stores += [vars(module), module._parameters, module._buffers]
             for store in (module._parameters, module._buffers):
                 for key, tensor in store.items():
                     if tensor is not None:
@@ -47,12 +52,14 @@ class Substitution:
 
         The model's own are back on leaving, also after an exception.
         """
-        own = [slot.store[slot.key] for slot in self._slots]
+        own = [dict(store) for store in self._stores]
         try:
             for slot in self._slots:
                 if slot.name in tensors:
                     slot.store[slot.key] = tensors[slot.name]
             yield
         finally:
-            for slot, tensor in zip(self._slots, own, strict=True):
-                slot.store[slot.key] = tensor
+            for store, content in zip(self._stores, own, strict=True):
+                if store.keys() != content.keys():
+                    store.clear()
+                store.update(content)

@@ -97,6 +97,23 @@ class CountingNet(nn.Module):
         return self.norm(input=self.linear(x.flatten(1))) * (1 + 0.01 * self.calls)
 
 
+class RememberingNet(nn.Module):
+    """Keeps what it computes: a normalized weight, an activation, a buffer that was none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.utils.parametrizations.weight_norm(nn.Linear(64, 8))
+        self.head = nn.utils.weight_norm(nn.Linear(8, 3))  # whose weight is an attribute
+        self.last_features: Tensor | None = None
+        self.register_buffer("centre", None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.last_features = torch.tanh(self.first(x.flatten(1)))
+        if self.centre is None:
+            self.centre = self.last_features.mean()
+        return self.head(self.last_features)
+
+
 class PartlyUsedNet(nn.Module):
     """A frozen layer, and one that the output does not depend on."""
 
@@ -144,6 +161,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "shared": SharedNet,
     "counting": CountingNet,
     "attention": AttentionNet,
+    "remembering": RememberingNet,
 }
 
 
@@ -194,6 +212,7 @@ def snapshot(model: nn.Module) -> dict[str, Any]:
         "gradients": [p.grad for p in model.parameters()],
         "momenta": [getattr(m, "momentum", None) for m in model.modules()],
         "identities": [id(p) for p in model.parameters()],
+        "attributes": [[(k, id(v)) for k, v in vars(m).items()] for m in model.modules()],
         "hooks": [len(m._forward_pre_hooks) for m in model.modules()],
     }
 

@@ -37,6 +37,8 @@ POINTS = [
     pytest.param("batchnorm", "batch", id="batchnorm-batch"),
     pytest.param("shared", "batch", id="shared-batch"),
 ]
+#: Without weight norm: torch's own second derivatives of it are wrong, central differences not.
+DENSE_POINTS = [point for point in POINTS if point.id != "remembering"]
 
 
 def one_hot_mse(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -87,7 +89,7 @@ def away(of: Landscape) -> Tensor:
 
 
 @pytest.mark.parametrize("kind", OPERATORS)
-@pytest.mark.parametrize(("name", "policy"), POINTS)
+@pytest.mark.parametrize(("name", "policy"), DENSE_POINTS)
 @pytest.mark.parametrize("loss", [F.cross_entropy, one_hot_mse], ids=["cross_entropy", "mse"])
 def test_products_are_those_of_the_dense_matrix(kind, name, policy, loss):
     of, matrices = dense(name, policy, loss)
