@@ -1,6 +1,6 @@
 """What a loss function tells about itself."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -99,12 +99,16 @@ class Criterion:
             )
         ]
 
-    def describe(self) -> list[object]:
-        """Name the loss and its plain settings, the same in every process."""
+    def describe(self, counters: Collection[str] = ()) -> list[object]:
+        """Name the loss and its plain settings but ``counters``, the same in every process."""
         kind = self.loss_fn if hasattr(self.loss_fn, "__qualname__") else type(self.loss_fn)
-        settings = vars(self.loss_fn) if isinstance(self.loss_fn, nn.Module) else {}
-        plain = {k: v for k, v in settings.items() if isinstance(v, bool | int | float | str)}
+        plain = {k: v for k, v in self.settings().items() if k not in counters}
         return [getattr(kind, "__module__", ""), getattr(kind, "__qualname__", ""), plain]
+
+    def settings(self) -> dict[str, bool | int | float | str]:
+        """Give the plain attributes of a loss that is a module."""
+        attributes = vars(self.loss_fn) if isinstance(self.loss_fn, nn.Module) else {}
+        return {k: v for k, v in attributes.items() if isinstance(v, bool | int | float | str)}
 
     def tensors(self) -> list[Tensor]:
         """List its own tensors, class weights for instance."""

@@ -19,7 +19,7 @@ from mining.directions.base import Direction, cosine
 from mining.errors import InputError
 from mining.examples import pick_examples
 from mining.journal import Journal
-from mining.landscape import Landscape
+from mining.landscape import Landscape, update_digest
 from mining.refinement import Refinement
 
 
@@ -326,7 +326,7 @@ class Evaluator:
     ) -> str:
         digest = hashlib.sha256(self.landscape.fingerprint(self._test or ()).encode())
         for direction in directions:
-            digest.update(direction.vector.cpu().view(torch.uint8).numpy().data)
+            update_digest(digest, direction.vector)
         digest.update(repr(points).encode())
         if self._tolerance is not None:
             digest.update(repr(self._tolerance).encode())

@@ -86,6 +86,7 @@ class Landscape:
         self.model = model
         self.loss_fn = loss_fn
         self._criterion = Criterion(loss_fn)
+        settings = self._criterion.settings()
         self.batchnorm = (
             batchnorm if isinstance(batchnorm, BatchNormPolicy) else BatchNormPolicy(batchnorm)
         )
@@ -103,6 +104,9 @@ class Landscape:
                 "path.micro_batch must be None where examples share batch statistics, got "
                 f"{path.micro_batch}."
             )
+        # Settings that change when the loss is called count something.
+        changed = self._criterion.settings().items() ^ settings.items()
+        self._counters = frozenset(name for name, _ in changed)
         network.path = self._find_path() if path is None else path
         batches, self.batches = self.batches, []
         pairs = [(network.path.prepare(batch.inputs), batch.targets) for batch in batches]
@@ -479,18 +483,19 @@ class Landscape:
         """
         network = self._network
         precision = (network.autocast, network.tf32)
-        described = (self.batchnorm, precision, self.model, self._criterion.describe())
+        loss = self._criterion.describe(self._counters)
+        described = (self.batchnorm, precision, self.model, loss)
         digest = hashlib.sha256(repr(described).encode())
         tensors = [self.theta, *network.frozen.values(), *network.buffers.values()]
         tensors += self._criterion.tensors()
         for tensor in (*tensors, *self._recalibration):
             digest.update(repr(tuple(tensor.shape)).encode())
-            _digest(digest, tensor)
+            update_digest(digest, tensor)
         batches = [*self.batches, *also]
         if network.mixes_examples:  # else it does not matter how they are grouped
             digest.update(repr([len(batch.inputs) for batch in batches]).encode())
         for tensor in (*(b.inputs for b in batches), *(b.targets for b in batches)):
-            _digest(digest, tensor)
+            update_digest(digest, tensor)
         return digest.hexdigest()
 
     @torch.no_grad()
@@ -517,6 +522,9 @@ class Landscape:
         return batches
 
 
-def _digest(digest: "hashlib._Hash", tensor: Tensor) -> None:
-    content = tensor.detach().cpu().contiguous().reshape(-1)
-    digest.update(content.view(torch.uint8).numpy().data)
+def update_digest(digest: "hashlib._Hash", tensor: Tensor) -> None:
+    """Feed the numbers of a tensor to ``digest``, however they lie in memory."""
+    content = tensor.detach().cpu().contiguous()
+    # One number can have any stride and still count as contiguous.
+    flat = content.as_strided((content.numel(),), (1,))
+    digest.update(flat.view(torch.uint8).numpy().data)

@@ -191,6 +191,33 @@ def test_resumed_curve_equals_the_uninterrupted_one(tmp_path):
     assert torch.equal(resumed.accuracy, expected.accuracy)
 
 
+@pytest.mark.parametrize("size", [1, 5])
+def test_journal_takes_a_direction_however_it_lies_in_memory(size, tmp_path):
+    of = quadratic_landscape(size)
+    column = torch.randn(size, 3, generator=torch.Generator().manual_seed(0)).double()[:, 0]
+    assert column.stride() == (3,)
+    for vector in (column, column.clone()):  # the second finds what the first wrote
+        journal = evaluator(of, journal=tmp_path / "points.csv")
+        journal.curve(Direction(vector, "test"), ALPHAS)
+
+
+class CountingLoss(nn.CrossEntropyLoss):
+    calls = 0
+
+    def forward(self, input, target):
+        self.calls += 1
+        return super().forward(input, target)
+
+
+def test_journal_of_a_loss_that_counts_its_calls_goes_on(tmp_path):
+    of = Landscape(build("mlp"), CountingLoss(), loader())
+    for _ in range(2):
+        evaluator(of, journal=tmp_path / "points.csv").curve(direction(of), ALPHAS)
+    of.loss_fn.label_smoothing = 0.1  # a setting all the same
+    with pytest.raises(ValueError, match="holds points of other"):
+        evaluator(of, journal=tmp_path / "points.csv").curve(direction(of), ALPHAS)
+
+
 def test_journal_of_something_else_is_refused(tmp_path):
     of = landscape("mlp")
     journal = tmp_path / "points.csv"

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from mining.directions.base import Direction, DirectionSource, check_num
 from mining.errors import InputError
 from mining.files import write_atomically
-from mining.landscape import Landscape
+from mining.landscape import Landscape, update_digest
 from mining.minibatches import LossOnBatch, MiniBatches
 from mining.models import read_tensors
 from mining.optimization import (
@@ -317,5 +317,5 @@ def _result(state: _State, search: Search, descent: Descent) -> Mined:
 
 def _fingerprint(settings: str, landscape: Landscape, start: Tensor) -> str:
     digest = hashlib.sha256(f"{settings} {landscape.fingerprint()}".encode())
-    digest.update(start.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    update_digest(digest, start)
     return digest.hexdigest()
