@@ -1,5 +1,6 @@
 """Losses at many points to a tolerance, on as few examples as that takes."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,7 @@ class SampledValues:
 
     loss: Tensor  # (P,) float64
     accuracy: Tensor  # (P,) float64, nan where outputs score no classes
+    accuracy_error: Tensor  # (P,) float64, standard errors, 0 where all examples were seen
     covariance: Tensor  # (P, P) float64, of the errors of the losses; nan where one is not finite
     evaluations: int  # forward passes of single examples
 
@@ -131,6 +133,7 @@ def _collect(
     sample: StratifiedSample | None,
 ) -> SampledValues:
     loss, accuracy = torch.empty(2, num_points, dtype=torch.float64)
+    accuracy_error = torch.zeros(num_points, dtype=torch.float64)
     covariance = torch.zeros(num_points, num_points, dtype=torch.float64)
     for p, rows in exact.items():
         loss[p], accuracy[p] = rows.mean(0)
@@ -139,15 +142,14 @@ def _collect(
         found = sample.estimate([seen[p][:, 0] for p in finite])
         loss[finite] = found.mean
         covariance[torch.tensor(finite)[:, None], torch.tensor(finite)] = found.covariance
-        for p in finite:
-            correct = seen[p][:, 1]
-            known = bool(correct.isfinite().all())
-            accuracy[p] = sample.judge(correct).mean if known else torch.nan
-        accuracy.clamp_(0, 1)
     for p in seen.keys() - set(finite):
-        loss[p], accuracy[p] = seen[p].mean(0)
+        loss[p] = seen[p][:, 0].mean()
+    for p, rows in seen.items():
+        accuracy[p] = accuracy_error[p] = math.nan
+        if sample is not None and rows[:, 1].isfinite().all():
+            accuracy[p], accuracy_error[p] = sample.share(rows[:, 1])
     undefined = ~loss.isfinite()
     covariance[undefined] = torch.nan
     covariance[:, undefined] = torch.nan
     evaluations = sum(len(rows) for rows in (*exact.values(), *seen.values()))
-    return SampledValues(loss, accuracy, covariance, evaluations)
+    return SampledValues(loss, accuracy, accuracy_error, covariance, evaluations)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mining.classification import CurveClassifier, CurveShape, Shape, visible_loss
 from mining.curves import Curve, Surface
-from mining.errors import InputError
+from mining.noise import describe_certainty, draw_values
 
 #: Range of a flat line, as a share of the largest.
 _FLAT = 1e-3
@@ -32,10 +32,11 @@ class Centre:
 
     kind: Kind
     lines: Mapping[str, CurveShape]  # x and y, and the diagonals where the grid has them
+    probability: float = 1.0  # share of resampled surfaces of the same kind; 1 if exact
 
     def __str__(self) -> str:
-        shapes = ", ".join(f"{name} {shape}" for name, shape in self.lines.items())
-        return f"{self.kind.value} ({shapes})"
+        shapes = ", ".join(f"{name} {shape.description}" for name, shape in self.lines.items())
+        return f"{describe_certainty(self.kind.value, self.probability)} ({shapes})"
 
 
 def classify_centre(surface: Surface, classifier: CurveClassifier | None = None) -> Centre:
@@ -54,17 +55,33 @@ def classify_centre(surface: Surface, classifier: CurveClassifier | None = None)
         InputError: If 0 is not among the points of an axis.
     """
     classifier = CurveClassifier() if classifier is None else classifier
+    curves = lines_through_centre(surface)
+    lines = {name: classifier(curve) for name, curve in curves.items()}
+    kind = _kind(curves, classifier)
+    if surface.lines_covariance is None:
+        return Centre(kind, lines)
+    together = torch.cat([curve.loss for curve in curves.values()])
+    sizes = [len(curve.loss) for curve in curves.values()]
+    kinds = []
+    for drawn in torch.from_numpy(draw_values(together, surface.lines_covariance)):
+        pairs = zip(curves.items(), drawn.split(sizes), strict=True)
+        redrawn = {name: replace(curve, loss=loss) for (name, curve), loss in pairs}
+        kinds.append(_kind(redrawn, classifier))
+    return Centre(kind, lines, kinds.count(kind) / len(kinds))
+
+
+def _kind(curves: Mapping[str, Curve], classifier: CurveClassifier) -> Kind:
+    """Say what θ is from the curves through it."""
     of_any_scale = replace(classifier, explosion=math.inf)
-    curves = {name: visible(curve) for name, curve in lines_through_centre(surface).items()}
+    curves = {name: visible(curve) for name, curve in curves.items()}
     ranges = {name: float(curve.loss.max() - curve.loss.min()) for name, curve in curves.items()}
     kinds = {
         name: Kind.FLAT
         if ranges[name] <= _FLAT * max(ranges.values())
-        else kind_on_line(curve, of_any_scale(curve))
+        else kind_on_line(curve, of_any_scale)
         for name, curve in curves.items()
     }
-    lines = {name: classifier(curve) for name, curve in lines_through_centre(surface).items()}
-    return Centre(_combine(kinds), lines)
+    return _combine(kinds)
 
 
 def lines_through_centre(surface: Surface) -> dict[str, Curve]:
@@ -74,34 +91,37 @@ def lines_through_centre(surface: Surface) -> dict[str, Curve]:
         ``x`` and ``y``, curves over α and over β; ``diagonal`` and ``antidiagonal``, over α, of
         the points where β is proportional to α as the extents of the axes are.
     """
-    rows, columns = surface.loss.shape
-    origin = _index_of_zero(surface.alphas), _index_of_zero(surface.betas)
-    cuts = {
-        "x": (torch.arange(rows), torch.full((rows,), origin[1])),
-        "y": (torch.full((columns,), origin[0]), torch.arange(columns)),
-        "diagonal": _diagonal(surface, 1.0),
-        "antidiagonal": _diagonal(surface, -1.0),
-    }
-    return {
-        name: Curve(
-            alphas=(surface.betas if name == "y" else surface.alphas)[j if name == "y" else i],
+    lines = surface.lines
+    ends = iter(torch.tensor([len(i) for i, _ in lines.values()]).cumsum(0).tolist())
+    curves = {}
+    for name, (i, j) in lines.items():
+        curves[name] = Curve(
+            alphas=surface.betas[j] if name == "y" else surface.alphas[i],
             loss=surface.loss[i, j],
             name=name,
             chance_loss=surface.chance_loss,
+            loss_covariance=_part(surface.lines_covariance, next(ends), len(i)),
         )
-        for name, (i, j) in cuts.items()
-        if len(i) > 2
-    }
+    return curves
+
+
+def _part(covariance: Tensor | None, end: int, num: int) -> Tensor | None:
+    return None if covariance is None else covariance[end - num : end, end - num : end]
 
 
 def visible(curve: Curve) -> Curve:
     """Cut a curve off as the classifier does, so that one that explodes has a shape as well."""
     at_theta = float(curve.loss[curve.origin])
     loss = visible_loss(curve.loss.numpy(), at_theta, curve.chance_loss)
-    return replace(curve, loss=torch.from_numpy(loss).nan_to_num(0.0, 0.0))
+    covariance = curve.loss_covariance
+    if covariance is not None:
+        seen = torch.from_numpy(~(curve.loss.numpy() > loss))
+        covariance = covariance * (seen[:, None] & seen)
+    finite = torch.from_numpy(loss).nan_to_num(0.0, 0.0)
+    return replace(curve, loss=finite, loss_covariance=covariance)
 
 
-def kind_on_line(curve: Curve, shape: CurveShape) -> Kind:
+def kind_on_line(curve: Curve, classifier: CurveClassifier) -> Kind:
     """Say what θ is on a curve: at the bottom of a valley, on a barrier, or between them.
 
     Among many valleys θ is at the bottom of one in the lowest quarter between it and the barrier
@@ -109,7 +129,9 @@ def kind_on_line(curve: Curve, shape: CurveShape) -> Kind:
     """
     if not 0 < curve.origin < len(curve.alphas) - 1:
         return Kind.SLOPE
-    match shape.label:
+    loss = curve.loss.numpy()
+    look = classifier.look(curve, loss, classifier.bounds(curve))
+    match look.label:
         case Shape.V_BASIN | Shape.W_BASIN:
             return Kind.MINIMUM
         case Shape.W_PEAK:
@@ -118,10 +140,9 @@ def kind_on_line(curve: Curve, shape: CurveShape) -> Kind:
             return Kind.SLOPE
         case Shape.FLAT | Shape.EXPLODED:
             return Kind.FLAT
-    level = float(curve.loss[curve.origin])
-    valley = min(shape.valleys, key=lambda point: abs(point[0]))[1]
-    barrier = min(shape.barriers, key=lambda point: abs(point[0]))[1]
-    height = (level - valley) / (barrier - valley)
+    valley = loss[min(look.bottoms, key=lambda i: abs(curve.alphas[i]))]
+    barrier = loss[min(look.peaks, key=lambda i: abs(curve.alphas[i]))]
+    height = (loss[curve.origin] - valley) / (barrier - valley)
     if height <= 0.25:
         return Kind.MINIMUM
     return Kind.MAXIMUM if height >= 0.75 else Kind.SLOPE
@@ -137,19 +158,3 @@ def _combine(kinds: Mapping[str, Kind]) -> Kind:
     if found >= {Kind.MINIMUM, Kind.MAXIMUM}:
         return Kind.SADDLE
     return Kind.SLOPE if Kind.SLOPE in found else found.pop()
-
-
-def _diagonal(surface: Surface, sign: float) -> tuple[Tensor, Tensor]:
-    """Find the indices of the points on a diagonal."""
-    alphas, betas = surface.alphas, surface.betas
-    width, height = alphas[-1] - alphas[0], betas[-1] - betas[0]
-    distance = (betas[None, :] - sign * alphas[:, None] * height / width).abs()
-    i, j = (distance <= 1e-6 * height).nonzero(as_tuple=True)
-    return i, j
-
-
-def _index_of_zero(points: Tensor) -> int:
-    (found,) = torch.nonzero(points == 0, as_tuple=True)
-    if len(found) == 0:
-        raise InputError("The points of both axes must contain 0, where θ is.")
-    return int(found[0])

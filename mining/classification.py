@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,6 +14,13 @@ from torch import Tensor
 
 from mining.curves import Curve
 from mining.errors import InputError
+from mining.noise import (
+    count_turns,
+    describe_certainty,
+    difference_bounds,
+    draw_values,
+    is_certain,
+)
 
 Array = NDArray[np.float64]
 
@@ -27,7 +35,7 @@ class Shape(StrEnum):
     VVV_BASIN = "vvv-basin"  # three valleys
     MULTI_BASIN = "multi-basin"  # four or five valleys
     CHAOTIC = "chaotic"  # six valleys or more
-    FLAT = "flat"  # no variation beyond rounding
+    FLAT = "flat"  # no variation beyond rounding and sampling errors
     EXPLODED = "exploded"  # the loss overflows or leaves its scale
     OTHER = "other"  # two valleys, θ neither at a bottom nor on the peak
 
@@ -41,16 +49,37 @@ class CurveShape:
     """
 
     label: Shape
-    stationary_points: int  # counted as in the paper, noise included
+    stationary_points: int  # as in the paper; of an estimated curve those beyond its errors
     valleys: tuple[tuple[float, float], ...]  # (α, loss) of each bottom
     barriers: tuple[tuple[float, float], ...]  # (α, loss) of each peak between valleys
     depths: tuple[float, ...]  # per valley, loss up to the lower of its two rims, nats
     curvature: float  # d²L/dα² at α = 0 from the points next to it
     asymmetry: float  # in [-1, 1]: mean loss on the right less that on the left, over the range
     nonfinite: int  # points whose loss is not finite
+    label_probability: float = 1.0  # share of resampled curves of the same label; 1 if exact
 
     def __str__(self) -> str:
         return self.label.value
+
+    @property
+    def certain(self) -> bool:
+        """Whether sampling errors leave the label in 95 % of the draws."""
+        return is_certain(self.label_probability)
+
+    @property
+    def description(self) -> str:
+        """The label, with its probability where it is not certain."""
+        return describe_certainty(self.label.value, self.label_probability)
+
+
+class Look(NamedTuple):
+    """What a classifier sees of the losses along a curve."""
+
+    label: Shape
+    visible: Array  # (T,) the losses, cut off
+    span: float  # their range, 0 of a flat curve
+    bottoms: list[int]  # of valleys, from left to right
+    peaks: list[int]  # between them
 
 
 @dataclass(frozen=True)
@@ -66,6 +95,11 @@ class CurveClassifier:
     bottom and peak, and on the peak when it is in the highest. So labels change neither under
     α → -α, nor when the loss and log C are scaled or shifted together, nor under a finer grid,
     nor under noise of 1 % of that range. (``exploded`` alone compares with log C itself.)
+
+    Of a curve whose losses were estimated, a difference between two points that is smaller than
+    what their errors explain decides nothing: neither a barrier, nor that θ lies above the bottom,
+    nor that the curve is not flat. Curves drawn from the covariance of the errors show how often
+    the label would have been the same.
 
     Args:
         prominence: Least height of a barrier above a valley, as a share of the range. Two points
@@ -91,35 +125,67 @@ class CurveClassifier:
         Raises:
             InputError: If α = 0 is not among its points.
         """
-        alphas, loss = curve.alphas.numpy(), curve.loss.numpy()
-        origin, chance = curve.origin, curve.chance_loss
-        scale = np.abs(loss[np.isfinite(loss)]).max(initial=0.0)
-        exploded = curve.nonfinite > 0 or (chance is not None and scale > self.explosion * chance)
+        loss, origin, bounds = curve.loss.numpy(), curve.origin, self.bounds(curve)
+        found = self.look(curve, loss, bounds)
+        probability, estimated = 1.0, curve.loss_covariance is not None
+        if curve.loss_covariance is not None:
+            drawn = draw_values(curve.loss, curve.loss_covariance)
+            labels = [self.look(curve, row, bounds).label for row in drawn]
+            probability = labels.count(found.label) / len(labels)
+        alphas, visible = curve.alphas.numpy(), found.visible
+        flat = found.span == 0
+        return CurveShape(
+            label=found.label,
+            stationary_points=(
+                count_turns(loss, bounds) if estimated else count_stationary_points(curve.loss)
+            ),
+            valleys=tuple((float(alphas[i]), float(loss[i])) for i in found.bottoms),
+            barriers=tuple((float(alphas[i]), float(loss[i])) for i in found.peaks),
+            depths=_depths(visible, found.bottoms, found.peaks),
+            curvature=_curvature(alphas, loss, origin),
+            asymmetry=0.0 if flat else _asymmetry(alphas, visible, origin, found.span),
+            nonfinite=curve.nonfinite,
+            label_probability=probability,
+        )
+
+    @staticmethod
+    def bounds(curve: Curve) -> Array:
+        """Bound what sampling errors add to differences along a curve, shape ``(T, T)``."""
+        loss = curve.loss.numpy()
+        visible = visible_loss(loss, loss[curve.origin], curve.chance_loss)
+        return difference_bounds(curve.loss_covariance, loss > visible)
+
+    def look(self, curve: Curve, loss: Array, bounds: Array) -> Look:
+        """Find label, valleys and barriers of losses at the points of a curve.
+
+        Args:
+            curve: Its points and its loss of guessing.
+            loss: Shape ``(T,)``, that of the curve or another.
+            bounds: What ``bounds`` gave.
+        """
+        chance, origin = curve.chance_loss, curve.origin
+        finite = np.isfinite(loss)
+        scale = np.abs(loss[finite]).max(initial=0.0)
+        exploded = not finite.all() or (chance is not None and scale > self.explosion * chance)
         visible = visible_loss(loss, loss[origin], chance)
-        span = visible.max() - visible.min() if np.isfinite(loss[origin]) else 0.0
+        span = float(visible.max() - visible.min()) if finite[origin] else 0.0
         # Losses are computed in single precision: less than its rounding is no variation.
-        flat = not span > 8 * np.finfo(np.float32).eps * scale
-        bottoms = [] if flat else _valleys(visible, self.prominence * span)
+        least = max(
+            8 * np.finfo(np.float32).eps * scale, bounds[visible.argmax(), visible.argmin()]
+        )
+        if not span > least:
+            return Look(Shape.EXPLODED if exploded else Shape.FLAT, visible, 0.0, [], [])
+        tolerance = self.prominence * span
+        bottoms = _valleys(visible, tolerance, bounds)
         peaks = [
             left + 1 + int(visible[left + 1 : right].argmax()) for left, right in pairwise(bottoms)
         ]
         if exploded:
             label = Shape.EXPLODED
-        elif flat:
-            label = Shape.FLAT
         else:
-            tolerance = self.prominence * span
-            label = self._label(alphas, visible, origin, bottoms, peaks, tolerance)
-        return CurveShape(
-            label=label,
-            stationary_points=count_stationary_points(curve.loss),
-            valleys=tuple((float(alphas[i]), float(loss[i])) for i in bottoms),
-            barriers=tuple((float(alphas[i]), float(loss[i])) for i in peaks),
-            depths=_depths(visible, bottoms, peaks),
-            curvature=_curvature(alphas, loss, origin),
-            asymmetry=0.0 if flat else _asymmetry(alphas, visible, origin, span),
-            nonfinite=curve.nonfinite,
-        )
+            alphas = curve.alphas.numpy()
+            label = self._label(alphas, visible, origin, bottoms, peaks, tolerance, bounds)
+        return Look(label, visible, span, bottoms, peaks)
 
     @staticmethod
     def _label(
@@ -129,6 +195,7 @@ class CurveClassifier:
         bottoms: list[int],
         peaks: list[int],
         tolerance: float,
+        bounds: Array,
     ) -> Shape:
         if len(bottoms) > 5:
             return Shape.CHAOTIC
@@ -140,16 +207,17 @@ class CurveClassifier:
             smooth = _average(alphas, loss)
             # The plain loss decides where averaging would blunt a valley with unequal slopes.
             height = min(values[origin] - values.min() for values in (loss, smooth))
-            at_bottom = height <= tolerance / 2
+            within_errors = loss[origin] - loss[bottoms[0]] <= bounds[origin, bottoms[0]]
+            at_bottom = height <= tolerance / 2 or within_errors
             return Shape.V_BASIN if at_bottom else Shape.V_SIDE
         (peak,) = peaks
         # The valley in which θ lies is the one on its side of the peak.
         bottom = bottoms[0] if origin <= peak else bottoms[1]
         height, below = loss[origin] - loss[bottom], loss[peak] - loss[origin]
         margin = max(tolerance, 0.25 * (loss[peak] - loss[bottom]))
-        if height <= min(margin, below):
+        if height <= min(max(margin, bounds[origin, bottom]), below):
             return Shape.W_BASIN
-        if bottoms[0] < origin < bottoms[1] and below <= margin:
+        if bottoms[0] < origin < bottoms[1] and below <= max(margin, bounds[origin, peak]):
             return Shape.W_PEAK
         return Shape.OTHER
 
@@ -197,8 +265,11 @@ def visible_loss(loss: Array, at_theta: float, chance: float | None) -> Array:
     return visible
 
 
-def _valleys(loss: Array, tolerance: float) -> list[int]:
-    """Find the bottoms of valleys at least ``tolerance`` deep, ends of the window included."""
+def _valleys(loss: Array, tolerance: float, bounds: Array) -> list[int]:
+    """Find the bottoms of valleys at least ``tolerance`` deep, ends of the window included.
+
+    Of two that no barrier divides by more than ``bounds``, shape ``(T, T)``, the lower one counts.
+    """
     rim = loss.max()
     padded = np.concatenate([[rim], loss, [rim]])
     found, _ = find_peaks(-padded, prominence=tolerance)
@@ -211,6 +282,15 @@ def _valleys(loss: Array, tolerance: float) -> list[int]:
             merged.append(right)
         elif loss[right] < loss[left]:
             merged[-1] = right
+    while len(merged) > 1:
+        excess = []  # of each barrier over what errors explain
+        for left, right in pairwise(merged):
+            peak = left + int(loss[left : right + 1].argmax())
+            excess.append(min(loss[peak] - loss[i] - bounds[peak, i] for i in (left, right)))
+        worst = int(np.argmin(excess))
+        if excess[worst] > 0:
+            break
+        del merged[worst + int(loss[merged[worst + 1]] >= loss[merged[worst]])]
     return merged
 
 

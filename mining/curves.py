@@ -13,8 +13,10 @@ from mining.files import save_arrays
 
 _CURVE_FIELDS = ("loss", "accuracy", "loss_test", "accuracy_test")
 _COVARIANCES = ("loss_covariance", "loss_test_covariance")
-_ERRORS = ("loss_error", "loss_test_error")
-_SURFACE_FIELDS = (*_CURVE_FIELDS, *_ERRORS, "evaluated", "x_step_error", "y_step_error")
+_ACCURACY_ERRORS = ("accuracy_error", "accuracy_test_error")
+_ERRORS = ("loss_error", "loss_test_error", *_ACCURACY_ERRORS)
+_LINES = "lines_covariance"
+_SURFACE_FIELDS = (*_CURVE_FIELDS, *_ERRORS, "evaluated", "x_step_error", "y_step_error", _LINES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,11 +40,13 @@ class Curve:
     info: Mapping[str, float] = field(default_factory=dict)  # of the direction
     loss_covariance: Tensor | None = None  # (T, T) of the errors of loss, where it was estimated
     loss_test_covariance: Tensor | None = None  # (T, T)
+    accuracy_error: Tensor | None = None  # (T,) standard errors, where it was estimated
+    accuracy_test_error: Tensor | None = None  # (T,)
 
     def __post_init__(self) -> None:
         check_increasing("alphas", self.alphas)
         for names, shape in (
-            (_CURVE_FIELDS, self.alphas.shape),
+            ((*_CURVE_FIELDS, *_ACCURACY_ERRORS), self.alphas.shape),
             (_COVARIANCES, (len(self.alphas), len(self.alphas))),
         ):
             for name in names:
@@ -115,6 +119,9 @@ class Surface:
     evaluated: Tensor | None = None  # (A, B) bool; the other points were interpolated
     x_step_error: Tensor | None = None  # (A - 1, B) of loss[a + 1, b] - loss[a, b]
     y_step_error: Tensor | None = None  # (A, B - 1) of loss[a, b + 1] - loss[a, b]
+    accuracy_error: Tensor | None = None  # (A, B) standard errors, where it was estimated
+    accuracy_test_error: Tensor | None = None  # (A, B)
+    lines_covariance: Tensor | None = None  # (M, M) of loss at the points of ``lines``, in order
 
     def __post_init__(self) -> None:
         check_increasing("alphas", self.alphas)
@@ -122,10 +129,18 @@ class Surface:
         rows, columns = len(self.alphas), len(self.betas)
         shapes = dict.fromkeys((*_CURVE_FIELDS, *_ERRORS, "evaluated"), (rows, columns))
         shapes |= {"x_step_error": (rows - 1, columns), "y_step_error": (rows, columns - 1)}
+        if self.lines_covariance is not None:
+            num = sum(len(i) for i, _ in self.lines.values())
+            shapes["lines_covariance"] = (num, num)
         for name, shape in shapes.items():
             values = getattr(self, name)
             if values is not None and values.shape != shape:
                 raise InputError(f"{name} must have shape {shape}, got {tuple(values.shape)}.")
+
+    @property
+    def lines(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Rows and columns of the lines through θ; see ``lines_through_origin``."""
+        return lines_through_origin(self.alphas, self.betas)
 
     @property
     def relative_error(self) -> float | None:
@@ -136,6 +151,39 @@ class Surface:
     def nonfinite(self) -> int:
         """The number of points whose loss is not finite."""
         return int((~torch.isfinite(self.loss)).sum())
+
+
+def lines_through_origin(alphas: Tensor, betas: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    """Find the axes of a grid, and its diagonals where more than two points lie on them.
+
+    Args:
+        alphas: Shape ``(A,)``, with 0 among them.
+        betas: Shape ``(B,)``, with 0 among them.
+
+    Returns:
+        Rows and columns of the points of ``x``, ``y``, and of ``diagonal`` and ``antidiagonal``,
+        where β is proportional to α as the extents of the axes are.
+
+    Raises:
+        InputError: If 0 is not among the points of an axis.
+    """
+    zeros = [torch.nonzero(points == 0).flatten() for points in (alphas, betas)]
+    if not all(len(found) for found in zeros):
+        raise InputError("The points of both axes must contain 0, where θ is.")
+    row, column = (int(found[0]) for found in zeros)
+    width, height = alphas[-1] - alphas[0], betas[-1] - betas[0]
+
+    def diagonal(sign: float) -> tuple[Tensor, Tensor]:
+        distance = (betas[None, :] - sign * alphas[:, None] * height / width).abs()
+        i, j = (distance <= 1e-6 * height).nonzero(as_tuple=True)
+        return i, j
+
+    axes = {
+        "x": (torch.arange(len(alphas)), torch.full((len(alphas),), column)),
+        "y": (torch.full((len(betas),), row), torch.arange(len(betas))),
+    }
+    diagonals = {"diagonal": diagonal(1.0), "antidiagonal": diagonal(-1.0)}
+    return axes | {name: line for name, line in diagonals.items() if len(line[0]) > 2}
 
 
 def check_increasing(name: str, points: Tensor) -> None:
@@ -187,8 +235,9 @@ def save_curves(path: Path, curves: Sequence[Curve]) -> None:
     """Write curves over the same points as one ``.npz`` file.
 
     The file has ``alphas`` (T,), ``loss`` and ``accuracy`` (K, T), ``loss_test`` and
-    ``accuracy_test`` (K, T) where there are any, ``loss_covariance`` (K, T, T) and its like where
-    losses were estimated, ``names`` (K,), ``chance_loss`` (), and one array
+    ``accuracy_test`` (K, T) where there are any, ``loss_covariance`` (K, T, T) and
+    ``accuracy_error`` (K, T) with their like of the test set where losses were estimated,
+    ``names`` (K,), ``chance_loss`` (), and one array
     (K,) named ``info_…`` for each number known of the directions, ``nan`` where it is not.
 
     Raises:
@@ -197,7 +246,7 @@ def save_curves(path: Path, curves: Sequence[Curve]) -> None:
     if not curves or any(not torch.equal(c.alphas, curves[0].alphas) for c in curves):
         raise InputError("curves must be at least one, and over the same alphas.")
     arrays: dict[str, object] = {"alphas": curves[0].alphas, "names": [c.name for c in curves]}
-    for name in (*_CURVE_FIELDS, *_COVARIANCES):
+    for name in (*_CURVE_FIELDS, *_COVARIANCES, *_ACCURACY_ERRORS):
         rows = [getattr(c, name) for c in curves]
         if all(row is not None for row in rows):
             arrays[name] = torch.stack(rows)
@@ -225,7 +274,7 @@ def load_curves(path: Path) -> list[Curve]:
                 },
                 **{
                     field: torch.from_numpy(arrays[field][k])
-                    for field in (*_CURVE_FIELDS, *_COVARIANCES)
+                    for field in (*_CURVE_FIELDS, *_COVARIANCES, *_ACCURACY_ERRORS)
                     if field in arrays
                 },
             )

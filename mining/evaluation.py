@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from mining.adaptive import SampledValues, estimate_points
 from mining.criterion import Batch
-from mining.curves import Curve, Surface, grid_with_origin
+from mining.curves import Curve, Surface, grid_with_origin, lines_through_origin
 from mining.directions.base import Direction, cosine
 from mining.errors import InputError
 from mining.examples import pick_examples
@@ -170,6 +170,7 @@ class Evaluator:
                     f"{key}_covariance": covariance[chosen[:, None], chosen]
                     for key, covariance in values.covariances.items()
                 },
+                **{key: errors[chosen] for key, errors in values.accuracy_errors.items()},
             )
             for direction, name, chosen in zip(directions, _names(directions), numbers, strict=True)
         ]
@@ -213,6 +214,11 @@ class Evaluator:
             for axis, key in enumerate(("x_step_error", "y_step_error")):
                 steps = numbers.unfold(axis, 2, 1)  # (..., 2): from which point to which
                 errors[key] = _difference_errors(values.covariances["loss"], steps)
+            on_lines = torch.cat(
+                [numbers[i, j] for i, j in lines_through_origin(alphas, betas).values()]
+            )
+            errors["lines_covariance"] = values.covariances["loss"][on_lines[:, None], on_lines]
+        errors |= {key: found.view(shape) for key, found in values.accuracy_errors.items()}
         return Surface(
             alphas=alphas,
             betas=betas,
@@ -307,7 +313,13 @@ class Evaluator:
             )
         bar.update(len(points))
         columns = [column for f in found.values() for column in (f.loss, f.accuracy)]
-        return _Values(torch.stack(columns, 1), {key: f.covariance for key, f in found.items()})
+        accuracy_errors = {
+            f"{key.replace('loss', 'accuracy')}_error": f.accuracy_error
+            for key, f in found.items()
+            if self.landscape.scores_classes
+        }
+        covariances = {key: f.covariance for key, f in found.items()}
+        return _Values(torch.stack(columns, 1), covariances, accuracy_errors)
 
     def _fields(self, values: Tensor) -> dict[str, Tensor]:
         """Name the last axis of ``values``, leaving out what was not measured."""
@@ -397,6 +409,8 @@ class _Values:
     rows: Tensor  # (P, 2) or (P, 4): loss and accuracy of each set of examples
     # (P, P) of loss and loss_test, where they were estimated
     covariances: Mapping[str, Tensor] = field(default_factory=dict)
+    # (P,) of accuracy and accuracy_test, likewise
+    accuracy_errors: Mapping[str, Tensor] = field(default_factory=dict)
     evaluated: Tensor | None = None  # (P,) bool; the others were interpolated
 
 

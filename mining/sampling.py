@@ -19,6 +19,9 @@ from torch import Tensor
 _STRATA, _FEWEST = 6, 30
 #: A subset is this many times as large as the one before.
 _GROWTH = 1.15
+#: As many events may have been missed where none was seen: three are, once in twenty times (the
+#: rule of three, e^-3 = 0.05). Half of it is one standard error.
+_UNSEEN = 3.0
 #: The share of the examples from which a point may as well see all, and how many points do.
 _ALL, _MOST_CONTROLS = 0.75, 8
 
@@ -99,7 +102,7 @@ class StratifiedSample:
         return new
 
     def judge(self, losses: Tensor) -> Judgement:
-        """JointEstimate the mean of a point over all examples, and see how far that can be trusted.
+        """Estimate the mean of a point over all examples, and see how far that can be trusted.
 
         Args:
             losses: Of the first examples in ``order``, as many as the point has seen.
@@ -120,8 +123,27 @@ class StratifiedSample:
             float(squares.sum()) ** 2 / fourth if fourth > 0 else 0.0,
         )
 
+    def share(self, correct: Tensor) -> tuple[float, float]:
+        """Estimate the share of the examples that are classified correctly, and its error.
+
+        The error contains what a subset cannot show: where all or none of its examples are
+        correct, some of the others are not. Two standard errors reach as far as the rule of
+        three, in the stratum in which an example stands for the most others.
+
+        Args:
+            correct: 1 or 0 for the first examples in ``order``, as many as the point has seen.
+
+        Returns:
+            The share, in [0, 1], and its standard error, 0 where all examples were seen.
+        """
+        found, counts = self.judge(correct), self._counts(len(correct))
+        open_share = 1 - counts / self._sizes
+        stands_for = self._sizes / counts.clamp(min=1) / self.num_examples
+        unseen = float((stands_for * open_share.sqrt()).max()) * _UNSEEN / 2
+        return min(max(found.mean, 0.0), 1.0), math.hypot(found.error, unseen)
+
     def estimate(self, losses: Sequence[Tensor]) -> JointEstimate:
-        """JointEstimate the means of P points and the covariance of their errors.
+        """Estimate the means of P points and the covariance of their errors.
 
         Args:
             losses: Of each point the losses of the first examples in ``order``, as many as it has

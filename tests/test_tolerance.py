@@ -2,14 +2,17 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from cases import build, direction, examples, landscape
 from torch import Tensor, nn
 
-from mining import Evaluator, ForwardPath, Landscape
+from mining import Curve, Evaluator, ForwardPath, Landscape, Surface, classify, classify_centre
 from mining.adaptive import SampledValues, estimate_points
+from mining.classification import count_stationary_points
 from mining.curves import load_curves, load_surface, save_curves, save_surface
+from mining.noise import count_turns, difference_bounds, draw_values
 from mining.sampling import StratifiedSample
 
 NUM_EXAMPLES, NUM_POINTS, ORIGIN = 5000, 15, 7
@@ -25,10 +28,13 @@ def losses_like_those_of_a_network(seed: int = 0) -> Tensor:
     return 0.05 * size + (3 * alphas[:, None] * slope).clamp(min=0) ** 2
 
 
-def estimate(losses: Tensor, tolerance: float = 0.02, seed: int = 0) -> SampledValues:
+def estimate(
+    losses: Tensor, tolerance: float = 0.02, seed: int = 0, correct: Tensor | None = None
+) -> SampledValues:
+    correct = (losses < 1).double() if correct is None else correct
+
     def measure(points, chosen: Tensor) -> Tensor:
-        found = losses[list(points)][:, chosen]
-        return torch.stack([found, (found < 1).double()], -1)
+        return torch.stack([rows[list(points)][:, chosen] for rows in (losses, correct)], -1)
 
     return estimate_points(
         measure,
@@ -208,6 +214,7 @@ def test_curve_to_a_tolerance(name, policy, tmp_path):
     save_curves(tmp_path / "curves.npz", [found])
     (loaded,) = load_curves(tmp_path / "curves.npz")
     assert torch.equal(loaded.loss_covariance, found.loss_covariance)
+    assert torch.equal(loaded.accuracy_error, found.accuracy_error)
 
 
 def test_surface_to_a_tolerance(tmp_path):
@@ -224,7 +231,14 @@ def test_surface_to_a_tolerance(tmp_path):
     torch.testing.assert_close(found.x_step_error[1, 1], found.loss_error[2, 1])
     torch.testing.assert_close(found.y_step_error[1, 0], found.loss_error[1, 0])
     save_surface(tmp_path / "surface.npz", found)
-    assert torch.equal(load_surface(tmp_path / "surface.npz").x_step_error, found.x_step_error)
+    loaded = load_surface(tmp_path / "surface.npz")
+    for name in ("x_step_error", "accuracy_error", "lines_covariance"):
+        assert torch.equal(getattr(loaded, name), getattr(found, name))
+    x_variances = found.lines_covariance.diagonal()[:3]
+    torch.testing.assert_close(x_variances.sqrt(), found.loss_error[:, 1])
+    assert found.accuracy_error[1, 1] == 0
+    assert (found.accuracy_error[0] > 0).all()
+    assert exact.accuracy_error is None
 
 
 def test_interrupted_estimate_goes_on_and_ends_as_if_it_had_not_been(tmp_path):
@@ -307,3 +321,119 @@ def test_few_examples_are_all_evaluated():
     )
     torch.testing.assert_close(found.loss, exact.loss)
     assert (found.loss_error == 0).all()
+
+
+@pytest.mark.parametrize(("tolerance", "threshold"), [(0.1, 0.02), (0.04, 1.0), (0.1, 60.0)])
+def test_errors_of_the_accuracy_cover_it(threshold, tolerance):
+    """An example is correct where its loss is low: between 16 % and all but one of them are."""
+    losses = losses_like_those_of_a_network()
+    correct = (losses < threshold).double()
+    truth, covered = correct.mean(1), []
+    for seed in range(12):
+        found = estimate(losses, tolerance, seed, correct)
+        assert found.accuracy_error[ORIGIN] == 0
+        assert found.accuracy[ORIGIN] == pytest.approx(float(truth[ORIGIN]), rel=1e-12)
+        rest = torch.arange(NUM_POINTS) != ORIGIN
+        assert (found.accuracy_error[rest] > 0).all()  # also where all of a subset were correct
+        inside = (found.accuracy - truth).abs() <= 2 * found.accuracy_error
+        covered.append(inside[rest].double().mean())
+    # 60 other draws gave 95.4 % to 100 %. The points share the examples, so the 14 of one draw are
+    # hardly more than one: four standard deviations of the mean of 12 are 25 %.
+    assert torch.stack(covered).mean() > 0.7
+
+
+@pytest.mark.parametrize("share", [0.0, 0.003, 0.01, 0.99, 0.997, 1.0])
+def test_errors_of_rare_mistakes_cover_them(share):
+    """One subset in twenty has none where three are expected: its error says so all the same."""
+    generator = torch.Generator().manual_seed(0)
+    draws, inside, narrowest = 250, 0, math.inf
+    for _ in range(draws):
+        correct = (torch.rand(1000, generator=generator) < share).double()
+        controls = torch.rand(1000, 1, generator=generator, dtype=torch.float64)
+        pilot = torch.randperm(1000, generator=generator)[:300].sort().values
+        sample = StratifiedSample(controls, pilot, generator)
+        mean, error = sample.share(correct[pilot])
+        assert 0 <= mean <= 1
+        narrowest = min(narrowest, error)
+        inside += abs(mean - float(correct.mean())) <= 2 * error
+    # Of 250 draws 92 % are inside with a probability of 99 % where 95 % are meant.
+    assert inside / draws > 0.92
+    assert narrowest > 1 / 300
+
+
+def test_accuracy_of_a_point_that_overflows_late_is_weighted_too():
+    """Examples that are drawn more often than others must not count more often."""
+    losses = losses_like_those_of_a_network()
+    correct = (losses < 1).double()
+    rare = losses.clone()
+    rare[1, losses[ORIGIN].argmax()] = math.inf  # of one example, drawn sooner or later
+    deviations = []
+    for seed in range(6):
+        found = estimate(rare, 0.05, seed, correct)
+        deviations.append(float((found.accuracy[1] - correct[1].mean()) / found.accuracy_error[1]))
+    assert max(map(abs, deviations)) < 4
+    assert abs(sum(deviations) / 6) < 1.7  # four standard errors of the mean
+
+
+def test_labels_know_the_errors():
+    """Losses estimated to a few per cent: labels that stay are certain, one that might is not."""
+    axis = torch.linspace(-1, 1, 41, dtype=torch.float64)
+    axis[20] = 0.0
+    generator = torch.Generator().manual_seed(0)
+
+    def curve(loss: Tensor, error: float) -> Curve:
+        """θ is exact, and errors are independent: the worst case for labels."""
+        covariance = error**2 * torch.diag((axis != 0).double())
+        noise = error * torch.randn(41, generator=generator, dtype=torch.float64) * (axis != 0)
+        return Curve(axis, loss + noise, loss_covariance=covariance)
+
+    peak = 4 * (axis**2 - 0.4) ** 2  # 0.64 at θ, 1.44 at the ends
+    exact = classify(Curve(axis, peak))
+    assert exact.label_probability == 1
+    assert exact.certain
+    for error in (0.003, 0.03):
+        found = classify(curve(peak, error))
+        assert found.label == "w-peak"
+        assert found.certain
+        assert found.stationary_points == 3  # and not the ten to twenty of the noise
+        assert found.description == "w-peak"
+    lost = classify(curve(peak, 0.4))
+    assert not lost.certain
+    assert "(uncertain: " in lost.description
+    # A barrier of a tenth of the range is there, unless it is no more than the errors.
+    ripple = axis**2 + 0.25 * torch.exp(-((axis - 0.5) ** 2) / 0.005)
+    assert len(classify(Curve(axis, ripple)).valleys) == 2
+    blurred = classify(curve(ripple, 0.06))
+    assert len(blurred.valleys) == 1
+    nothing = classify(curve(torch.full_like(axis, 2.0), 0.01))
+    assert nothing.label == "flat"
+    assert nothing.stationary_points == 0
+    # Errors that all points share move the curve, not its shape.
+    common = Curve(axis, peak, loss_covariance=torch.full((41, 41), 0.04, dtype=torch.float64))
+    assert classify(common).certain
+
+
+def test_no_more_stationary_points_than_errors_allow():
+    """Of a parabola with noise the paper's count is five to twenty, and one exceeds its errors."""
+    axis = torch.linspace(-1, 1, 41, dtype=torch.float64)
+    covariance = 0.02**2 * torch.eye(41, dtype=torch.float64)
+    bounds = difference_bounds(covariance, np.zeros(41, dtype=bool))
+    drawn = draw_values(axis**2, covariance)
+    assert np.mean([count_stationary_points(torch.from_numpy(loss)) for loss in drawn]) > 5
+    # 95 % are meant; four standard deviations of a share of 200 are 6 %.
+    assert np.mean([count_turns(loss, bounds) == 1 for loss in drawn]) > 0.89
+    assert count_turns((axis**2).numpy(), np.zeros((41, 41))) == 1
+    assert count_turns(torch.sin(9 * axis).numpy(), np.zeros((41, 41))) == 6
+
+
+def test_kind_of_a_centre_knows_the_errors():
+    axis = torch.linspace(-1, 1, 9, dtype=torch.float64)
+    saddle = axis[:, None] ** 2 - axis**2
+    num = sum(len(i) for i, _ in Surface(axis, axis, saddle).lines.values())
+    for error, certain in ((0.01, True), (0.5, False)):
+        covariance = error**2 * torch.eye(num, dtype=torch.float64)
+        found = classify_centre(Surface(axis, axis, saddle, lines_covariance=covariance))
+        assert (found.probability >= 0.95) == certain
+        assert found.lines["x"].certain == certain
+        assert ("uncertain" in str(found)) != certain
+    assert classify_centre(Surface(axis, axis, saddle)).probability == 1

@@ -43,7 +43,7 @@ def run(config: Config, run: Run) -> None:
     template = find_template(config, curves[0])
     shapes = [classify(curve) for curve in curves]
     for curve, shape in zip(curves, shapes, strict=True):
-        log.info("%s: %s", curve.name, shape)
+        log.info("%s: %s", curve.name, shape.description)
     origin, first = curves[0].origin, curves[0]
     run.finish(
         {
@@ -51,6 +51,7 @@ def run(config: Config, run: Run) -> None:
             "accuracy_at_theta": None if first.accuracy is None else first.accuracy[origin].item(),
             "directions": [curve.name for curve in curves],
             "labels": [shape.label.value for shape in shapes],
+            "label_probabilities": [shape.label_probability for shape in shapes],
             "stationary_points": [shape.stationary_points for shape in shapes],
             "nonfinite": [curve.nonfinite for curve in curves],
             "relative_errors": [curve.relative_error for curve in curves],

@@ -56,7 +56,11 @@ def run(config: Config, run: Run) -> None:
             "directions": list(names),
             "scales": scales,
             "centre": centre.kind.value,
+            "centre_probability": centre.probability,
             "labels": {name: shape.label.value for name, shape in centre.lines.items()},
+            "label_probabilities": {
+                name: shape.label_probability for name, shape in centre.lines.items()
+            },
             "angle": math.degrees(math.acos(cosine(x.vector, y.vector))),
             "angle_before": y.info.get("angle_before"),
             "nonfinite": surface.nonfinite,

@@ -48,7 +48,8 @@ def draw_curves(
     it that it would press them flat; dotted vertical lines mark θ
     (black) and the other checkpoint, where the direction leads to one (red). Bands are two
     standard errors wide to both sides where losses were estimated. The title names the
-    shapes and gives the average number of stationary points in brackets. Points whose loss is not
+    shapes and gives the average number of stationary points in brackets; a label that sampling
+    errors could change has its probability beside it. Points whose loss is not
     finite leave a gap and are counted in the title. Dashed lines are the second set of examples.
 
     Args:
@@ -67,7 +68,7 @@ def draw_curves(
     for curve, name, shape in zip(curves, names, shapes, strict=True):
         scale = curve.info.get("scale")
         factor = "" if scale is None else f" × {scale:.3g}"
-        _draw_curve(axes, curve, f"{name}{factor}: {shape}")
+        _draw_curve(axes, curve, f"{name}{factor}: {shape.description}")
     if template is not None:
         axes.plot(*zip(*template, strict=True), color="grey", linewidth=1, label="template")
     losses, chance = torch.cat([curve.loss for curve in curves]).numpy(), curves[0].chance_loss
@@ -80,6 +81,9 @@ def draw_curves(
     average = np.mean([shape.stationary_points for shape in shapes])
     labels = sorted({shape.label.value for shape in shapes})
     notes = [f"{', '.join(labels)} [{average:.{int(len(curves) > 1)}f}]", *_curve_notes(curves)]
+    uncertain = sum(not shape.certain for shape in shapes)
+    if uncertain:
+        notes.append(f"{uncertain} of {len(shapes)} labels uncertain")
     if log_scale:
         axes.set_yscale("log")
     loss_cap = _cap(losses, chance, log_scale=log_scale, loss_cap=loss_cap)
