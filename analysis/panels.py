@@ -10,9 +10,10 @@ import torch
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.records import describe, experiment_runs, figure_options, save_csv
+from analysis.records import describe, experiment_runs
+from analysis.scripts import Drawing
 from mining.curves import Curve, Surface, load_curves, load_surface
-from mining.plotting import draw_contours, draw_curves, draw_relief, save_figure, table
+from mining.plotting import draw_contours, draw_curves, draw_relief, table
 
 #: What every picture of curves shows beside them.
 LEGEND = (
@@ -24,16 +25,15 @@ _OTHER = (
 )
 
 
-def draw_experiment(experiment: str, description: str | None, columns: int = 4) -> None:
-    """Draw every run of an experiment, print a table and write the numbers.
+def draw_panels(experiment: str, overrides: Sequence[str], columns: int = 4) -> Drawing:
+    """Draw a panel for every run of an experiment, and list its curves and surfaces.
 
     Args:
-        experiment: Its name, ``paper/fig02`` for instance.
-        description: What it shows, the docstring of the script.
+        experiment: Its name, ``xu2024/fig02`` for instance.
+        overrides: What it was run with besides.
         columns: Panels of curves in a row; half as many of surfaces.
     """
-    options = figure_options(experiment.rpartition("/")[2], description)
-    runs = experiment_runs(experiment, options.overrides)
+    runs = experiment_runs(experiment, overrides)
     curves = list(runs[runs.pipeline == "curve"].itertuples())
     surfaces = list(runs[runs.pipeline == "surface"].itertuples())
     lines = math.ceil(len(curves) / columns), math.ceil(2 * len(surfaces) / columns)
@@ -49,14 +49,10 @@ def draw_experiment(experiment: str, description: str | None, columns: int = 4) 
     about += " Grey: the template that the curve was mined to follow." if drawn else ""
     about += " Surfaces: colour and height are the loss (nats), red cross: θ." if surfaces else ""
     picture.supxlabel(about, fontsize=8)
-    if curves:
-        print(table([row for run in curves for row in curve_rows(run)]))
-    if surfaces:
-        print(table([surface_row(run) for run in surfaces]))
-    save_csv(pd.concat([numbers(run) for run in curves + surfaces]), options.csv)
-    save_figure(picture, options.picture, dpi=options.dpi)
-    print(options.picture)
-    print(options.csv)
+    tables = [table([row for run in curves for row in curve_rows(run)])] if curves else []
+    tables += [table([surface_row(run) for run in surfaces])] if surfaces else []
+    plotted = pd.concat([numbers(run) for run in curves + surfaces])
+    return Drawing(picture, "\n".join(tables), plotted)
 
 
 def draw_curve_runs(
@@ -100,6 +96,14 @@ def draw_surface_runs(
 def curves_of(run: Any) -> list[Curve]:
     """Read the curves of a run."""
     return load_curves(Path(run.directory) / "curves.npz")
+
+
+def peak_height(run: Any) -> float:
+    """Measure how far the loss falls along the first direction, to the side where it falls less."""
+    curve = curves_of(run)[0]
+    origin = curve.origin
+    sides = curve.loss[: origin + 1], curve.loss[origin:]
+    return float(curve.loss[origin] - max(side.min() for side in sides))
 
 
 def sources(curves: Sequence[Curve]) -> str:

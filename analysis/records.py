@@ -31,14 +31,15 @@ def parser(description: str, output: str) -> argparse.ArgumentParser:
     return arguments
 
 
-def figure_options(figure: str, description: str | None) -> argparse.Namespace:
+def figure_options(experiment: str, description: str) -> argparse.Namespace:
     """Read the arguments of the script of a figure: ``overrides``, ``picture``, ``csv``, ``dpi``.
 
     Args:
-        figure: Its name, ``fig02`` for instance.
-        description: What the script draws, the docstring of its module.
+        experiment: Name of the experiment that it draws, ``xu2024/fig02`` for instance.
+        description: What the script draws.
     """
-    arguments = parser((description or "").split("\n")[0], f"outputs/{figure}.png")
+    arguments = parser(description, f"outputs/{experiment}.png")
+    arguments.epilog = f"Its runs are those of: python -m mining experiment={experiment}"
     arguments.add_argument("--csv", type=Path, help="numbers to write; default: beside the picture")
     add_overrides(arguments)
     options = arguments.parse_args()
@@ -60,7 +61,7 @@ def experiment_runs(experiment: str, overrides: Sequence[str]) -> pd.DataFrame:
     """Read the finished runs of an experiment; see ``planned_runs``.
 
     Args:
-        experiment: Its name, ``paper/fig02`` for instance.
+        experiment: Its name, ``xu2024/fig02`` for instance.
         overrides: What it was run with besides.
     """
     return planned_runs([f"experiment={experiment}", *overrides])

@@ -46,7 +46,7 @@ def plan(overrides: Sequence[str]) -> list[PlannedRun]:
     """List the runs that ``python -m mining`` with these arguments makes.
 
     Args:
-        overrides: Arguments, ``experiment=paper/fig08`` and ``size=cpu`` for instance; commas
+        overrides: Arguments, ``experiment=xu2024/fig08`` and ``size=cpu`` for instance; commas
             sweep, as after ``-m``.
 
     Returns:

@@ -1,0 +1,30 @@
+"""Angles between Gaussian and descent directions: Fig. 5 of Xu et al. (2024)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis.records import describe, experiment_runs
+from analysis.scripts import Drawing
+from mining.plotting import draw_angles, table
+
+
+def draw(experiment: str, overrides: Sequence[str]) -> Drawing:
+    """Draw the distributions of the angles and list their ranges."""
+    runs = list(experiment_runs(experiment, overrides).itertuples())
+    rows, drawn = [], []
+    picture = Figure(figsize=(10, 2.8 * len(runs)), layout="constrained")
+    panels = picture.subfigures(len(runs), squeeze=False)[:, 0]
+    for run, panel in zip(runs, panels, strict=True):
+        draw_angles(panel, run.directory / "angles.npz", title=f"{describe(run)}")
+        row = {"run": describe(run)}
+        for key, measured in run.metrics["angles"].items():
+            row[key] = f"[{measured['min']:.2f}, {measured['max']:.2f}]"
+        row["|gradient|^2"] = run.metrics["gradient_norm"] ** 2
+        row["log probability"] = run.metrics["log_probability"]
+        rows.append(row)
+        with np.load(run.directory / "angles.npz") as angles:
+            drawn.append(pd.DataFrame({"run": describe(run), **angles}))
+    return Drawing(picture, table(rows), pd.concat(drawn))
