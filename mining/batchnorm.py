@@ -78,6 +78,9 @@ def recalibration_batch_size(largest: int) -> int:
 def modes(model: nn.Module, *, batch_statistics: bool) -> Iterator[None]:
     """Put ``model`` in eval mode, and restore every module's own mode on leaving.
 
+    Embeddings give the gradient itself meanwhile: dense, and not divided by how often a token
+    occurs in the batch.
+
     Args:
         model: The model.
         batch_statistics: Whether norm layers use the statistics of the batch (and update the
@@ -85,13 +88,19 @@ def modes(model: nn.Module, *, batch_statistics: bool) -> Iterator[None]:
     """
     modules = list(model.modules())
     before = [module.training for module in modules]
+    embeddings = [m for m in modules if isinstance(m, nn.Embedding | nn.EmbeddingBag)]
+    gradients = [(layer.sparse, layer.scale_grad_by_freq) for layer in embeddings]
     try:
         model.eval()
+        for layer in embeddings:
+            layer.sparse = layer.scale_grad_by_freq = False
         if batch_statistics:
-            for layer in norm_layers(model):
-                layer.train()
+            for norm in norm_layers(model):
+                norm.train()
         yield
     finally:
+        for layer, (sparse, scaled) in zip(embeddings, gradients, strict=True):
+            layer.sparse, layer.scale_grad_by_freq = sparse, scaled
         for module, training in zip(modules, before, strict=True):
             module.training = training
 

@@ -34,6 +34,17 @@ class Criterion:
         return self.loss_fn is F.cross_entropy or isinstance(self.loss_fn, nn.CrossEntropyLoss)
 
     @property
+    def log_c_at_chance(self) -> bool:
+        """Whether it is log C where C classes are guessed: no subclass may add to it."""
+        if self.loss_fn is F.cross_entropy:
+            return True
+        loss = self.loss_fn
+        # Smoothing spreads a target over all classes, whose weights are not those of the mean.
+        return type(loss) is nn.CrossEntropyLoss and not (
+            loss.label_smoothing > 0 and loss.weight is not None
+        )
+
+    @property
     def known(self) -> bool:
         """Whether it is one of torch's own, whose means over batches ``weigh`` knows."""
         kind = self.loss_fn if hasattr(self.loss_fn, "__qualname__") else type(self.loss_fn)
@@ -56,14 +67,14 @@ class Criterion:
             matter, and the number of targets that are not ignored.
         """
         indices = not targets.is_floating_point() and (
-            self.cross_entropy or isinstance(self.loss_fn, nn.NLLLoss)
+            self.cross_entropy or self.loss_fn is F.nll_loss or isinstance(self.loss_fn, nn.NLLLoss)
         )
         class_weights: Tensor | None = getattr(self.loss_fn, "weight", None)
         if not indices:
             return float(len(targets)), len(targets)
         if class_weights is None and self.ignored not in targets:
             return float(targets.numel()), targets.numel()
-        kept = targets[targets != self.ignored]
+        kept = targets[targets != self.ignored].long()  # bytes would be a mask
         weight = len(kept) if class_weights is None else class_weights.to(kept.device)[kept].sum()
         return float(weight), len(kept)
 

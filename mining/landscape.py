@@ -98,11 +98,18 @@ class Landscape:
         self._num_classes: int | None = None
         self.batches = self.hold(loader)
         self.num_examples = sum(len(batch.inputs) for batch in self.batches)
+        version = self.theta._version
         self._num_classes = find_num_classes(network, self._criterion, self.batches)
         if path is not None and path.micro_batch is not None and network.mixes_examples:
             raise InputError(
                 "path.micro_batch must be None where examples share batch statistics, got "
                 f"{path.micro_batch}."
+            )
+        if self.theta._version != version:
+            raise InputError(
+                f"The forward pass of {type(model).__name__} changes parameters in place, as an "
+                "Embedding with max_norm does: its loss is no function of them. Leave max_norm "
+                "out, or compute with changed copies."
             )
         # Settings that change when the loss is called count something.
         changed = self._criterion.settings().items() ^ settings.items()
@@ -146,11 +153,9 @@ class Landscape:
     @property
     def chance_loss(self) -> float | None:
         """The cross-entropy log C of guessing among C classes; ``None`` for another loss."""
-        return (
-            math.log(self._num_classes)
-            if self._criterion.cross_entropy and self._num_classes
-            else None
-        )
+        if self._num_classes is None or not self._criterion.log_c_at_chance:
+            return None
+        return math.log(self._num_classes)
 
     def statistics(self, theta: Tensor) -> dict[str, Tensor]:
         """Find the buffers with which to evaluate at ``theta``.

@@ -243,6 +243,18 @@ def test_chance_loss_is_log_of_the_number_of_classes():
     regression = Landscape(build("mlp"), nn.MSELoss(), [(inputs, torch.zeros(70, 3))])
     assert regression.chance_loss is None
     assert regression.evaluate(regression.theta).accuracy is None
+    for loss_fn in (
+        Sharpened(),
+        nn.CrossEntropyLoss(torch.tensor([1.0, 2.0, 5.0]).double(), label_smoothing=0.2),
+    ):
+        assert Landscape(build("mlp"), loss_fn, loader()).chance_loss is None
+
+
+class Sharpened(nn.CrossEntropyLoss):
+    """Not log C for outputs that are all the same."""
+
+    def forward(self, input, target):
+        return super().forward(2 * input, target) + 1
 
 
 def permuted():
@@ -336,6 +348,58 @@ def test_ignored_tokens_of_sequences_are_averaged_over_all_tokens():
         of = Landscape(model, loss_fn, batches)
         expected = F.cross_entropy(model(inputs), targets).item()
         assert float(of.loss(of.theta)) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("as_function", [False, True])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8])
+def test_log_likelihoods_of_ignored_and_narrow_targets_are_averaged_over_all(dtype, as_function):
+    inputs, targets = examples()
+    ignored = -100 if dtype is torch.int64 else 2
+    targets[:40] = torch.where(targets[:40] == 1, ignored, targets[:40])
+    targets = targets.to(dtype)
+    loss_fn = (
+        F.nll_loss
+        if as_function and ignored == -100
+        else nn.NLLLoss(torch.tensor([1.0, 2.0, 5.0]).double(), ignore_index=ignored)
+    )
+    model = nn.Sequential(build("mlp"), nn.LogSoftmax(1))
+    batches = list(zip(inputs.split(32), targets.split(32), strict=True))
+    of = Landscape(model, loss_fn, batches)
+    expected = loss_fn(model(inputs), targets.long()).item()
+    assert float(of.loss(of.theta)) == pytest.approx(expected, rel=1e-12)
+
+
+def tokens(num: int = 12):
+    inputs = torch.randint(7, (num, 4), generator=torch.Generator().manual_seed(0))
+    return inputs, inputs.sum(1) % 3
+
+
+def embedding(kind=nn.Embedding, **options):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers = [kind(7, 5, **options)] + [nn.Flatten()] * (kind is nn.Embedding)
+        width = 20 if kind is nn.Embedding else 5
+        return nn.Sequential(*layers, nn.Linear(width, 3)).double()
+
+
+@pytest.mark.parametrize("kind", [nn.Embedding, nn.EmbeddingBag])
+@pytest.mark.parametrize("option", ["sparse", "scale_grad_by_freq"])
+def test_embeddings_have_the_gradient_of_the_loss(kind, option):
+    inputs, targets = tokens()
+    batches = list(zip(inputs.split(5), targets.split(5), strict=True))
+    plain = Landscape(embedding(kind), nn.CrossEntropyLoss(), batches)
+    model = embedding(kind, **{option: True})
+    of = Landscape(model, nn.CrossEntropyLoss(), batches)
+    assert torch.equal(of.gradient(), plain.gradient())
+    if kind is nn.Embedding:  # the other has no second derivative
+        v = torch.randn(of.space.size, generator=torch.Generator().manual_seed(0)).double()
+        assert torch.equal(of.hessian() @ v, plain.hessian() @ v)
+    assert getattr(model[0], option)
+
+
+def test_parameters_that_a_forward_pass_changes_are_refused():
+    with pytest.raises(ValueError, match="changes parameters in place"):
+        Landscape(embedding(max_norm=0.5), nn.CrossEntropyLoss(), [tokens()])
 
 
 def test_a_batch_of_one_joins_its_neighbour():
