@@ -12,7 +12,7 @@ import pandas as pd
 from mining.directions import Descent
 from mining.files import write_atomically
 from mining.pipelines.building import has_batch_norm
-from mining.pipelines.experiments import plan
+from mining.pipelines.experiments import find_run, plan
 from mining.runs import load_runs, read_runs
 
 
@@ -75,16 +75,16 @@ def planned_runs(arguments: Sequence[str]) -> pd.DataFrame:
     Raises:
         FileNotFoundError: If none is finished.
     """
-    directories = [run.directory for run in plan(arguments)]
-    finished = [d for d in directories if (d / "run.json").exists()]
+    planned = plan(arguments)
+    finished = [run.directory for run in planned if find_run(run.config, run.directory).finished]
     command = f"python -m mining {shlex.join(arguments)}"
     if not finished:
         raise FileNotFoundError(
             f"No finished run of this. Make them: {command} (or give the size=… and subject=… that "
             "they were made with)"
         )
-    if len(finished) < len(directories):
-        missing = f"{len(directories) - len(finished)} of {len(directories)} runs are missing"
+    if len(finished) < len(planned):
+        missing = f"{len(planned) - len(finished)} of {len(planned)} runs are missing"
         print(f"{missing}. Make them: {command}", file=sys.stderr)
     return read_runs(finished)
 

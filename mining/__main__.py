@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from mining.pipelines import PIPELINE_KEYS, UNNAMED_KEYS
-from mining.pipelines.experiments import register_resolvers
+from mining.pipelines.experiments import find_run, register_resolvers
 from mining.pipelines.help import help_text
 from mining.pipelines.messages import describe, describe_fault, is_expected
 from mining.runs import Run
@@ -78,17 +78,19 @@ def _report(error: Exception, log: Path | None) -> None:
 def _execute(cfg: DictConfig) -> None:
     """Run one job, unless it is finished, and print its directory."""
     config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
-    run = Run(Path(HydraConfig.get().runtime.output_dir), config)
+    run = find_run(config, Path(HydraConfig.get().runtime.output_dir))
     _warn_of_unread(config["pipeline"], HydraConfig.get().overrides.task)
-    if run.finished:
+    if not run.complete(lambda: _compute(config, run)):
         _redraw(run)
         log.info("Finished before, skipped: %s", run.directory)
-    else:
-        # Imported here: a finished run is skipped without waiting for torch.
-        pipeline = import_module(f"mining.pipelines.{config['pipeline']}")
-        import_module("mining.pipelines.building").prepare(config)
-        pipeline.run(config, run)
     print(run.directory, flush=True)
+
+
+def _compute(config: dict[str, Any], run: Run) -> None:
+    # Imported here: a finished run is skipped without waiting for torch.
+    pipeline = import_module(f"mining.pipelines.{config['pipeline']}")
+    import_module("mining.pipelines.building").prepare(config)
+    pipeline.run(config, run)
 
 
 def _warn_of_unread(pipeline: str, overrides: Sequence[str]) -> None:
@@ -103,8 +105,9 @@ def _warn_of_unread(pipeline: str, overrides: Sequence[str]) -> None:
 
 
 def _redraw(run: Run) -> None:
-    """Draw a finished run again where other picture settings are asked for."""
-    if run.recorded_config()["picture"] == run.config["picture"]:
+    """Draw a finished run again where other settings are asked for, or a picture is damaged."""
+    same = run.recorded_config()["picture"] == run.config["picture"]
+    if same and run.pictures_are_whole:
         return
     pipeline = import_module(f"mining.pipelines.{run.config['pipeline']}")
     pipeline.draw(run.directory, run.config)

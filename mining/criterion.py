@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812  (the name under which everybody knows it)
 
 from mining.errors import InputError
+from mining.fingerprint import describe
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
@@ -111,10 +112,9 @@ class Criterion:
         ]
 
     def describe(self, counters: Collection[str] = ()) -> list[object]:
-        """Name the loss and its plain settings but ``counters``, the same in every process."""
-        kind = self.loss_fn if hasattr(self.loss_fn, "__qualname__") else type(self.loss_fn)
+        """Describe the loss and its plain settings but ``counters``, the same in every process."""
         plain = {k: v for k, v in self.settings().items() if k not in counters}
-        return [getattr(kind, "__module__", ""), getattr(kind, "__qualname__", ""), plain]
+        return [describe(self.loss_fn), plain]
 
     def settings(self) -> dict[str, bool | int | float | str]:
         """Give the plain attributes of a loss that is a module."""

@@ -18,6 +18,7 @@ from mining.curves import Curve, Surface, grid_with_origin, lines_through_origin
 from mining.directions.base import Direction, cosine
 from mining.errors import InputError
 from mining.examples import pick_examples
+from mining.fingerprint import Fingerprint
 from mining.journal import Journal
 from mining.landscape import Landscape, update_digest
 from mining.refinement import Refinement
@@ -335,14 +336,14 @@ class Evaluator:
 
     def _fingerprint(
         self, directions: Sequence[Direction], points: Sequence[Sequence[float]]
-    ) -> str:
+    ) -> Fingerprint:
         digest = hashlib.sha256(self.landscape.fingerprint(self._test or ()).encode())
         for direction in directions:
             update_digest(digest, direction.vector)
         digest.update(repr(points).encode())
         if self._tolerance is not None:
             digest.update(repr(self._tolerance).encode())
-        return digest.hexdigest()
+        return self.landscape.identify(digest.hexdigest())
 
 
 class _ExampleLosses:

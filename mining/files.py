@@ -1,6 +1,8 @@
-"""Files that are either whole or absent."""
+"""Files that are either whole or absent, and known by their checksums."""
 
+import hashlib
 import io
+import json
 import os
 import uuid
 from collections.abc import Mapping
@@ -8,6 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from mining.errors import InputError
+
+#: Bytes up to which a checksum is compared whenever a run is looked at: 10 ms.
+_SMALL = 2**23
 
 
 def write_atomically(path: Path, content: bytes | memoryview | str) -> None:
@@ -47,3 +54,68 @@ def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
     content = {name: np.asarray(array) for name, array in arrays.items()}
     np.savez(buffer, allow_pickle=False, **content)
     write_atomically(path, buffer.getbuffer())
+
+
+def digest_file(path: Path) -> str:
+    """Digest the content of a file: 64 hexadecimal digits of SHA-256."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    """Give the size of a file in ``bytes`` and its ``sha256``, as ``is_whole`` takes them."""
+    return {"bytes": path.stat().st_size, "sha256": digest_file(path)}
+
+
+def is_whole(path: Path, known: Mapping[str, Any], *, thorough: bool = False) -> bool:
+    """Whether a file is as ``describe_file`` found it.
+
+    Args:
+        path: The file.
+        known: What ``describe_file`` gave.
+        thorough: Whether to read files above 8 MiB, of which otherwise the size is compared.
+    """
+    if not path.is_file() or path.stat().st_size != known["bytes"]:
+        return False
+    return (known["bytes"] > _SMALL and not thorough) or digest_file(path) == known["sha256"]
+
+
+def set_aside(path: Path) -> None:
+    """Rename a damaged file, or a folder in its place, to ``….damaged``, if there is one."""
+    if path.exists():
+        other = path.with_name(f"{path.name}.damaged")
+        number = 1
+        while other.exists():
+            number += 1
+            other = path.with_name(f"{path.name}.damaged{number}")
+        path.rename(other)
+
+
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Write a mapping as JSON, with a checksum as its last entry, atomically."""
+    plain = json.loads(json.dumps(record, allow_nan=False))  # keys are text, as they are read
+    content = {**plain, "checksum": _checksum(plain)}
+    write_atomically(path, json.dumps(content, indent=1) + "\n")
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read what ``write_record`` wrote; one without a checksum is of an earlier version.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        InputError: If it is damaged.
+    """
+    try:
+        record = json.loads(path.read_text())
+    except (ValueError, IsADirectoryError) as error:
+        raise InputError(f"{path} is damaged: remove it and run again. {error}") from error
+    if not isinstance(record, dict):
+        raise InputError(f"{path} is damaged: remove it and run again. It holds no record.")
+    checksum = record.pop("checksum", None)
+    if checksum is not None and checksum != _checksum(record):
+        raise InputError(f"{path} is damaged: remove it and run again. Its checksum differs.")
+    return record
+
+
+def _checksum(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mining.errors import InputError
+from mining.fingerprint import Fingerprint
 
 
 class Journal:
@@ -20,16 +21,17 @@ class Journal:
         InputError: If the file belongs to something else.
     """
 
-    def __init__(self, path: Path, fingerprint: str) -> None:
+    def __init__(self, path: Path, fingerprint: Fingerprint) -> None:
         self._path = path
         content = path.read_text() if path.exists() else ""
-        if f"{fingerprint}\n".startswith(content):  # absent, empty, or killed in its first line
+        first = f"{fingerprint}\n"
+        if first.startswith(content):  # absent, empty, or killed in its first line
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(f"{fingerprint}\n")
+            path.write_text(first)
             return
-        if content.split("\n", 1)[0] != fingerprint:
+        if not fingerprint.matches(content.split("\n", 1)[0]):
             raise InputError(
-                f"{path} holds points of other directions, grid, model or data. Give every "
+                f"{path} holds points of other directions, grid, model, loss or data. Give every "
                 "evaluation a file of its own, or remove this one."
             )
         if not content.endswith("\n"):

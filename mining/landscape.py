@@ -28,6 +28,7 @@ from mining.examples import (
     regroup,
     shuffle,
 )
+from mining.fingerprint import Fingerprint, rounding_of
 from mining.fitting import check_independent, check_labels, find_num_classes, is_separable
 from mining.forward import ForwardPath
 from mining.memory import available_memory
@@ -502,6 +503,29 @@ class Landscape:
         for tensor in (*(b.inputs for b in batches), *(b.targets for b in batches)):
             update_digest(digest, tensor)
         return digest.hexdigest()
+
+    @torch.no_grad()
+    def identify(self, digest: str) -> Fingerprint:
+        """Join a digest of what is computed here with the losses of a few examples.
+
+        The examples are the first, and the points θ and θ/2 with the buffers of the model: their
+        losses change with what no digest sees, a constant in the code of the model for instance.
+
+        Args:
+            digest: Of the work and of the ``fingerprint``.
+        """
+        first, values = self.batches[:1], []
+        if self.path.micro_batch is not None:  # any number may be taken together
+            few = torch.arange(min(16, len(first[0].inputs)))
+            first = self.hold([pick_examples(first, few)])
+        cuda = [self.device] if self.device.type == "cuda" else []
+        for point in (self.theta, self.theta / 2):
+            buffers = {name: buffer.clone() for name, buffer in self._network.buffers.items()}
+            with torch.random.fork_rng(cuda):
+                torch.manual_seed(0)  # of a model that draws random numbers
+                values.append(float(self.evaluate(point, first, buffers).loss))
+        coarse = self._network.autocast is not None or self._network.tf32
+        return Fingerprint(digest, tuple(values), rounding_of(self.theta.dtype, coarse=coarse))
 
     @torch.no_grad()
     def _find_path(self) -> ForwardPath:

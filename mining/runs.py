@@ -1,28 +1,26 @@
 """Runs: a directory named after its configuration, and the record that says it is complete."""
 
-import hashlib
-import json
 import logging
 import math
 import os
 import platform
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mining.errors import InputError
-from mining.files import write_atomically
+from mining.files import describe_file, is_whole, read_record, set_aside, write_record
+from mining.identity import Identity, data_name
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _PACKAGES = ("mining", "torch", "torchvision", "numpy", "scipy", "hydra-core")
-_LOCAL_DATA = {"download", "cache", "num_workers"}
-_CONTENT = {".npz", ".npy", ".pt", ".pth"}
+_RESULTS = {".npz", ".pt", ".csv", ".png"}
 _FROM_RECORD = ("seed", "seconds", "device", "config", "metrics")
 _COLUMNS = ("directory", "pipeline", "model", "data", *_FROM_RECORD)
 log = logging.getLogger(__name__)
@@ -35,10 +33,12 @@ class Run:
     Args:
         directory: Where everything of the run lies.
         config: The resolved configuration.
+        identity: What the run depends on; ``None`` does not compare it with what is found.
     """
 
     directory: Path
     config: Mapping[str, Any]
+    identity: Identity | None = None
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -48,8 +48,54 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the run is complete."""
-        return self.record.exists()
+        """Whether the run is complete, of the same inputs and undamaged; logs why it is not."""
+        return self.is_finished()
+
+    def is_finished(self, *read: str) -> bool:
+        """Whether the run is complete; see ``finished``.
+
+        Args:
+            read: Names of files that are about to be read. Their checksums are compared whatever
+                their size, those of others up to 8 MiB; of larger ones the size is.
+        """
+        if not self.record.exists():
+            return False
+        fault = self._fault(read)
+        if fault is not None:
+            log.warning("%s: %s. Computing it again.", self.directory, fault)
+        return fault is None
+
+    @property
+    def pictures_are_whole(self) -> bool:
+        """Whether the pictures of a finished run are as they were drawn."""
+        files = read_record(self.record).get("files", {})
+        return all(is_whole(self.directory / n, f) for n, f in files.items() if _is_picture(n))
+
+    def complete(self, compute: Callable[[], None], *read: str) -> bool:
+        """Compute the run unless it is finished.
+
+        What is damaged, or belongs to a run of other inputs, is set aside first: under the name
+        ``….damaged``, and in the folder ``replaced``.
+
+        Args:
+            compute: Computes it, and calls ``finish``.
+            read: As for ``is_finished``.
+
+        Returns:
+            Whether it was computed now.
+        """
+        if self.is_finished(*read):
+            return False
+        made = not self.directory.exists()
+        self._set_aside(read)
+        self._note_start()
+        try:
+            compute()
+        except BaseException:
+            self._tidy(made=made)
+            raise
+        self._start.unlink(missing_ok=True)
+        return True
 
     def finish(self, metrics: Mapping[str, Any], *, device: str) -> None:
         """Write ``run.json``, and with it declare the run complete.
@@ -68,42 +114,93 @@ class Run:
             # Of the process that finished the run, not of interrupted ones before it.
             "seconds": round(time.monotonic() - self.started, 3),
             "metrics": _finite(metrics),
+            "identity": None if self.identity is None else asdict(self.identity),
+            "files": {path.name: describe_file(path) for path in self._files()},
         }
-        write_atomically(self.record, json.dumps(record, indent=1, allow_nan=False) + "\n")
+        write_record(self.record, record)
 
     def recorded_config(self) -> dict[str, Any]:
         """Read the configuration with which the finished run was made."""
-        config: dict[str, Any] = json.loads(self.record.read_text())["config"]
+        config: dict[str, Any] = read_record(self.record)["config"]
         return config
 
     def record_picture(self) -> None:
         """Note in the record of a finished run that it was drawn anew as ``config`` says."""
-        record = json.loads(self.record.read_text())
+        record = read_record(self.record)
         record["config"]["picture"] = self.config["picture"]
-        write_atomically(self.record, json.dumps(record, indent=1) + "\n")
+        if "files" in record:
+            pictures = [path for path in self._files() if _is_picture(path.name)]
+            record["files"] |= {path.name: describe_file(path) for path in pictures}
+        write_record(self.record, record)
 
+    @property
+    def _start(self) -> Path:
+        """The file that says what an unfinished run is of."""
+        return self.directory / "started.json"
 
-def run_directory(config: Mapping[str, Any], keys: tuple[str, ...]) -> Path:
-    """Name the directory of a run: ``<pipeline>/<model>-<data>/<digest8>``.
+    def _files(self) -> list[Path]:
+        """List the results, neither logs nor states from which an interrupted run goes on."""
+        paths = sorted(self.directory.glob("*"))
+        return [p for p in paths if p.suffix in _RESULTS and not p.name.startswith("resume")]
 
-    The digest is over the values of ``keys``, so that runs that differ only in what their
-    pipeline does not read are one. A value that names a weights or array file counts with the
-    file's content, so that a file that was overwritten makes another run.
+    def _fault(self, read: Sequence[str]) -> str | None:
+        """Say what keeps a run with a record from being complete."""
+        try:
+            record = read_record(self.record)
+        except InputError:
+            return "run.json is damaged"
+        return self._difference(record.get("identity")) or next(
+            (f"{name} is missing or damaged" for name in self._damaged(record, read)), None
+        )
 
-    Args:
-        config: The resolved configuration.
-        keys: The keys that the pipeline reads.
+    def _difference(self, known: Mapping[str, Any] | None) -> str | None:
+        """Say in what the inputs differ from those of a record or of an earlier start."""
+        if self.identity is None or known is None or known["digest"] == self.identity.digest:
+            return None
+        now, then = self.identity.contents, known.get("contents", {})
+        changed = [key for key in now if now[key] != then.get(key)]
+        what = f"the content of {' and '.join(changed)}" if changed else "its configuration"
+        return f"what is there is of other inputs: {what} differs"
 
-    Returns:
-        The path relative to the output folder.
-    """
-    read = {key: _with_contents(config.get(key)) for key in (*keys, "pipeline")}
-    # Where files lie and how they are read is no matter of what they hold.
-    local = _LOCAL_DATA | ({"root"} if "name" in config["data"] else set())
-    read["data"] = {key: value for key, value in read["data"].items() if key not in local}
-    digest = hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()[:8]
-    name = f"{config['model']['name']}-{_data_name(config['data'])}"
-    return Path(config["pipeline"]) / name.replace("/", "_") / digest
+    def _damaged(self, record: Mapping[str, Any], read: Sequence[str]) -> list[str]:
+        return [
+            name
+            for name, known in record.get("files", {}).items()
+            if not _is_picture(name)
+            and not is_whole(self.directory / name, known, thorough=name in read)
+        ]
+
+    def _set_aside(self, read: Sequence[str]) -> None:
+        """Move away what an earlier run left and this one must not take for its own."""
+        record, start = _read_if_whole(self.record), _read_if_whole(self._start)
+        known = (record or {}).get("identity") or start
+        if self._difference(known) is not None:
+            log.info("%s: the files of those other inputs go to replaced/.", self.directory)
+            replaced = self.directory / "replaced"
+            replaced.mkdir(exist_ok=True)
+            states = self.directory.glob("resume*.pt")
+            for path in {*self._files(), *states, self.record, self._start}:
+                if path.exists():
+                    path.replace(replaced / path.name)
+        elif record is not None:
+            for name in self._damaged(record, read):
+                set_aside(self.directory / name)
+            self.record.unlink()
+        elif self.record.exists():
+            set_aside(self.record)
+
+    def _note_start(self) -> None:
+        known = {"digest": None, "contents": {}} if self.identity is None else asdict(self.identity)
+        write_record(self._start, known)
+
+    def _tidy(self, *, made: bool) -> None:
+        """Leave no trace of a start from which nothing came."""
+        if {path.name for path in self.directory.iterdir()} <= {"started.json", "mining.log"}:
+            self._start.unlink(missing_ok=True)
+        for folder in (self.directory, *self.directory.parents[:2]) if made else ():
+            if any(folder.iterdir()):
+                return
+            folder.rmdir()
 
 
 def load_runs(root: str | Path = "outputs", **where: Any) -> "pd.DataFrame":
@@ -146,30 +243,18 @@ def read_runs(directories: Sequence[Path]) -> "pd.DataFrame":
 
     rows = []
     for directory in directories:
-        path = directory / "run.json"
-        try:
-            record = json.loads(path.read_text())
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path} is damaged: remove it and run again. {error}") from error
+        record = read_record(directory / "run.json")
         config = record["config"]
         rows.append(
             {
                 "directory": directory,
                 "pipeline": config["pipeline"],
                 "model": config["model"]["name"],
-                "data": _data_name(config["data"]),
+                "data": data_name(config["data"]),
                 **{key: record[key] for key in _FROM_RECORD},
             }
         )
     return pd.DataFrame(rows, columns=list(_COLUMNS))
-
-
-def _data_name(data: Mapping[str, Any]) -> str:
-    """Name a data set: by its own name, its file or folder, or the function that makes it."""
-    if "name" in data:
-        return str(data["name"])
-    source = data.get("path") or data.get("root")
-    return Path(source).stem if source else str(data["_target_"]).rpartition(".")[2]
 
 
 def _finite(value: Any) -> Any:
@@ -186,15 +271,15 @@ def _lookup(config: Any, keys: list[str]) -> Any:
     return config
 
 
-def _with_contents(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _with_contents(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_with_contents(item) for item in value]
-    if isinstance(value, str) and Path(value).suffix in _CONTENT and Path(value).is_file():
-        with Path(value).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    return value
+def _is_picture(name: str) -> bool:
+    return name.endswith(".png")
+
+
+def _read_if_whole(path: Path) -> dict[str, Any] | None:
+    try:
+        return read_record(path) if path.exists() else None
+    except InputError:  # what is damaged says nothing
+        return None
 
 
 def _versions() -> dict[str, str]:

@@ -1,5 +1,7 @@
 import math
 from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -16,9 +18,11 @@ from cases import (
     snapshot,
 )
 from torch import nn
+from torch.nn import functional as F  # noqa: N812
 
 from mining import Direction, Evaluator, Gaussian, Landscape
 from mining.evaluation import Grid, Journal
+from mining.fingerprint import Fingerprint
 
 ALPHAS = torch.linspace(-1, 1, 9)
 
@@ -160,7 +164,9 @@ def test_interrupted_evaluation_goes_on_where_it_was(tmp_path):
     def run(at):
         loss = Interrupting(None)
         of = Landscape(build("mlp"), loss, [(inputs, targets)])
-        started = loss.calls
+        built = loss.calls
+        of.identify("")
+        started = 2 * loss.calls - built  # the evaluator identifies the journal once more
         loss.at = None if at is None else started + at
         points = evaluator(of, journal=journal, chunk=1)
         try:
@@ -227,8 +233,77 @@ def test_journal_of_something_else_is_refused(tmp_path):
         (of, direction(of), ALPHAS * 2),
         (Landscape(build("mlp", seed=3), of.loss_fn, loader()), direction(of), ALPHAS),
     ):
-        with pytest.raises(ValueError, match="other directions, grid, model or data"):
+        with pytest.raises(ValueError, match="other directions, grid, model, loss or data"):
             evaluator(other, journal=journal).curve(along, alphas)
+
+
+class Scaled:
+    """A loss as an object, with a constant that is not in its code."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __call__(self, outputs, targets):
+        return self.factor * F.cross_entropy(outputs, targets)
+
+
+class ScaledNet(nn.Module):
+    """A model with a constant that neither its description nor its tensors show."""
+
+    def __init__(self, factor):
+        super().__init__()
+        self.net, self.factor = build("mlp"), factor
+
+    def forward(self, x):
+        return self.factor * self.net(x)
+
+
+def scaled(factor):
+    return lambda o, t: factor * F.cross_entropy(o, t)
+
+
+def smoothed(o, t, *, amount):
+    return F.cross_entropy(o, t, label_smoothing=amount)
+
+
+OTHER_LOSSES = {
+    "constant": (
+        lambda o, t: F.cross_entropy(o, t) * 1.0,
+        lambda o, t: F.cross_entropy(o, t) * 1.1,
+    ),
+    "closure": (scaled(1.0), scaled(1.0 + 1e-12)),
+    "partial": (partial(smoothed, amount=0.0), partial(smoothed, amount=0.1)),
+    "object": (Scaled(1.0), Scaled(1.001)),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_LOSSES)
+def test_journal_of_another_loss_is_refused(tmp_path, kind):
+    first, second = OTHER_LOSSES[kind]
+    journal = tmp_path / "points.csv"
+    for loss, expectation in ((first, nullcontext()), (first, nullcontext()), (second, None)):
+        of = Landscape(build("mlp"), loss, loader())
+        with expectation or pytest.raises(ValueError, match=r"points of other .* loss or data"):
+            evaluator(of, journal=journal).curve(direction(of), ALPHAS[::5])
+
+
+def test_journal_of_another_constant_of_the_model_is_refused(tmp_path):
+    journal = tmp_path / "points.csv"
+    for factor, expectation in ((1.0, nullcontext()), (1.001, pytest.raises(ValueError))):
+        of = Landscape(ScaledNet(factor), nn.CrossEntropyLoss(), loader())
+        with expectation:
+            evaluator(of, journal=journal).curve(direction(of), ALPHAS[::5])
+
+
+def test_journal_goes_on_whatever_the_number_of_threads(tmp_path):
+    of = Landscape(build("mlp", torch.float32), nn.CrossEntropyLoss(), loader(dtype=torch.float32))
+    fingerprint = of.identify("it")
+    near = replace(fingerprint, values=tuple(v * (1 + 1e-6) for v in fingerprint.values))
+    assert fingerprint.matches(str(near))
+    far = replace(fingerprint, values=tuple(v * (1 + 1e-3) for v in fingerprint.values))
+    assert not fingerprint.matches(str(far))
+    assert not fingerprint.matches(None)
+    assert not fingerprint.matches("it x y")
 
 
 def test_journal_of_other_test_examples_is_refused(tmp_path):
@@ -257,10 +332,10 @@ def test_points_and_paths_may_come_in_any_form(tmp_path):
 
 
 def test_journal_keeps_values_exactly(tmp_path):
-    journal = Journal(tmp_path / "points.csv", "it")
+    journal = Journal(tmp_path / "points.csv", Fingerprint("it"))
     values = [0.1 + 0.2, math.inf, -math.inf, math.nan, 5e-324]
     journal.append(3, values)
-    (found,) = Journal(tmp_path / "points.csv", "it").read().values()
+    (found,) = Journal(tmp_path / "points.csv", Fingerprint("it")).read().values()
     assert list(map(repr, found)) == list(map(repr, values))
 
 
@@ -268,11 +343,11 @@ def test_a_journal_does_not_overwrite_what_it_did_not_write(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("a line without its end")
     with pytest.raises(ValueError, match="holds points of other"):
-        Journal(path, "it")
+        Journal(path, Fingerprint("it"))
     assert path.read_text() == "a line without its end"
     path.write_text("i")  # killed in the first line
-    Journal(path, "it").append(0, [1.0])
-    assert Journal(path, "it").read() == {0: [1.0]}
+    Journal(path, Fingerprint("it")).append(0, [1.0])
+    assert Journal(path, Fingerprint("it")).read() == {0: [1.0]}
 
 
 def test_grid_defaults_and_second_axis():

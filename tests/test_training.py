@@ -129,7 +129,8 @@ def test_killed_training_ends_with_the_same_weights(tmp_path, monkeypatch, optim
         fit(tmp_path / "killed", **options)
     monkeypatch.setattr(trainer, "_train_epoch", original)
     assert (tmp_path / "killed/resume.pt").exists()
-    resumed, history_resumed = fit(tmp_path / "killed", network(seed=7, batchnorm=True), **options)
+    resumed, history_resumed = fit(tmp_path / "killed", **options)
+    assert len(epochs) == 3  # the others were taken by the original
     assert_same(whole.state_dict(), resumed.state_dict())
     columns = ["epoch", "lr", "train_loss", "test_loss"]
     pd.testing.assert_frame_equal(history[columns], history_resumed[columns])
@@ -203,9 +204,39 @@ def test_a_training_that_is_done_is_not_done_again(tmp_path, monkeypatch):
     """It may have been killed before anybody noted that it was done."""
     a, history = fit(tmp_path)
     monkeypatch.setattr(trainer, "_train_epoch", None)
-    b, again = fit(tmp_path, network(seed=3, batchnorm=True))
+    b, again = fit(tmp_path)
     assert_same(a.state_dict(), b.state_dict())
     pd.testing.assert_frame_equal(history, again)
+
+
+class Scaled(nn.Sequential):
+    factor = 1.0
+
+    def forward(self, x):
+        return self.factor * super().forward(x)
+
+
+OTHERS = {
+    "settings": {"lr": 0.05},
+    "optimizer": {"optimizer": "adam"},
+    "seed": {"seed": 1},
+    "initialization": {"model": network(seed=3, batchnorm=True)},
+    "architecture": {"model": nn.Sequential(*network(batchnorm=True), nn.Identity())},
+    "data": {"dataset": digits(num_examples=200)},
+    "constant": {"model": Scaled(*network(batchnorm=True))},
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_the_state_of_another_training_is_refused(tmp_path, other):
+    fit(tmp_path, Scaled(*network(batchnorm=True)) if other == "constant" else None, epochs=1)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    options = dict(OTHERS[other])
+    if other == "constant":
+        options["model"].factor = 1.01
+    with pytest.raises(InputError, match=r"resume.pt holds another training.* of its own, or rem"):
+        fit(tmp_path, **{"epochs": 1, **options})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_bf16_trains_too(tmp_path):

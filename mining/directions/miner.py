@@ -18,6 +18,7 @@ from tqdm import tqdm
 from mining.directions.base import Direction, DirectionSource, check_num
 from mining.errors import InputError
 from mining.files import write_atomically
+from mining.fingerprint import Fingerprint
 from mining.landscape import Landscape, update_digest
 from mining.minibatches import LossOnBatch, MiniBatches
 from mining.models import read_tensors
@@ -158,14 +159,14 @@ def mine(
     descent = miner.descent
     checkpoint = None if checkpoint is None else Path(checkpoint)
     own = stream(generator)
-    mark = f"{miner!r} {autocast} {own.initial_seed()}"
+    settings = f"{miner!r} {autocast} {own.initial_seed()}"
     search = miner.search(landscape, own)
     variable = search.start.clone()
     state = _State(variable, variable.clone(), make_optimizer(descent, [variable]), own)
     if checkpoint is not None:
-        mark = _fingerprint(mark, landscape, variable)
-    if checkpoint is not None and checkpoint.exists():
-        state.load(checkpoint, mark)
+        state.mark = _fingerprint(settings, landscape, variable)
+        if checkpoint.exists():
+            state.load(checkpoint)
     batches = landscape.mini_batches(descent.batch_size, autocast)
     next_save = time.monotonic() + _SAVE_INTERVAL
     bar = tqdm(
@@ -194,11 +195,11 @@ def mine(
         bar.set_postfix(objective=f"{value:.4g}", norm=f"{norm:.3g}", refresh=False)
         if checkpoint is not None and time.monotonic() > next_save:
             started = time.monotonic()
-            state.save(checkpoint, mark)
+            state.save(checkpoint)
             finished = time.monotonic()
             next_save = finished + max(_SAVE_INTERVAL, _SAVE_PAUSE * (finished - started))
     if checkpoint is not None:
-        state.save(checkpoint, mark)
+        state.save(checkpoint)
     return _result(state, search, descent)
 
 
@@ -213,11 +214,12 @@ class _State:
     epoch: int = 0
     diverged_epoch: int | None = None
     history: list[dict[str, float]] = field(default_factory=list)
+    mark: Fingerprint | None = None  # what it belongs to, where it is kept
 
-    def save(self, path: Path, mark: str) -> None:
+    def save(self, path: Path) -> None:
         buffer = io.BytesIO()
         content = {
-            "mark": mark,
+            "mark": str(self.mark),
             "variable": self.variable,
             "finite": self.finite,
             "optimizer": self.optimizer.state_dict(),
@@ -229,12 +231,13 @@ class _State:
         torch.save(content, buffer)
         write_atomically(path, buffer.getbuffer())
 
-    def load(self, path: Path, mark: str) -> None:
+    def load(self, path: Path) -> None:
         content = read_tensors(path)
-        if not isinstance(content, dict) or content.get("mark") != mark:
+        stored = content.get("mark") if isinstance(content, dict) else None
+        if self.mark is None or not self.mark.matches(stored):
             raise InputError(
                 f"{path} holds other mining: of another kind, with other settings, or from another "
-                "seed, θ or other examples. Give each a file of its own, or remove this one."
+                "seed, θ, loss or other examples. Give each a file of its own, or remove this one."
             )
         self.variable.copy_(content["variable"])
         self.finite.copy_(content["finite"])
@@ -315,7 +318,7 @@ def _result(state: _State, search: Search, descent: Descent) -> Mined:
     return Mined(replace(direction, info=info), history, when)
 
 
-def _fingerprint(settings: str, landscape: Landscape, start: Tensor) -> str:
+def _fingerprint(settings: str, landscape: Landscape, start: Tensor) -> Fingerprint:
     digest = hashlib.sha256(f"{settings} {landscape.fingerprint()}".encode())
     update_digest(digest, start)
-    return digest.hexdigest()
+    return landscape.identify(digest.hexdigest())

@@ -14,8 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mining.errors import InputError
+from mining.identity import identify, run_directory
 from mining.pipelines import OPTIONAL_KEYS, PIPELINE_KEYS
-from mining.runs import run_directory
+from mining.runs import Run
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,19 @@ def register_resolvers() -> None:
 
 def directory_of(config: Mapping[str, Any]) -> Path:
     """Name the directory of a run, relative to ``outputs``, from its resolved configuration."""
-    keys = [
-        key
-        for key in PIPELINE_KEYS[config["pipeline"]]
-        if key not in OPTIONAL_KEYS or config[key] is not None
-    ]
-    return run_directory(config, tuple(keys))
+    return run_directory(config, _keys(config))
+
+
+def find_run(config: Mapping[str, Any], directory: Path | None = None) -> Run:
+    """Give the run of a resolved configuration.
+
+    Args:
+        config: The configuration.
+        directory: Where it lies, if not where its configuration says.
+    """
+    if directory is None:
+        directory = Path(config["outputs"]) / directory_of(config)
+    return Run(directory, config, identify(config, _keys(config)))
 
 
 def plan(overrides: Sequence[str]) -> list[PlannedRun]:
@@ -75,6 +83,15 @@ def _plan(overrides: Sequence[str]) -> list[PlannedRun]:
         jobs = [_resolve(compose("config", job)) for job in combinations]
     runs = [PlannedRun(job, Path(job["outputs"]) / directory_of(job)) for job in jobs]
     return list({run.directory: run for run in runs}.values())
+
+
+def _keys(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """List the keys that name a run."""
+    return tuple(
+        key
+        for key in PIPELINE_KEYS[config["pipeline"]]
+        if key not in OPTIONAL_KEYS or config[key] is not None
+    )
 
 
 def _resolve(config: DictConfig) -> dict[str, Any]:

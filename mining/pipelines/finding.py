@@ -12,7 +12,7 @@ from mining.errors import InputError
 from mining.evaluation import Grid
 from mining.pipelines import eigenvectors, mine
 from mining.pipelines.building import Config
-from mining.pipelines.experiments import directory_of
+from mining.pipelines.experiments import find_run
 from mining.pipelines.schema import target_of
 from mining.pipelines.setting import Setting
 from mining.pipelines.sources import build_source, check_normalization
@@ -81,9 +81,11 @@ def _find_run(
         "num_directions": num,
         "split": "test" if config["split"] == "test" else "train",
     }
-    directory = Path(config["outputs"]) / directory_of(config)
-    kept = Run(directory, config)
-    if not kept.finished:
-        log.info("No finished run in %s: computing once now.", directory)
+    kept = find_run(config)
+
+    def make() -> None:
+        log.info("No finished run in %s: computing once now.", kept.directory)
         compute(config, kept)
-    return directory
+
+    kept.complete(make, "directions.pt")
+    return kept.directory

@@ -8,7 +8,7 @@ from torch import nn
 from mining.errors import InputError
 from mining.landscape import Landscape
 from mining.pipelines.building import Config, build_model, load_data
-from mining.pipelines.experiments import directory_of
+from mining.pipelines.experiments import find_run
 from mining.pipelines.schema import make
 from mining.plotting import draw_history, save_figure
 from mining.runs import Run
@@ -79,12 +79,16 @@ def find_checkpoint(config: Config, *, epoch: int | None = None, seed: int | Non
             "train.checkpoints."
         )
     config = {**config, "pipeline": "train", "seed": config["seed"] if seed is None else seed}
-    training = Run(Path(config["outputs"]) / directory_of(config), config)
+    training = find_run(config)
     path = checkpoint_path(training.directory, epoch)
-    if not training.finished and epoch == 0:
+    if epoch == 0 and not training.is_finished(path.name):
         if not path.exists():
             save_initialization(build_model(config, load_data(config)), path)
-    elif not training.finished:
+        return path
+
+    def compute() -> None:
         log.info("No finished training in %s: training once now.", training.directory)
         run(config, training)
+
+    training.complete(compute, path.name)
     return path

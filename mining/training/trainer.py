@@ -1,5 +1,6 @@
 """Training that leaves checkpoints and can be interrupted."""
 
+import hashlib
 import io
 import math
 import time
@@ -13,9 +14,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from tqdm import tqdm
 
+from mining.batchnorm import modes
 from mining.data import Dataset, Split
 from mining.errors import InputError
 from mining.files import write_atomically
+from mining.fingerprint import Fingerprint, rounding_of
 from mining.forward import takes_channels_last
 from mining.models import read_tensors
 from mining.optimization import learning_rate, make_optimizer
@@ -40,6 +43,7 @@ class _State:
     order: torch.Generator  # of the examples, on the CPU
     augmentation: torch.Generator  # on the device
     channels_last: bool  # whether the model takes images with their channels last in memory
+    mark: Fingerprint  # which training it is
     epoch: int = 0
     history: list[dict[str, float]] = field(default_factory=list)  # a row per finished epoch
     written: list[str] = field(default_factory=list)  # names of the files of this training
@@ -58,6 +62,7 @@ class _State:
                 "augmentation": self.augmentation.get_state(),
                 "dropout": self._global_states(),
                 "written": self.written,
+                "mark": str(self.mark),
             },
             buffer,
         )
@@ -65,12 +70,18 @@ class _State:
 
     def load(self, path: Path) -> None:
         content = read_tensors(path)
+        if not isinstance(content, dict) or not self.mark.matches(content.get("mark")):
+            raise InputError(
+                f"{path} holds another training: with other settings, another model, seed or "
+                "initialization, or on other data. Give every training a directory of its own, "
+                "or remove the files of that one."
+            )
         self.model.load_state_dict(content["model"])
         self.optimizer.load_state_dict(content["optimizer"])
         self.order.set_state(content["order"].cpu())
         self.augmentation.set_state(content["augmentation"].cpu())
         self.epoch, self.history = content["epoch"], content["history"]
-        self.written = content.get("written", [])
+        self.written = content["written"]
         torch.set_rng_state(content["dropout"][0].cpu())
         for state in content["dropout"][1:]:
             torch.cuda.set_rng_state(state.cpu(), self.device)
@@ -109,10 +120,10 @@ def train(
 
     A training that was killed goes on from the last state on disk, and ends with the same
     weights as one that was not. That state, ``resume.pt``, stays: delete it when the result is
-    safe.
+    safe. It knows its training by settings, seed, data and the initialization of the model.
 
     Args:
-        model: The initialized model, on the device of the data.
+        model: The initialized model, on the device of the data, also of a training that goes on.
         dataset: Training and test examples, on one device.
         settings: The recipe.
         directory: Gets ``epoch_<epoch>.pt`` (model, optimizer moments, epoch, metrics) for every
@@ -133,7 +144,8 @@ def train(
         DivergenceError: If the mean loss of an epoch exceeds ten times that of the first batch,
             or it, a weight or the test loss overflows. The checkpoints of this training, and no
             other files, are deleted then.
-        InputError: If a file would be overwritten that this training did not write.
+        InputError: If ``directory`` has the state of another training, or a file would be
+            overwritten that this training did not write.
     """
     examples = dataset.split("train")
     device = examples.inputs.device
@@ -145,6 +157,7 @@ def train(
         torch.Generator().manual_seed(seed),
         torch.Generator(device).manual_seed(seed),
         takes_channels_last(model, examples.inputs),
+        _identify(model, dataset, settings, seed),
     )
     with (
         torch.random.fork_rng([device] if device.type == "cuda" else []),
@@ -161,6 +174,32 @@ def train(
                 state.save(checkpoint_path(directory, 0))
         _run_epochs(state, dataset, settings, directory, progress=progress)
     return _table(state.history)
+
+
+def _identify(
+    model: nn.Module, dataset: Dataset, settings: TrainingSettings, seed: int
+) -> Fingerprint:
+    """Digest what decides the weights: recipe, seed, initial model and data.
+
+    The loss of the model as it is tells apart what its description and tensors do not.
+    """
+    digest = hashlib.sha256(repr((settings, seed, model)).encode())
+    splits = [split for split in (dataset.train, dataset.test) if split is not None]
+    tensors = [tensor for split in splits for tensor in (split.inputs, split.labels)]
+    state = [value for value in model.state_dict().values() if isinstance(value, Tensor)]
+    for tensor in state + tensors:
+        digest.update(repr((tuple(tensor.shape), tensor.dtype)).encode())
+        content = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(content.numpy().data)
+    inputs, labels = (tensor[:16].clone() for tensor in tensors[:2])
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    cuda = [inputs.device] if inputs.device.type == "cuda" else []
+    with torch.random.fork_rng(cuda), modes(model, batch_statistics=False), torch.no_grad():
+        torch.manual_seed(0)  # of a model that draws random numbers
+        loss = float(F.cross_entropy(model(inputs).float(), labels))
+        for name, buffer in model.named_buffers():  # one may count its passes
+            buffer.copy_(buffers[name])
+    return Fingerprint(digest.hexdigest(), (loss,), rounding_of(torch.float32, coarse=False))
 
 
 def _check_unused(directory: Path, settings: TrainingSettings) -> None:
