@@ -1,4 +1,4 @@
-"""The scale of a direction, relative to the parameters that it perturbs."""
+"""Normalization of directions relative to the parameters that they perturb."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -28,12 +28,12 @@ class Normalization:
 
     Args:
         name: One of the five.
-        order: The norm, 2 or 1.
-        vectors: What ``filter`` does with biases and the parameters of norm layers, which have no
+        order: Order of the norm, 2 or 1.
+        vectors: How ``filter`` treats biases and the parameters of norm layers, which have no
             filters: ``zero`` sets them to zero, ``keep`` treats each tensor as one filter.
 
     Raises:
-        InputError: If an argument is none of these.
+        InputError: If an argument is invalid.
     """
 
     name: Name = "model"
@@ -106,7 +106,7 @@ def filter_normalize(
         direction: Flat direction, shape ``(D,)``.
         theta: Flat parameters, shape ``(D,)``.
         space: Names and shapes of the ``D`` parameters.
-        order: The norm, 2 or 1.
+        order: Order of the norm, 2 or 1.
 
     Returns:
         The normalized direction, shape ``(D,)``.
@@ -125,7 +125,7 @@ def orthogonalize(direction: Tensor, against: Tensor) -> Tensor:
         against: Shape ``(D,)``.
 
     Returns:
-        Shape ``(D,)``, orthogonal to ``against`` to rounding, of the norm that it had.
+        Shape ``(D,)``, orthogonal to ``against`` to rounding, with the norm of ``direction``.
 
     Raises:
         InputError: If the two are parallel, or one is zero.
@@ -136,7 +136,7 @@ def orthogonalize(direction: Tensor, against: Tensor) -> Tensor:
     rest = y - (x @ y) * x
     rest = rest - (x @ rest) * x  # the second pass removes what rounding left of the first
     if not vector_norm(rest) > 1e-6 * norm:
-        raise InputError("The two directions are parallel (or one is zero): no plane is spanned.")
+        raise InputError("The two directions are parallel (or one is zero), so they span no plane.")
     rescaled: Tensor = rest * (norm / vector_norm(rest))
     return rescaled.to(direction.dtype)
 

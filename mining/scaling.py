@@ -1,4 +1,4 @@
-"""How far to follow a direction so that its curvature shows."""
+"""Factors by which directions are scaled, so that their curvature is visible in a curve."""
 
 import math
 from collections.abc import Sequence
@@ -13,24 +13,24 @@ from mining.landscape import Landscape
 
 Scale = float | Literal["curvature"]
 
-#: The second-order change at α = 1, as a share of the loss at θ, where the loss curves up.
+#: Second-order change at α = 1, as a fraction of the loss at θ, for positive curvature.
 _RISE = 1.0
-#: Where it curves down. A loss cannot fall below zero, and what stops its fall, terms of fourth
-#: order, soon lifts it above the peak: at a fifth both minima of a w-peak are in sight.
+#: The same for negative curvature. The loss cannot fall below zero: higher-order terms stop its
+#: fall and soon raise it above the peak. With a fifth both minima of a w-peak are visible.
 _FALL = 0.2
 
 
 def with_scales(
     landscape: Landscape, directions: Sequence[Direction], scale: Scale
 ) -> list[Direction]:
-    """Note down in ``info["scale"]`` by what factor each direction is to be followed.
+    """Store the factor by which each direction is to be scaled in ``info["scale"]``.
 
     Args:
         landscape: The point θ and the loss.
         directions: Of shape ``(D,)`` each.
-        scale: One factor for all, or ``curvature``: for each direction ε the s at which the
-            second-order change ½ s² |εᵀHε| is the loss at θ itself where εᵀHε is positive, and a
-            fifth of it where it is negative.
+        scale: One factor for all; or ``curvature``: for each direction ε the factor s at which the
+            second-order change ½ s² |εᵀHε| equals the loss at θ if εᵀHε is positive, and a fifth
+            of it if εᵀHε is negative.
 
     Returns:
         The same vectors. ``stretch`` applies the factor.
@@ -54,7 +54,7 @@ def with_scales(
         if abs(curvature) <= limit or loss == 0:
             raise InputError(
                 f"grid.scale=curvature: the curvature along {direction.name} is {curvature:.3g} "
-                f"and the loss at theta {loss:.3g}. Give a number."
+                f"and the loss at theta {loss:.3g}, so it defines no scale. Give a number instead."
             )
         share = _RISE if curvature > 0 else _FALL
         factor = math.sqrt(2 * share * loss / abs(curvature))
@@ -65,7 +65,7 @@ def with_scales(
 
 
 def stretch(direction: Direction) -> Direction:
-    """Multiply a direction by its ``info["scale"]``, once; one without is returned as it is."""
+    """Multiply a direction by its ``info["scale"]``, if it has one and was not scaled before."""
     scale = direction.info.get("scale")
     if scale is None or "stretched" in direction.info:
         return direction

@@ -42,7 +42,7 @@ class Expansions:
 
     @property
     def relative_error(self) -> Tensor:
-        """That difference, relative to the largest change of the loss near the point, ``(P,)``."""
+        """``error`` relative to the largest change of the loss near the point, shape ``(P,)``."""
         return self.error / (self.loss_near - self.loss[:, None]).abs().amax(1)
 
 
@@ -56,15 +56,16 @@ def expand(
 ) -> Expansions:
     """Expand the loss to second order at points along a direction.
 
-    One gradient and one product with the Hessian for each point. Under ``recalibrate`` the
-    parabola holds batch-norm statistics fixed at the point, and the loss near it has its own: the
-    error then contains what recalibration changes.
+    Each point takes one gradient and one Hessian-vector product. Under ``recalibrate`` the
+    parabola holds the batch-norm statistics of the point fixed, whereas the loss near it is
+    evaluated with its own statistics: the error then includes the effect of recalibration.
 
     Args:
         landscape: The point θ and the loss.
         direction: ε, shape ``(D,)``.
         alphas: The points, shape ``(P,)``.
-        offsets: Where each parabola is compared with the loss, shape ``(O,)``.
+        offsets: Distances from each point, in α, at which its parabola is compared with the loss,
+            shape ``(O,)``.
         progress: Whether to draw a progress bar on stderr.
 
     Raises:
@@ -92,9 +93,9 @@ class Perturbations:
     """The loss under Gaussian perturbation θ + λε, ε with entries N(0, σ²).
 
     With g and H at θ, L(θ + λε) - L(θ) is about λεᵀg + ½λ²εᵀHε: Xu et al. (2024), Eq. 1. In a
-    network of ReLUs the mean change exceeds that by a term that grows as λ² too: the kinks that
-    lie between θ and θ + λε bend the loss, and the Hessian at θ does not see them. With smooth
-    activations the two agree.
+    ReLU network the mean change exceeds that by a term that also grows as λ²: it comes from the
+    kinks between θ and θ + λε, which the Hessian at θ does not contain. With smooth activations
+    the two agree.
     """
 
     scales: Tensor  # (S,) float64, λ
@@ -151,7 +152,7 @@ def perturb(
     generator: torch.Generator,
     progress: bool = True,
 ) -> Perturbations:
-    """Sample the loss under Gaussian perturbation, and its second-order model.
+    """Sample the loss under Gaussian perturbation and its second-order model.
 
     Args:
         landscape: The point θ and the loss.
@@ -162,12 +163,12 @@ def perturb(
         progress: Whether to draw a progress bar on stderr.
 
     Raises:
-        InputError: If a number is out of its range.
+        InputError: If a number is out of range.
     """
     usable = all(math.isfinite(scale) and scale != 0 for scale in scales)
     if num_samples < 2 or not sigma > 0 or not scales or not usable:
         raise InputError(
-            "perturb needs at least 2 samples, a positive sigma and finite scales but 0, got "
+            "perturb needs at least 2 samples, a positive sigma and finite, nonzero scales, got "
             f"{num_samples}, {sigma} and {list(scales)}."
         )
     theta = landscape.theta

@@ -194,7 +194,7 @@ def changed(**changes):
         (changed(test_labels=np.zeros(20)), "test_labels must be integers, got dtype float64"),
         (changed(train_labels=np.full(40, -1)), r"labels must lie in 0\.\.3 for 4 classes, got -1"),
         (changed(class_names=("a", "b")), r"labels must lie in 0\.\.1 for 2 classes, got 0\.\.3"),
-        (changed(test_labels=None), "come in pairs, no test_labels"),
+        (changed(test_labels=None), "must be given together; test_labels is missing"),
         (changed(num_examples=0), "num_examples must be positive or null"),
         (changed(mean=(0.1, 0.2)), r"mean must be 1 or 3 finite numbers on \[0, 1\], got \[0.1"),
         (changed(mean="half"), "mean must be 1 or 3 finite numbers.*got 'half'"),
@@ -250,7 +250,7 @@ def test_arrays_may_lack_either_split(tmp_path):
     assert data.train is None
     assert len(data.test) == 20
     assert arrays(save(tmp_path / "train.npz", **train)).test is None
-    with pytest.raises(ValueError, match="test has no training images to take mean and std from"):
+    with pytest.raises(ValueError, match="test has no training images to compute mean and std from"):
         arrays(tmp_path / "test.npz")
 
 

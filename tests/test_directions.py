@@ -163,7 +163,7 @@ def test_negative_eigenvectors_where_there_are_none(method):
     convex = Landscape(
         nn.Linear(4, 3).double(), nn.CrossEntropyLoss(), [(inputs, torch.arange(20) % 3)]
     )
-    with pytest.raises(ValueError, match=r"There is no N\.E\.1: of 1 eigenvalues computed"):
+    with pytest.raises(ValueError, match=r"There is no N\.E\.1: of the 1 eigenvalues computed"):
         eigenvectors(convex, 1, which="smallest", tol=1e-3, method=method)
 
 
@@ -327,11 +327,11 @@ def test_from_file_names_what_is_wrong(tmp_path, stored):
         with pytest.raises(ValueError, match="must hold one array per parameter name"):
             read(tmp_path / "odd.pt")
     torch.save({"model": {}, "optimizer": {}}, tmp_path / "training.pt")
-    with pytest.raises(ValueError, match="is a checkpoint, no direction: use direction=checkpoint"):
+    with pytest.raises(ValueError, match="is a checkpoint, not a direction"):
         read(tmp_path / "training.pt")
     foreign = tmp_path / "foreign.pt"
     torch.save({"vectors": torch.ones(1, of.space.size), "names": ["a", "b"]}, foreign)
-    with pytest.raises(ValueError, match=r"a, b … where the model has 1\.weight"):
+    with pytest.raises(ValueError, match=r"a, b …; the model has 1\.weight"):
         read(foreign)
 
 

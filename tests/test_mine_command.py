@@ -121,21 +121,21 @@ def test_mining_that_diverges_is_said(command, capsys):
         ),
         (
             ["direction=multipoint", "grid.high=0.5"],
-            "reaches from 0 to 1, the grid only from -1 to 0.5",
+            "extends from 0 to 1, the grid only from -1 to 0.5",
         ),
         (
             ["direction=multipoint", "direction.template=[[0.0,9.0],[1.0,2.0]]"],
             "gives 9 at alpha = 0, but the loss of θ is",
         ),
         (["pipeline=eigenvectors"], "Gaussian gives none. Take direction=eigenvectors"),
-        (["direction=multipoint", "grid.scale=0.5"], "reaches from 0 to 1, the grid only from"),
+        (["direction=multipoint", "grid.scale=0.5"], "extends from 0 to 1, the grid only from"),
         (["direction=multipoint", "grid.scale=curvature"], "would redraw a drawn curve"),
         (["direction=xu2024_vvv_basin", "direction.gamma=-1"], "gamma must be positive, got -1"),
         (["direction=xu2024_vvv_basin", "direction.alpha=1"], "between 0 and 0.5, got 1"),
         (["direction=xu2024_w_peak", "descent.epochs=x"], "epochs must be an integer, got 'x'"),
         (
             ["direction=xu2024_vvv_basin", "direction.independent=false", "epoch=0"],
-            "nothing to gain",
+            "the same gradient",
         ),
         (
             ["direction=xu2024_w_peak", "normalization=filter"],

@@ -38,7 +38,7 @@ class Split:
         A ragged last batch of one example would break batch norm in train mode.
 
         Args:
-            batch_size: The most examples in a batch.
+            batch_size: Maximum number of examples in a batch.
 
         Returns:
             Pairs of inputs ``(B, C, H, W)`` and labels ``(B,)``, views of the split, in order.
@@ -61,7 +61,7 @@ class Split:
         """Choose ``num_examples`` at random, equally many of each class, in their order here.
 
         Args:
-            num_examples: How many examples; everything if the split has no more.
+            num_examples: Number of examples; all if the split has no more.
             generator: Source of randomness, on the CPU.
 
         Returns:
@@ -77,7 +77,7 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """The splits of a data set, normalized alike.
+    """The splits of a data set, with the same normalization.
 
     Raises:
         InputError: If both splits are absent, or their inputs differ in shape.
@@ -107,7 +107,7 @@ class Dataset:
             raise InputError(f"split must be train or test, got {name!r}.")
         split, other = (self.train, "test") if name == "train" else (self.test, "train")
         if split is None:
-            raise InputError(f"{self.name} has no {name} split. Use its other one: split={other}")
+            raise InputError(f"{self.name} has no {name} split. Use the other one: split={other}")
         return split
 
     @property
@@ -131,16 +131,17 @@ class Dataset:
 def balanced_subset(labels: Tensor, num_examples: int, generator: torch.Generator) -> Tensor:
     """Choose examples at random so that class counts differ by at most one.
 
-    A class with too few examples gives all it has and the others share the rest. Which classes
-    give one more where ``num_examples`` is no multiple of their number is random too.
+    A class with too few examples contributes all of them, and the others share the rest. If
+    ``num_examples`` is not a multiple of the number of classes, the classes that contribute one
+    more are chosen at random.
 
     Args:
         labels: Class indices, shape ``(N,)``, on the CPU.
-        num_examples: How many to choose; all if ``N`` is no larger.
+        num_examples: Number of examples; all if ``N`` is no larger.
         generator: Source of randomness, on the CPU.
 
     Returns:
-        Increasing indices of the chosen, shape ``(min(num_examples, N),)``, int64.
+        Increasing indices of the chosen examples, shape ``(min(num_examples, N),)``, int64.
 
     Raises:
         InputError: If ``num_examples`` is not positive.

@@ -1,4 +1,4 @@
-"""Images in directories: CUB-200-2011, ImageNet, CINIC-10 and whatever is laid out alike."""
+"""Images in directories: CUB-200-2011, ImageNet, CINIC-10 and others with those layouts."""
 
 import hashlib
 import json
@@ -48,34 +48,34 @@ def image_folder(
     std: Channels | None = None,
     subset_seed: int = 0,
 ) -> Dataset:
-    """Decode a directory of images into memory as RGB, ``4 · 3 · size²`` bytes an example.
+    """Decode a directory of images into memory as RGB, ``4 · 3 · size²`` bytes per example.
 
-    Two layouts are read. That of CUB-200-2011: ``images.txt``, ``image_class_labels.txt``,
-    ``train_test_split.txt``, ``classes.txt`` and ``images/``. That of ImageNet and CINIC-10:
-    ``train/<class>/`` for training, and for testing the first of ``test/``, ``val/`` and ``valid/``
-    that has class directories; so CINIC-10's ``valid/`` is ignored. Classes are numbered in the
-    order of their names.
+    Two layouts are supported. CUB-200-2011 has ``images.txt``, ``image_class_labels.txt``,
+    ``train_test_split.txt``, ``classes.txt`` and ``images/``. ImageNet and CINIC-10 have
+    ``train/<class>/`` for training; the test split is the first of ``test/``, ``val/`` and
+    ``valid/`` that has class directories (CINIC-10's ``valid/`` is thus ignored). Classes are
+    numbered in alphabetical order.
 
     The shorter side is resized to ``size`` (bilinear, antialiased) and the centre is cropped.
-    With ``num_examples``, ``mean`` and ``std`` given only the chosen files are decoded; otherwise
-    all are, since the statistics are those of all training images.
+    If ``num_examples``, ``mean`` and ``std`` are all given, only the chosen files are decoded;
+    otherwise all are, since the statistics are those of all training images.
 
     Args:
         root: The directory.
         size: Height and width of the inputs, pixels.
-        cache: Directory for the decoded images, found again while the chosen files keep their
-            names, sizes and times of change; None = decode every time.
-        num_workers: Threads that decode; None = a few more than the processors.
-        num_examples: Examples kept of each split, class-balanced; None = all.
-        mean: Subtracted, on [0, 1], per channel; None = the mean of the training images.
-        std: Divided by, on [0, 1], per channel; None = that of the training images.
-        subset_seed: Seed of the choice of ``num_examples``.
+        cache: Directory for the decoded images, which are reused as long as the chosen files have
+            the same names, sizes and modification times; None = decode in every run.
+        num_workers: Decoding threads; None = a few more than there are processors.
+        num_examples: Examples kept per split, a class-balanced random subset; None = all.
+        mean: Subtracted, per channel, pixels in [0, 1]; None = the mean of the training images.
+        std: Divisor, per channel, pixels in [0, 1]; None = that of the training images.
+        subset_seed: Seed of the random subset.
 
     Returns:
         The data set, inputs ``(N, 3, size, size)``, named after the directory.
 
     Raises:
-        FileNotFoundError: If the directory, or a file it lists, is absent.
+        FileNotFoundError: If the directory, or a file it lists, does not exist.
         InputError: If it has neither layout, its splits differ in classes, an image cannot be
             decoded, or an argument is out of range.
     """

@@ -40,7 +40,7 @@ def from_arrays(
 
     Images have shape ``(N, H, W)``, or ``(N, H, W, C)`` with ``C`` of 1 or 3, and dtype uint8;
     labels have shape ``(N,)`` and an integer dtype. The images and labels of one split may both be
-    None. The result takes ``4 N C H W`` bytes.
+    None. The result takes ``4 N C H W`` bytes of memory.
 
     Args:
         name: The data set's name.
@@ -48,12 +48,12 @@ def from_arrays(
         train_labels: Their classes, counted from 0.
         test_images: Images of the test split.
         test_labels: Their classes, counted from 0.
-        num_examples: Examples kept of each split, class-balanced; None = all.
+        num_examples: Examples kept per split, a class-balanced random subset; None = all.
         mean: Subtracted, on [0, 1], one value per channel or one for all; None = the mean of all
             training images, whatever ``num_examples``.
         std: Divided by, on [0, 1], as ``mean``; None = the standard deviation of all training
             images.
-        subset_seed: Seed of the choice of ``num_examples``.
+        subset_seed: Seed of the random subset.
         class_names: One name per class; () = not known, and the largest label counts the classes.
         scale: The pixel value that becomes 1.
 
@@ -107,22 +107,22 @@ def from_arrays(
 def require_statistics(
     name: str, mean: Channels | None, std: Channels | None, *, has_train: bool
 ) -> None:
-    """Refuse a data set that has neither statistics nor training images to take them from.
+    """Reject a data set with neither given statistics nor training images to compute them from.
 
     Raises:
         InputError: If ``mean`` or ``std`` is None and ``has_train`` is false.
     """
     if not has_train and (mean is None or std is None):
         raise InputError(
-            f"{name} has no training images to take mean and std from. Give both, per channel on "
-            "[0, 1], those the model was trained with: data.mean=[...] data.std=[...]"
+            f"{name} has no training images to compute mean and std from. Give those that the "
+            "model was trained with, per channel, pixels in [0, 1]: data.mean=[...] data.std=[...]"
         )
 
 
 def channel_statistics(
     images: npt.NDArray[np.uint8], scale: float
 ) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel over all pixels of all images.
+    """Compute mean and standard deviation of each channel over all pixels of all images.
 
     Args:
         images: Shape ``(N, H, W, C)``.
@@ -152,7 +152,7 @@ def _pixels(
         return None
     if images is None or labels is None:
         absent = f"{split}_{'images' if images is None else 'labels'}"
-        raise InputError(f"{name}: {split}_images and {split}_labels come in pairs, no {absent}.")
+        raise InputError(f"{name}: {split}_images and {split}_labels must be given together; {absent} is missing.")
     if images.dtype != np.uint8:
         raise InputError(f"{name}: {split}_images must have dtype uint8, got {images.dtype}.")
     if images.ndim == 3:

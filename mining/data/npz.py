@@ -1,4 +1,4 @@
-"""A user's own images in one NumPy file."""
+"""Images in one NumPy file."""
 
 import zipfile
 import zlib
@@ -24,26 +24,27 @@ def arrays(
     std: Channels | None = None,
     subset_seed: int = 0,
 ) -> Dataset:
-    """Load images and labels from an ``.npz`` file; the data set takes the file's name.
+    """Load images and labels from an ``.npz`` file; the data set is named after the file.
 
     The file holds ``train_images`` and ``train_labels``, ``test_images`` and ``test_labels``, or
-    one of the pairs: images uint8, ``(N, H, W)`` or ``(N, H, W, C)`` with ``C`` of 1 or 3, labels
-    ``(N,)`` integers from 0. ``class_names``, strings, may be there too. Other arrays are ignored.
+    one of these pairs. Images are uint8 of shape ``(N, H, W)`` or ``(N, H, W, C)`` with ``C`` of 1
+    or 3, labels are integers from 0 of shape ``(N,)``. ``class_names`` (strings) is optional.
+    Other arrays are ignored.
 
     Args:
         path: The file.
-        num_examples: Examples kept of each split, class-balanced; None = all.
-        mean: Subtracted, on [0, 1], per channel; None = the mean of the training images.
-        std: Divided by, on [0, 1], per channel; None = that of the training images.
-        subset_seed: Seed of the choice of ``num_examples``.
+        num_examples: Examples kept per split, a class-balanced random subset; None = all.
+        mean: Subtracted, per channel, pixels in [0, 1]; None = the mean of the training images.
+        std: Divisor, per channel, pixels in [0, 1]; None = that of the training images.
+        subset_seed: Seed of the random subset.
 
     Returns:
-        The data set; a split whose pair the file lacks is None.
+        The data set; a split that the file does not contain is None.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        InputError: If it is no ``.npz`` file, lacks both pairs or half of one, or its arrays have
-            the wrong dtype, shape or labels; or an argument is out of range.
+        InputError: If it is not an ``.npz`` file, an array of a pair is missing, an array has the
+            wrong dtype, shape or labels, or an argument is out of range.
     """
     path = Path(path)
     if not path.is_file():

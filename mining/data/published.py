@@ -1,4 +1,4 @@
-"""Published data sets that torchvision downloads and reads."""
+"""Published data sets, downloaded and read by torchvision."""
 
 import logging
 from pathlib import Path
@@ -33,23 +33,23 @@ def torchvision_dataset(
     std: Channels | None = None,
     subset_seed: int = 0,
 ) -> Dataset:
-    """Load a published data set in its published split.
+    """Load a published data set with its published split.
 
     Args:
         name: ``mnist``, ``fashion_mnist``, ``cifar10``, ``cifar100`` or ``svhn``.
-        root: Directory of the files, as torchvision lays them out, or of one file ``NAME.npz`` as
-            ``arrays`` takes it, which is then read instead.
-        download: Whether to download the files where they are absent.
-        num_examples: Examples kept of each split, class-balanced; None = all.
-        mean: Subtracted, on [0, 1], per channel; None = the mean of the training images.
-        std: Divided by, on [0, 1], per channel; None = that of the training images.
-        subset_seed: Seed of the choice of ``num_examples``.
+        root: Directory of the files in torchvision's layout. A file ``NAME.npz`` there, in the
+            format of ``arrays``, takes precedence.
+        download: Whether to download missing files.
+        num_examples: Examples kept per split, a class-balanced random subset; None = all.
+        mean: Subtracted, per channel, pixels in [0, 1]; None = the mean of the training images.
+        std: Divisor, per channel, pixels in [0, 1]; None = that of the training images.
+        subset_seed: Seed of the random subset.
 
     Returns:
         The data set; inputs are ``(N, 1, 28, 28)`` or ``(N, 3, 32, 32)``.
 
     Raises:
-        FileNotFoundError: If the files are absent or damaged and ``download`` is false.
+        FileNotFoundError: If files are missing or damaged and ``download`` is false.
         ConnectionError: If the download fails.
         InputError: If ``name`` is unknown or an argument is out of range.
     """

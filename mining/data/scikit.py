@@ -19,10 +19,10 @@ def digits(
     Alpaydin and Kaynak (1998), Optical Recognition of Handwritten Digits, UCI.
 
     Args:
-        num_examples: Examples kept of each split, class-balanced; None = all.
-        mean: Subtracted, on [0, 1]; None = the mean of the training images.
-        std: Divided by, on [0, 1]; None = the standard deviation of the training images.
-        subset_seed: Seed of the choice of ``num_examples``.
+        num_examples: Examples kept per split, a class-balanced random subset; None = all.
+        mean: Subtracted, pixels in [0, 1]; None = the mean of the training images.
+        std: Divisor, pixels in [0, 1]; None = the standard deviation of the training images.
+        subset_seed: Seed of the random subset.
 
     Returns:
         The data set, inputs ``(N, 1, 8, 8)``.

@@ -1,4 +1,4 @@
-"""Direction sources: random, descent, towards checkpoints, of curvature, mined, one's own."""
+"""Direction sources: Gaussian, gradient, checkpoints, eigenvectors, files, and mined ones."""
 
 from mining.directions.base import Direction, DirectionSource, cosine
 from mining.directions.checkpoint import CheckpointDelta

@@ -1,4 +1,4 @@
-"""What a direction is, and what gives directions."""
+"""Directions and the interface of their sources."""
 
 import math
 from abc import ABC, abstractmethod
@@ -16,7 +16,7 @@ from mining.normalization import Name, Normalization, orthogonalize
 
 @dataclass(frozen=True, eq=False)
 class Direction:
-    """A vector in parameter space, with where it comes from.
+    """A vector in parameter space and its origin.
 
     Raises:
         InputError: If the vector is not flat, not finite, or zero.
@@ -33,19 +33,19 @@ class Direction:
                 f"A direction must have shape (D,), got {tuple(self.vector.shape)} ({self.name})."
             )
         if not torch.isfinite(self.vector).all():
-            raise InputError(f"Direction {self.name} is not finite.")
+            raise InputError(f"Direction {self.name} has entries that are not finite.")
         if not self.vector.any():
-            raise InputError(f"Direction {self.name} has norm zero: there is nowhere to go.")
+            raise InputError(f"Direction {self.name} has norm zero, so it defines no line.")
 
     @property
     def name(self) -> str:
-        """The source and the number of the direction, counted from 1."""
+        """The name of the source and the number of the direction, counted from 1."""
         return f"{self.source} {self.index + 1}"
 
     def orthogonal_to(self, other: "Direction") -> "Direction":
         """Remove the component along ``other`` and keep the norm.
 
-        The angle between the two before, in degrees, is kept as ``info["angle_before"]``.
+        The original angle between the two, in degrees, is stored as ``info["angle_before"]``.
 
         Raises:
             InputError: If the two are parallel.
@@ -62,21 +62,21 @@ def cosine(a: Tensor, b: Tensor) -> float:
 
 
 class DirectionSource(ABC):
-    """Gives directions at the θ of a landscape.
+    """Yields directions at the θ of a landscape.
 
-    Final subclasses are frozen dataclasses whose fields are their validated settings. They leave
-    the landscape as it is and draw randomness from the given generator alone.
+    Final subclasses are frozen dataclasses whose fields are their validated settings. They do not
+    change the landscape, and take all randomness from the given generator.
     """
 
     @abstractmethod
     def directions(
         self, landscape: Landscape, num: int, *, generator: torch.Generator
     ) -> list[Direction]:
-        """Give ``num`` directions.
+        """Return ``num`` directions.
 
         Args:
             landscape: The point θ and the loss.
-            num: How many, at least 1.
+            num: Number of directions, at least 1.
             generator: Source of randomness, on the CPU, so that the same seed gives the same
                 direction on every device.
 
@@ -84,7 +84,7 @@ class DirectionSource(ABC):
             ``num`` directions of shape ``(D,)`` on the device of θ.
 
         Raises:
-            InputError: If the source cannot give so many.
+            InputError: If the source has fewer directions.
         """
 
 

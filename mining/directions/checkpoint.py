@@ -1,4 +1,4 @@
-"""The direction towards another checkpoint."""
+"""Differences between checkpoints."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,10 +24,10 @@ class CheckpointDelta(DirectionSource):
 
     Args:
         checkpoint: A file, or tensors by parameter name; buffers are ignored.
-        label: How the other checkpoint is called in legends, ``E=200`` for instance.
+        label: Name of the other checkpoint in legends, ``E=200`` for instance.
         normalization: A normalization or its name.
-        away: Whether to go the other way, θ - θ', so that α = -1 is the other checkpoint: from an
-            early checkpoint this is the way that training took.
+        away: Whether to reverse the direction to θ - θ', so that α = -1 is the other checkpoint.
+            Relative to an earlier checkpoint this is the direction in which training moved.
     """
 
     checkpoint: str | Path | Mapping[str, Tensor]
@@ -41,14 +41,14 @@ class CheckpointDelta(DirectionSource):
     def directions(
         self, landscape: Landscape, num: int, *, generator: torch.Generator
     ) -> list[Direction]:
-        """Give the one difference; see ``DirectionSource.directions``.
+        """Return the difference; see ``DirectionSource.directions``.
 
-        ``info["other_alpha"]`` is the α at which the other checkpoint lies, where normalization
-        leaves it on the line.
+        ``info["other_alpha"]`` is the α of the other checkpoint, if normalization leaves it on the
+        line.
 
         Raises:
-            InputError: If more than one is asked for, the checkpoint is θ itself or belongs to
-                another architecture.
+            InputError: If ``num`` is not 1, or the checkpoint is θ itself or belongs to another
+                architecture.
         """
         check_num(num, 1, " for the difference of two checkpoints")
         space, theta = landscape.space, landscape.theta
@@ -57,7 +57,7 @@ class CheckpointDelta(DirectionSource):
         delta = other - theta
         if not delta.any():
             raise InputError(
-                f"The other checkpoint ({self.label}) is θ itself: take an earlier θ, epoch=EPOCH."
+                f"The other checkpoint ({self.label}) is θ itself: use an earlier θ, epoch=EPOCH."
             )
         normalize = as_normalization(self.normalization)
         vector = normalize(delta, theta, space)

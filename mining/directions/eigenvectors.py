@@ -1,4 +1,4 @@
-"""The directions of strongest curvature, up and down."""
+"""Eigenvectors of the Hessian at both ends of its spectrum."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,22 +20,23 @@ class Eigenvectors(DirectionSource):
     """Unit eigenvectors of the Hessian: P.E.1, P.E.2, … and N.E.1, N.E.2, … of the paper.
 
     P.E.1 belongs to the largest eigenvalue and N.E.1 to the most negative one: Xu et al. (2024),
-    Sec. 2.4. The sign of a vector, which is free, is chosen so that the loss at first descends
-    towards positive α. They are not brought to the length of θ: the terms of fourth order would
-    swallow the peak along N.E. (``with_scales`` finds a window that shows it).
+    Sec. 2.4. The sign of a vector is arbitrary; it is chosen such that the slope of the loss at
+    α = 0 is negative. They are not normalized to the norm of θ: that far from θ, fourth-order
+    terms hide the peak along N.E. (``with_scales`` finds a window that shows it).
 
     Args:
-        which: ``largest`` gives P.E. alone, ``smallest`` N.E. alone, ``both`` as many of each
-            (with an odd number one more P.E.): P.E. first.
-        start: Number of the first of each; 2 leaves out P.E.1 and N.E.1.
-        parameters: Layers or parameters to differentiate by, as ``ParameterSpace.select`` takes
-            them; elsewhere the direction is zero. ``None`` takes all.
-        method: How they are computed: ``lanczos``, ``eigsh`` or ``power``.
+        which: ``largest`` for P.E., ``smallest`` for N.E., ``both`` for half of each, P.E. first
+            (one more P.E. if the number is odd).
+        start: Number of the first eigenvector; 2 omits P.E.1 and N.E.1.
+        parameters: Block of the Hessian, in the format of ``ParameterSpace.select``; the
+            direction is zero for all other parameters. ``None`` selects all.
+        method: Algorithm: ``lanczos``, ``eigsh`` or ``power``.
         tol: Largest residual, relative to the eigenvalue.
-        max_products: Most products of the Hessian with a vector; ``None`` as for ``eigenpairs``.
+        max_products: Maximum number of matrix-vector products; ``None``: the default of
+            ``eigenpairs``.
 
     Raises:
-        InputError: If an option is none of what is allowed.
+        InputError: If an option is invalid.
     """
 
     which: Ends = "both"
@@ -95,16 +96,16 @@ class Eigenvectors(DirectionSource):
 
 
 def _column(found: Eigenpairs, index: int, sign: int, source: str) -> int:
-    """Find the column of the ``index``-th eigenvalue of a sign, by size."""
+    """Find the column of the ``index``-th largest eigenvalue of one sign, by magnitude."""
     order = (-sign * found.values).argsort()
-    # Eigenvalues that are zero come out as what rounding leaves.
+    # Zero eigenvalues are computed as rounding errors.
     rounding = 10 * torch.finfo(found.vectors.dtype).eps * found.largest_magnitude
     of_sign = order[found.values[order] * sign > rounding]
     if index >= len(of_sign):
-        computed = f"of {len(found)} eigenvalues computed at the ends of the spectrum"
+        computed = f"of the {len(found)} eigenvalues computed at the ends of the spectrum"
         raise InputError(
             f"There is no {source}: {computed} {len(of_sign)} "
-            f"{'exceed' if sign > 0 else 'lie below'} zero. Ask for fewer, or raise "
+            f"{'exceed' if sign > 0 else 'lie below'} zero. Request fewer eigenvectors, or raise "
             "direction.max_products if some were not found."
         )
     return int(of_sign[index])

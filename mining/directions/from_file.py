@@ -1,4 +1,4 @@
-"""A user's own direction."""
+"""Directions from a file."""
 
 import zipfile
 from collections.abc import Mapping
@@ -22,9 +22,9 @@ from mining.parameters import ParameterSpace
 class FromFile(DirectionSource):
     """Directions stored in an ``.npz`` or ``.pt`` file.
 
-    The file holds one array per parameter name; or one flat array, (D,) or (K, D); or what a run
-    leaves as ``directions.pt``: ``vectors`` (K, D) with the ``names`` of the parameters in their
-    order.
+    The file holds one array per parameter name, or one flat array of shape (D,) or (K, D), or it
+    is the ``directions.pt`` of a run: ``vectors`` (K, D) with the ``names`` of the parameters in
+    flattening order.
 
     Args:
         path: The file.
@@ -44,7 +44,7 @@ class FromFile(DirectionSource):
 
         Raises:
             FileNotFoundError: If there is no such file.
-            InputError: If it holds fewer, cannot be read, or does not fit the parameters.
+            InputError: If it holds fewer directions, is unreadable, or does not fit the parameters.
         """
         path = Path(self.path)
         vectors = _as_vectors(_read(path), landscape.space, path)
@@ -70,18 +70,18 @@ def _read(path: Path) -> Any:
 
 
 def _as_vectors(content: Any, space: ParameterSpace, path: Path) -> Tensor:
-    """Return directions as the rows of a matrix, (K, D)."""
+    """Return the directions as the rows of a matrix, shape ``(K, D)``."""
     if isinstance(content, Mapping) and {"model", "optimizer"} <= set(content):
         raise InputError(
-            f"{path} is a checkpoint, no direction: use direction=checkpoint_delta "
+            f"{path} is a checkpoint, not a direction. Use direction=checkpoint_delta "
             f"direction.checkpoint={path}"
         )
     if isinstance(content, Mapping) and "vectors" in content:
         names = tuple(map(str, content.get("names", space.names)))
         if names != space.names:
             raise InputError(
-                f"{path} is for other parameters: {', '.join(names[:3])} … where the model has "
-                f"{', '.join(space.names[:3])} …"
+                f"{path} holds directions of other parameters: {', '.join(names[:3])} …; the model "
+                f"has {', '.join(space.names[:3])} …"
             )
         content = content["vectors"]
     elif isinstance(content, Mapping):

@@ -1,4 +1,4 @@
-"""The direction of steepest descent."""
+"""The negative gradient."""
 
 from dataclasses import dataclass
 
@@ -15,11 +15,11 @@ from mining.normalization import Name, Normalization
 class Gradient(DirectionSource):
     """The negative gradient of the loss at θ, over all examples or a random batch.
 
-    Xu et al. (2024), Sec. 2.3. By default it keeps its own length, so that α is a learning rate.
+    Xu et al. (2024), Sec. 2.3. By default it is not normalized, so that α is a learning rate.
 
     Args:
-        batch_size: Examples per direction, each direction drawing its own; ``None`` takes all,
-            which gives one direction.
+        batch_size: Examples per direction, drawn anew for each; ``None``: all examples, which
+            yields a single direction.
         normalization: A normalization or its name.
 
     Raises:
@@ -39,7 +39,7 @@ class Gradient(DirectionSource):
     ) -> list[Direction]:
         """Compute ``num`` gradients; see ``DirectionSource.directions``.
 
-        The length of each gradient before normalization is kept as ``info["gradient_norm"]``.
+        The norm of each gradient before normalization is stored as ``info["gradient_norm"]``.
         """
         check_num(
             num,

@@ -31,29 +31,30 @@ from mining.optimization import (
 )
 from mining.random_vectors import stream
 
-#: Least seconds between two saves of the state from which a killed miner goes on.
+#: Minimum time between two saves of the state, seconds.
 _SAVE_INTERVAL = 1.0
-#: How many times as long as a save it takes until the next.
+#: Minimum time between two saves, as a multiple of the time that a save takes.
 _SAVE_PAUSE = 20.0
-#: How many times the objective at first is taken for divergence, beyond the loss of guessing.
+#: Mining has diverged when the objective exceeds this multiple of its first value, and the chance
+#: level.
 _LEFT_SCALE = 10.0
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Descent:
-    """How a miner descends; the defaults are plain SGD as Xu et al. (2024) print it.
+    """Optimizer settings of a miner; the defaults are plain SGD, as in Xu et al. (2024).
 
-    The paper gives neither epochs nor learning rate of its miners; these are those of its
-    trainings (Appendix A.1).
+    The paper gives neither the epochs nor the learning rate of its miners; the defaults are those
+    of its trainings (Appendix A.1).
 
     Args:
         epochs: Passes over the examples, the E of the algorithms.
         batch_size: Examples per step.
         optimizer: ``sgd``, ``adam`` or ``adamw``.
-        lr: Learning rate η of the first epoch.
-        momentum: Of ``sgd``.
-        weight_decay: L2 penalty on what is optimized.
+        lr: Initial learning rate η.
+        momentum: For ``sgd`` only.
+        weight_decay: L2 penalty on the optimized variable.
         schedule: ``constant``, ``cosine`` to zero, or ``step``.
 
     Raises:
@@ -87,24 +88,24 @@ class Search:
 
 
 class Miner(DirectionSource):
-    """A source that finds its directions by stochastic optimization, each on its own.
+    """A source that finds each of its directions by stochastic optimization.
 
     Batch norm normalizes each mini-batch by its own statistics, as in training, unless the
-    landscape is ``frozen``. The landscape itself, its θ included, stays as it is.
+    landscape is ``frozen``. The landscape and its θ are not changed.
     """
 
     descent: Descent
 
     @abstractmethod
     def search(self, landscape: Landscape, generator: torch.Generator) -> Search:
-        """Say what to optimize at the θ of ``landscape``.
+        """Define the optimization problem at the θ of ``landscape``.
 
         Args:
             landscape: The point θ and the loss.
             generator: Source of randomness for the start, on the CPU.
 
         Raises:
-            InputError: If there is nothing to gain, or the settings do not fit θ.
+            InputError: If the problem is degenerate, or the settings do not fit θ.
         """
 
     def directions(
@@ -120,11 +121,11 @@ class Miner(DirectionSource):
 
 @dataclass(frozen=True, eq=False)
 class Mined:
-    """A mined direction, and how it was found."""
+    """A mined direction and the history of its optimization."""
 
     direction: Direction
     history: pd.DataFrame  # a row per epoch: epoch, lr, objective (mean over it), norm, seconds
-    diverged_epoch: int | None  # when mining ended early; the history has those before
+    diverged_epoch: int | None  # epoch of divergence; the history ends before it
 
 
 def mine(
@@ -138,23 +139,23 @@ def mine(
 ) -> Mined:
     """Find one direction by stochastic optimization.
 
-    Mining diverges where a value overflows, or where the mean objective of an epoch exceeds the
-    loss of guessing and ten times the objective of the first epoch (of the first step within it).
-    It ends there, with the last direction before the overflow or before that epoch; its source says
-    so, and ``info["diverged_epoch"]``.
+    Mining has diverged when a value overflows, or when the mean objective of an epoch exceeds both
+    the chance level and ten times the objective of the first epoch (in the first epoch: of the
+    first step). It then ends with the last direction before the overflow or before that epoch. The
+    name of its source and ``info["diverged_epoch"]`` state the epoch.
 
     Args:
-        miner: What to optimize, and how.
+        miner: The objective and the optimizer settings.
         landscape: The point θ and the examples.
         generator: Source of randomness, on the CPU.
-        checkpoint: A file that is written as it goes, from which mining that was killed goes on to
-            the same result; it stays.
-        autocast: A lower precision for forward passes than that of the landscape.
+        checkpoint: A file for the state of the optimization. Interrupted mining continues from it
+            to the same result. The file is kept.
+        autocast: A lower precision of the forward passes than that of the landscape.
         progress: Whether to draw a progress bar on stderr.
 
     Raises:
-        InputError: If ``checkpoint`` belongs to something else, there is nothing to gain from the
-            start, or the loss there is not finite.
+        InputError: If ``checkpoint`` belongs to other mining, the problem is degenerate, or the
+            loss at its starting point is not finite.
     """
     descent = miner.descent
     checkpoint = None if checkpoint is None else Path(checkpoint)
@@ -205,7 +206,7 @@ def mine(
 
 @dataclass
 class _State:
-    """Everything that interrupted mining needs to go on as if nothing had happened."""
+    """The full state of the optimization, from which it continues to the same result."""
 
     variable: Tensor
     finite: Tensor  # the variable when the objective was last seen to be finite
@@ -236,8 +237,8 @@ class _State:
         stored = content.get("mark") if isinstance(content, dict) else None
         if self.mark is None or not self.mark.matches(stored):
             raise InputError(
-                f"{path} holds other mining: of another kind, with other settings, or from another "
-                "seed, θ, loss or other examples. Give each a file of its own, or remove this one."
+                f"{path} belongs to other mining: its miner, settings, seed, θ, loss or examples "
+                "differ. Use another file, or remove this one."
             )
         self.variable.copy_(content["variable"])
         self.finite.copy_(content["finite"])
@@ -255,7 +256,7 @@ class _State:
 def _run_epoch(
     state: _State, step: Step, batches: MiniBatches, lr: float, share: float, chance: float | None
 ) -> float | None:
-    """Take one pass over the examples; return the mean objective, ``None`` where it diverged."""
+    """Run one epoch; return the mean objective, or ``None`` if it diverged."""
     if state.diverged_epoch is not None:
         return None
     before = state.variable.clone()
@@ -286,7 +287,7 @@ def _result(state: _State, search: Search, descent: Descent) -> Mined:
     when = state.diverged_epoch
     if when is not None and torch.equal(state.variable, search.start):
         raise InputError(
-            "Mining diverged before it had a direction: the loss where it starts is not finite, or "
+            "Mining diverged in its first steps: the loss at the starting point is not finite, or "
             f"the learning rate ({descent.lr:g}) is too high."
         )
     direction = search.direction(state.variable.detach())
@@ -295,7 +296,7 @@ def _result(state: _State, search: Search, descent: Descent) -> Mined:
         info["objective"] = state.history[-1]["objective"]
     if when is not None:
         log.warning(
-            "%s diverged in epoch %d of %d: taking the last direction before. Lower the learning "
+            "%s diverged in epoch %d of %d; the last direction before is kept. Lower the learning "
             "rate (%g).",
             direction.source,
             when,
@@ -306,8 +307,8 @@ def _result(state: _State, search: Search, descent: Descent) -> Mined:
         direction = replace(direction, source=f"{direction.source}, diverged in epoch {when}")
     elif state.history[-1]["objective"] >= state.history[0]["objective"]:
         log.warning(
-            "%s: the objective did not fall (%.4g in the first epoch, %.4g in the last). More "
-            "epochs or another learning rate (%g) may find something.",
+            "%s: the objective did not fall (%.4g in the first epoch, %.4g in the last). Try more "
+            "epochs or another learning rate (%g).",
             direction.source,
             state.history[0]["objective"],
             state.history[-1]["objective"],

@@ -1,4 +1,4 @@
-"""Directions along which the loss follows a drawn shape."""
+"""Directions along which the loss follows a template."""
 
 import math
 from collections.abc import Sequence
@@ -18,32 +18,33 @@ from mining.landscape import Landscape
 from mining.minibatches import LossOnBatch
 from mining.random_vectors import standard_normal
 
-#: How far a template may pass θ, as a share of its own range.
+#: Largest deviation of a template from the loss of θ at α = 0, as a fraction of its range.
 _TOLERANCE = 0.1
 
 
 @dataclass(frozen=True)
 class Multipoint(Miner):
-    """Drives the curve L(θ + αε) towards a template, with θ where it is.
+    """Fits the curve L(θ + αε) to a template t(α) by optimizing ε, with θ fixed.
 
-    The template is a loss at a few α, with straight lines between. Each step draws a point from
-    every one of ``points`` equal parts of its range and descends along the mean of
-    α·clip((L - t)/s)·∇L(θ + αε), clip being that to [-1, 1] and s the range of the template: the
-    gradient of s·h((L - t)/s) with Huber's loss h. This is the multi-point optimization of
-    Skorokhodov and Burtsev (2019), arXiv:1910.03867, on a line instead of a plane and with θ given:
-    the curve passes through its loss by construction. ε starts as a Gaussian as long as θ.
+    The template is a piecewise linear function of α. Each step divides its interval into
+    ``points`` equal parts, draws one α from each, and descends along the mean of
+    α·clip((L - t)/s)·∇L(θ + αε), where clip restricts to [-1, 1] and s is the range of the
+    template. This is the gradient of s·h((L - t)/s) with the Huber loss h. It is the multi-point
+    optimization of Skorokhodov and Burtsev (2019), arXiv:1910.03867, on a line instead of a plane
+    and with θ given, so the curve passes through the loss of θ by construction. ε starts as a
+    Gaussian with the norm of θ.
 
     Args:
-        basins: Instead of a template: as many valleys, the first at θ, each as deep as θ, at equal
-            distances up to α = 1, where a barrier closes the last; ``None`` takes 3.
-        barrier: Loss of the barriers between ``basins``, nats; ``None`` takes that of guessing.
-        template: Pairs of α, increasing, and loss; ``None`` as a loss is that of θ.
-        points: Points of the curve in one step.
-        descent: Epochs, learning rate and the like.
+        basins: Number of valleys, as an alternative to ``template``: the first at θ, all as deep
+            as θ, equally spaced, with a last barrier at α = 1; ``None``: 3.
+        barrier: Loss of the barriers between ``basins``, nats; ``None``: the chance level.
+        template: Pairs of α (increasing) and loss; ``None`` as a loss stands for the loss of θ.
+        points: Points of the curve evaluated per step.
+        descent: Epochs, learning rate and other settings of the optimizer.
 
     Raises:
-        InputError: If the template is no function of α, does not contain α = 0, or a number is out
-            of its range.
+        InputError: If the α of the template do not increase or do not enclose 0, or a number is
+            out of range.
     """
 
     basins: int | None = None
@@ -65,13 +66,13 @@ class Multipoint(Miner):
             return
         if self.basins is not None or self.barrier is not None:
             raise InputError(
-                "direction.template says everything: leave direction.basins and direction.barrier "
-                "out."
+                "direction.template replaces direction.basins and direction.barrier: leave out "
+                "either the template or those."
             )
         pairs = [tuple(p) if isinstance(p, Sequence) else (p,) for p in self.template]
         if len(pairs) < 2 or not all(map(_is_pair, pairs)):
             raise InputError(
-                "direction.template must be two pairs [alpha, loss] of numbers at least, got "
+                "direction.template must be at least two pairs [alpha, loss] of numbers, got "
                 f"{list(self.template)}."
             )
         alphas = [float(pair[0]) for pair in pairs if pair[0] is not None]
@@ -81,7 +82,7 @@ class Multipoint(Miner):
             )
         if not alphas[0] <= 0 <= alphas[-1]:
             raise InputError(
-                f"direction.template must start or pass at alpha = 0, where θ is, got {alphas}."
+                f"direction.template must include alpha = 0, the position of θ, got {alphas}."
             )
         if not all(pair[1] is None or math.isfinite(pair[1]) for pair in pairs):
             raise InputError(f"direction.template must have finite losses, got {pairs}.")
@@ -93,20 +94,20 @@ class Multipoint(Miner):
 
     @property
     def alphas(self) -> tuple[float, ...]:
-        """Where the template gives a loss."""
+        """The α of the points of the template."""
         if self.template is not None:
             return tuple(float(pair[0] or 0.0) for pair in self.template)
         return tuple(i / (2 * self._basins - 1) for i in range(2 * self._basins))
 
     def losses(self, own: float, chance: float | None) -> tuple[float, ...]:
-        """Give the losses of the template.
+        """Return the losses of the points of the template.
 
         Args:
             own: The loss of θ.
-            chance: The loss of guessing.
+            chance: The chance-level loss, if there is one.
 
         Raises:
-            InputError: If they do not pass the loss of θ, or do not vary.
+            InputError: If they do not match the loss of θ at α = 0, or are constant.
         """
         if self.template is None:
             barrier = (
@@ -120,26 +121,26 @@ class Multipoint(Miner):
         losses = tuple(own if pair[1] is None else float(pair[1]) for pair in self.template)
         span = max(losses) - min(losses)
         if not span > 0:
-            raise InputError(f"direction.template is flat at {own:.4g}: draw a shape.")
+            raise InputError(f"direction.template is constant at {own:.4g}: its losses must vary.")
         if chance is not None and min(losses) < 0:
             raise InputError(
-                f"direction.template goes down to {min(losses):.4g}, cross-entropy never below 0."
+                f"direction.template must not be below 0 for cross-entropy, got {min(losses):.4g}."
             )
         at_theta = float(np.interp(0.0, self.alphas, losses))
         if abs(at_theta - own) > _TOLERANCE * span:
             raise InputError(
                 f"direction.template gives {at_theta:.4g} at alpha = 0, but the loss of θ is "
-                f"{own:.4g}: start there (null stands for it)."
+                f"{own:.4g}. Use that loss there (null stands for it)."
             )
         return losses
 
     def check_grid(self, alphas: Tensor) -> None:
-        """Raise ``InputError`` if the template is longer than a grid, shape ``(T,)``."""
+        """Raise ``InputError`` if a grid, shape ``(T,)``, does not cover the template."""
         low, high = self.alphas[0], self.alphas[-1]
         rounding = 1e-6 * float(alphas[-1] - alphas[0])
         if low < alphas[0] - rounding or high > alphas[-1] + rounding:
             raise InputError(
-                f"direction.template reaches from {low:g} to {high:g}, the grid only from "
+                f"direction.template extends from {low:g} to {high:g}, the grid only from "
                 f"{float(alphas[0]):g} to {float(alphas[-1]):g}: set grid.low and grid.high."
             )
         inside = int(((alphas >= low - rounding) & (alphas <= high + rounding)).sum())
@@ -150,7 +151,7 @@ class Multipoint(Miner):
             )
 
     def search(self, landscape: Landscape, generator: torch.Generator) -> Search:
-        """Start with a Gaussian ε; see ``Miner.search``, and ``losses`` for what is refused."""
+        """Start with a Gaussian ε; see ``Miner.search``, and ``losses`` for the errors."""
         theta, alphas = landscape.theta, self.alphas
         own = float(landscape.loss(theta))
         targets = self.losses(own, landscape.chance_loss)
@@ -181,7 +182,7 @@ class Multipoint(Miner):
 
 
 def _is_pair(pair: Sequence[object]) -> bool:
-    """Whether something is α and a loss, or ``None`` for the latter."""
+    """Whether ``pair`` is a pair of α and a loss, which may be ``None``."""
     return (
         len(pair) == 2
         and isinstance(pair[0], int | float)
@@ -190,11 +191,11 @@ def _is_pair(pair: Sequence[object]) -> bool:
 
 
 def misfit(curve: Curve, template: Sequence[tuple[float, float]]) -> float:
-    """Measure how far a curve lies from a template: root mean square over its points, nats.
+    """Compute the root mean square deviation (RMSE) of a curve from a template, nats.
 
     Args:
-        curve: As evaluated; points beyond the ends of the template do not count.
-        template: α, increasing, and loss, with straight lines between.
+        curve: The evaluated curve; points beyond the ends of the template are ignored.
+        template: Pairs of α (increasing) and loss, joined by straight lines.
     """
     alphas, losses = zip(*template, strict=True)
     inside = (curve.alphas >= alphas[0]) & (curve.alphas <= alphas[-1])

@@ -1,4 +1,4 @@
-"""The random direction that happens to point downhill the most."""
+"""The Gaussian direction closest to the negative gradient."""
 
 import math
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ from mining.random_vectors import standard_normal
 
 @dataclass(frozen=True)
 class MostOverlapping(DirectionSource):
-    """Of many Gaussian directions the one closest to the negative gradient, at its length.
+    """The best of n Gaussians: the closest to the negative gradient, rescaled to its norm.
 
-    Xu et al. (2024), Sec. 2.3 and Fig. 6: even the best of 100 hardly descends.
+    Xu et al. (2024), Sec. 2.3 and Fig. 6: even the best of 100 hardly reduces the loss.
 
     Args:
-        num_samples: How many Gaussian directions to choose from.
+        num_samples: n, the number of Gaussian directions to choose from.
 
     Raises:
         InputError: If ``num_samples`` is below 1.
@@ -39,7 +39,7 @@ class MostOverlapping(DirectionSource):
     def directions(
         self, landscape: Landscape, num: int, *, generator: torch.Generator
     ) -> list[Direction]:
-        """Choose the ``num`` most overlapping; see ``DirectionSource.directions``.
+        """Choose the ``num`` closest ones; see ``DirectionSource.directions``.
 
         ``info["angle"]`` is the angle to the negative gradient in degrees.
         """

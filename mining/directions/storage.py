@@ -1,4 +1,4 @@
-"""Directions on disk."""
+"""Saving and loading directions."""
 
 import io
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ from mining.landscape import Landscape
 def save_directions(path: Path, directions: Sequence[Direction], landscape: Landscape) -> None:
     """Write directions as a dict with ``vectors`` (K, D) and ``names``.
 
-    ``names`` are those of the parameters in the order in which a vector lays them end to end.
-    Beside them stand ``sources``, ``indices`` and ``infos`` of the K directions.
+    ``names`` are the names of the parameters in flattening order. The dict also has the
+    ``sources``, ``indices`` and ``infos`` of the K directions.
     """
     buffer = io.BytesIO()
     torch.save(
@@ -32,7 +32,7 @@ def save_directions(path: Path, directions: Sequence[Direction], landscape: Land
 
 
 def load_directions(path: Path, landscape: Landscape) -> list[Direction]:
-    """Read what ``save_directions`` wrote, onto the device of the landscape."""
+    """Read a file of ``save_directions`` onto the device of the landscape."""
     content = torch.load(path, map_location=landscape.device, weights_only=True)
     fields = ("vectors", "sources", "indices", "infos")
     return [Direction(*values) for values in zip(*(content[f] for f in fields), strict=True)]

@@ -1,4 +1,4 @@
-"""Directions to another solution over a valley midway: Xu et al. (2024), Algorithm 2."""
+"""Directions to another solution with a valley midway: Xu et al. (2024), Algorithm 2."""
 
 import math
 from collections.abc import Mapping
@@ -22,16 +22,16 @@ class Xu2024VVVBasin(Miner):
 
     Each step draws λ uniformly from [½ - α, ½ + α] and descends by
     φ ← φ - η(∇L(φ) + γλ∇L((1 - λ)θ + λφ)). Xu et al. (2024), Eq. 3 and
-    Algorithm 2. The direction is φ - θ at its own length, drawn on α in [-1, 2] with θ at 0 and φ
-    at 1.
+    Algorithm 2. The direction is φ - θ, not normalized: θ is at α = 0 and φ at α = 1. The paper
+    plots α in [-1, 2].
 
     Args:
-        checkpoint: Where φ starts, a file or tensors by parameter name: an independent
-            initialization, or an independent solution. Buffers are ignored.
-        alpha: How far λ strays from ½, between 0 and ½; the paper's α.
+        checkpoint: Starting point of φ, a file or tensors by parameter name: an independent
+            initialization or an independent solution. Buffers are ignored.
+        alpha: Half-width of the interval of λ, between 0 and ½; the paper's α.
         gamma: Weight γ of the loss midway, positive.
-        descent: Epochs, learning rate η and the like.
-        label: How the start is called, for the error where it is θ itself.
+        descent: Epochs, learning rate η and other settings of the optimizer.
+        label: Name of the starting point in error messages.
 
     Raises:
         InputError: If ``alpha`` or ``gamma`` is out of its range.
@@ -53,16 +53,16 @@ class Xu2024VVVBasin(Miner):
         """Start φ at ``checkpoint``; see ``Miner.search``.
 
         Raises:
-            InputError: If that is θ itself: both terms would have one gradient, and φ go on
-                training θ.
+            InputError: If that is θ itself: both terms would have the same gradient, and the
+                optimization would only continue the training of θ.
         """
         space, theta = landscape.space, landscape.theta
         state = fitting_state(landscape.model, self.checkpoint)
         start = space.flatten({name: state[name] for name in space.names}).to(theta)
         if torch.equal(start, theta):
             raise InputError(
-                f"φ would start at θ itself ({self.label}), where both terms have one gradient and "
-                "there is nothing to gain: start from an independent initialization or solution, "
+                f"φ would start at θ itself ({self.label}), where both terms of the objective have "
+                "the same gradient. Start from an independent initialization or solution: "
                 "direction.independent=true."
             )
         name = f"mined vvv-basin (λ=½±{self.alpha:g}, γ={self.gamma:g})"

@@ -1,4 +1,4 @@
-"""Directions along which the loss falls to both sides: Xu et al. (2024), Algorithm 1."""
+"""Directions along which the loss falls on both sides: Xu et al. (2024), Algorithm 1."""
 
 from dataclasses import dataclass, field
 
@@ -16,11 +16,11 @@ class Xu2024WPeak(Miner):
     """Minimizes the mean of L(θ + λε) over λ in [-1, 1], from ε = 0.
 
     In epoch e of E each step draws λ uniformly from [-e/E, e/E] and descends by
-    ε ← ε - ηλ∇L(θ + λε). Xu et al. (2024), Eq. 2 and Algorithm 1. The direction keeps its own
-    length, so that the curve is that of α in [-1, 1].
+    ε ← ε - ηλ∇L(θ + λε). Xu et al. (2024), Eq. 2 and Algorithm 1. The direction is not
+    normalized: the optimized interval is α in [-1, 1].
 
     Args:
-        descent: Epochs E, learning rate η and the like.
+        descent: Epochs E, learning rate η and other settings of the optimizer.
     """
 
     descent: Descent = field(default_factory=Descent)

@@ -1,4 +1,4 @@
-"""Architectures, and the checkpoints that go with them."""
+"""Architectures, and reading checkpoints."""
 
 from mining.models.checkpoints import fitting_state, load_state_dict, load_weights, read_tensors
 from mining.models.cifar_resnet import CifarResNet

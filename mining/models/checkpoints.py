@@ -1,4 +1,4 @@
-"""Checkpoints of whatever origin: read, unwrap, compare, load."""
+"""Reading checkpoints of any origin: unwrapping, checking and loading them."""
 
 import pickle
 import re
@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from mining.errors import InputError
 
-# Under one of these names training scripts keep the parameters beside epoch and optimizer.
+# Names under which training scripts store the parameters, beside epoch and optimizer.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 # DataParallel and torch.compile put these before every name.
 _PREFIXES = ("module.", "_orig_mod.")
-# What torch.load raises for damaged or foreign files, found by giving it some hundred of them.
+# What torch.load raises for damaged or foreign files; found by trying hundreds of them.
 _UNREADABLE = (
     pickle.UnpicklingError,
     RuntimeError,
@@ -31,8 +31,8 @@ _UNREADABLE = (
 def load_state_dict(path: str | Path) -> dict[str, Tensor]:
     """Read named parameters and buffers from a file of ``torch.save``.
 
-    The parameters may lie under ``state_dict``, ``model_state_dict``, ``model`` or ``net``. The
-    prefixes ``module.`` (DataParallel) and ``_orig_mod.`` (torch.compile) are dropped where all
+    The parameters may be nested under ``state_dict``, ``model_state_dict``, ``model`` or ``net``.
+    The prefixes ``module.`` (DataParallel) and ``_orig_mod.`` (torch.compile) are removed if all
     names have them. Only tensors are unpickled, so a foreign file cannot run code.
 
     Args:
@@ -43,13 +43,13 @@ def load_state_dict(path: str | Path) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        InputError: If it is damaged, no checkpoint, or holds something else than tensors.
+        InputError: If it is damaged, not a checkpoint, or contains anything but tensors.
     """
     return _unwrap(read_tensors(path), str(path))
 
 
 def read_tensors(path: str | Path) -> Any:
-    """Read a file of ``torch.save``, unpickling nothing but tensors and plain containers.
+    """Read a file of ``torch.save``, unpickling only tensors and plain containers.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -65,14 +65,14 @@ def read_tensors(path: str | Path) -> Any:
 
 
 def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any]) -> None:
-    """Load a checkpoint into ``model``: every name and every shape must agree.
+    """Load a checkpoint into ``model``; every name and every shape must match.
 
-    Counts of batches, ``num_batches_tracked``, may be absent, as in checkpoints from before
-    PyTorch 0.4.1; the model keeps its own. Nothing is loaded if something disagrees.
+    The batch counters ``num_batches_tracked`` may be missing, as in checkpoints from before
+    PyTorch 0.4.1; the model then keeps its own. If anything differs, nothing is loaded.
 
     Args:
         model: The model, changed in place.
-        source: A file for ``load_state_dict``, or what one holds.
+        source: A file for ``load_state_dict``, or the content of one.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -85,11 +85,11 @@ def fitting_state(model: nn.Module, source: str | Path | Mapping[str, Any]) -> d
     """Return the state dict of ``model`` with the values of a checkpoint of its architecture.
 
     Args:
-        model: The model, left as it is.
-        source: A file for ``load_state_dict``, or what one holds.
+        model: The model, which is not changed.
+        source: A file for ``load_state_dict``, or the content of one.
 
     Returns:
-        Tensors by name, as ``model.load_state_dict`` takes them.
+        Tensors by name, in the format of ``model.load_state_dict``.
 
     Raises:
         FileNotFoundError: If there is no such file.

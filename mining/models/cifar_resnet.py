@@ -1,4 +1,4 @@
-"""Residual networks for images of 32×32 pixels, with and without their shortcuts."""
+"""Residual networks for images of 32×32 pixels, with and without shortcuts."""
 
 from typing import final
 
@@ -13,13 +13,13 @@ class CifarResNet(nn.Module):
     """A 3×3 stem and three stages of basic blocks, with parameter-free shortcuts.
 
     He et al. (2016), Deep Residual Learning for Image Recognition, Sec. 4.2, shortcuts of option A.
-    Parameters carry the names that published CIFAR ResNets give them. Without shortcuts it is the
+    Parameters have the names used in published CIFAR ResNets. Without shortcuts it is the
     ``NS`` network of Li et al. (2018), with the same parameters.
 
     Args:
         input_shape: Shape ``(C, H, W)`` of one input.
         num_classes: Number of outputs.
-        depth: Layers with weights, ``6n + 2`` for ``n`` blocks a stage: 8, 14, 20, 32, 56, 110.
+        depth: Number of layers with weights, ``6n + 2`` for ``n`` blocks per stage: 8, 14, 20, …
         width: Channels of the first stage; the next two have twice and four times as many.
         skip_connections: Whether a block adds its input to its output.
 
@@ -94,7 +94,7 @@ def shortcut(inputs: Tensor, out_channels: int, stride: int) -> Tensor:
     Args:
         inputs: Shape ``(B, C, H, W)``.
         out_channels: Channels to pad to, at least ``C``.
-        stride: Pixels from one kept to the next.
+        stride: Distance between the kept pixels.
 
     Returns:
         Shape ``(B, out_channels, ceil(H / stride), ceil(W / stride))``.

@@ -29,7 +29,7 @@ class LeNet(nn.Module):
         if min(height, width) < 16:
             raise InputError(
                 f"input_shape must be at least 16×16 pixels for LeNet, got {height}×{width}. "
-                "Take a smaller model: model=cnn"
+                "Use a smaller model: model=cnn"
             )
         features = 16 * _left(height) * _left(width)
         self.features = nn.Sequential(

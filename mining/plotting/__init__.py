@@ -1,4 +1,4 @@
-"""Pictures: of curves and surfaces, trainings and angles, and of curvature."""
+"""Pictures of curves, surfaces, trainings, angles and curvature."""
 
 from mining.plotting.curvature import draw_density as draw_density
 from mining.plotting.curvature import draw_eigenvalues as draw_eigenvalues

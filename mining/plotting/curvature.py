@@ -21,12 +21,12 @@ def draw_density(
 ) -> None:
     """Draw a spectral density on a logarithmic axis, as Xu et al. (2024), Fig. 13.
 
-    The line is the mean over the random vectors and the band reaches from the lowest to the
-    highest of them. Dotted lines mark the extreme eigenvalues, which the title gives.
+    The line is the mean over the random vectors, and the band their range. Dotted lines mark the
+    extreme eigenvalues, whose values are in the title.
 
     Args:
         axes: Where to draw.
-        density: The quadrature.
+        density: The spectral density.
         extremes: Smallest and largest eigenvalue; by default the extreme nodes.
     """
     low, high = (density.low, density.high) if extremes is None else extremes
@@ -38,7 +38,7 @@ def draw_density(
     for value, color in ((low, _NEGATIVE), (high, _POSITIVE)):
         axes.axvline(value, color=color, linestyle=":", linewidth=1)
     axes.set_yscale("log")
-    # A single eigenvalue weighs 1/D: what lies far below is the tail of the broadening.
+    # A single eigenvalue has weight 1/D: anything far below is the tail of the broadening kernel.
     peak = 1 / (density.size * density.width * math.sqrt(2 * math.pi))
     axes.set_ylim(max(_FLOOR, 1e-3 * peak), 3 * float(found.max()))
     axes.set_title(
@@ -47,7 +47,7 @@ def draw_density(
         fontsize=8,
     )
     axes.set_xlabel("eigenvalue λ", fontsize=8)
-    axes.set_ylabel("share of eigenvalues per unit of λ", fontsize=8)
+    axes.set_ylabel("fraction of eigenvalues per unit of λ", fontsize=8)
     axes.tick_params(labelsize=8)
 
 
@@ -58,7 +58,7 @@ def draw_eigenvalues(
 
     Args:
         axes: Where to draw.
-        names: P.E.1 and the like, shape ``(k,)``.
+        names: Names of the eigenvectors, P.E.1 for instance, shape ``(k,)``.
         eigenvalues: Shape ``(k,)``, in any order.
         residuals: Residual norms, which bound the errors of the eigenvalues, ``(k,)``.
     """
@@ -68,13 +68,13 @@ def draw_eigenvalues(
     colors = [_POSITIVE if value > 0 else _NEGATIVE for value in values]
     axes.bar(range(len(values)), values, color=colors, yerr=errors, capsize=2)
     axes.axhline(0, color="black", linewidth=0.6)
-    # Negative eigenvalues are often a hundredth of the positive ones: both must be seen.
+    # Negative eigenvalues are often a hundredth of the positive ones: both must be visible.
     lowest = np.abs(values[values != 0]).min(initial=np.abs(values).max(initial=1.0))
     axes.set_yscale("symlog", linthresh=max(float(lowest), 1e-12))
     axes.set_xticks(range(len(values)), names, rotation=90, fontsize=7)
     axes.set_ylabel("eigenvalue λ (symmetric log scale)", fontsize=8)
     axes.tick_params(axis="y", labelsize=8)
-    axes.set_title("extreme eigenvalues, bars of error: residual ‖Hv - λv‖", fontsize=8)
+    axes.set_title("extreme eigenvalues; error bars: residual ‖Hv - λv‖", fontsize=8)
 
 
 def draw_expansions(axes: Axes, curve: Curve, found: Expansions) -> None:
@@ -111,9 +111,9 @@ def draw_perturbations(picture: FigureBase, found: Perturbations, *, title: str 
     """Draw the distribution of the loss change for every λ, as Xu et al. (2024), Fig. 13.
 
     Args:
-        picture: Where to draw: a panel for each λ.
+        picture: Where to draw, one panel per λ.
         found: The samples.
-        title: Above all panels.
+        title: Title above all panels.
     """
     means = found.predicted_mean().tolist()
     deviations = found.predicted_variance().sqrt().tolist()

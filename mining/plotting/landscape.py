@@ -22,7 +22,8 @@ from mining.files import write_atomically
 
 Array = NDArray[np.float64]
 
-#: How many times as high as the curves a picture may be for the sake of the loss of guessing.
+#: The chance level is drawn unless its distance from the lowest loss exceeds this multiple of the
+#: range of the curves.
 _CHANCE_STRETCH = 3
 
 
@@ -42,23 +43,23 @@ def draw_curves(
     template: Sequence[tuple[float, float]] | None = None,
     legend: bool = True,
 ) -> None:
-    """Draw curves over the same points as Xu et al. (2024) do.
+    """Draw curves in the style of Xu et al. (2024).
 
-    A dotted horizontal line marks the loss of guessing, log C, unless the curves lie so far below
-    it that it would press them flat; dotted vertical lines mark θ
-    (black) and the other checkpoint, where the direction leads to one (red). Bands are two
-    standard errors wide to both sides where losses were estimated. The title names the
-    shapes and gives the average number of stationary points in brackets; a label that sampling
-    errors could change has its probability beside it. Points whose loss is not
-    finite leave a gap and are counted in the title. Dashed lines are the second set of examples.
+    A dotted horizontal line marks the chance-level loss log C, unless the curves are so far below
+    it that they would look flat. Dotted vertical lines mark θ (black) and, if the direction leads
+    to one, the other checkpoint (red). Bands of estimated losses are two standard errors wide on
+    both sides. The title has the labels and, in brackets, the average number of stationary points;
+    the probability of a label is added if sampling errors could change it. Points whose loss is
+    not finite leave a gap and are counted in the title. Dashed lines are the second set of
+    examples.
 
     Args:
         axes: Where to draw.
         curves: At least one.
         log_scale: Logarithmic loss axis.
-        loss_cap: Loss above which the picture is cut off, nats; by default twice the loss of
-            guessing where a curve goes beyond ten times of it.
-        template: α and loss of the points that the curves were mined to follow.
+        loss_cap: Loss above which the picture is clipped, nats; by default twice the chance level
+            if a curve exceeds ten times the chance level.
+        template: α and loss of the points of the template to which the curves were mined.
         legend: Whether to name the directions.
     """
     shapes = [classify(curve) for curve in curves]
@@ -114,7 +115,7 @@ def _draw_curve(axes: Axes, curve: Curve, label: str) -> None:
 
 
 def _curve_notes(curves: Sequence[Curve]) -> list[str]:
-    """Say what of some curves is not as it seems."""
+    """List what a reader of the picture must know: missing points, and standard errors."""
     nonfinite = sum(curve.nonfinite for curve in curves)
     notes = [f"{nonfinite} points not finite"] if nonfinite else []
     errors = [curve.relative_error for curve in curves if curve.relative_error is not None]
@@ -124,7 +125,7 @@ def _curve_notes(curves: Sequence[Curve]) -> list[str]:
 
 
 def _extent(losses: Array) -> tuple[float, float]:
-    """Find the lowest and the highest finite loss, 0 and 0 where there is none."""
+    """Find the lowest and the highest finite loss, 0 and 0 if there is none."""
     finite = losses[np.isfinite(losses)]
     return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
 
@@ -132,7 +133,7 @@ def _extent(losses: Array) -> tuple[float, float]:
 def _cap(
     losses: Array, chance: float | None, *, log_scale: bool, loss_cap: float | None
 ) -> float | None:
-    """Find where to cut a picture off, ``None`` where all of it stays below."""
+    """Choose the loss at which to clip a picture; ``None`` if all losses are below it."""
     _, highest = _extent(losses)
     if loss_cap is None and chance is not None and not log_scale and highest > 10 * chance:
         loss_cap = 2 * chance
@@ -142,16 +143,16 @@ def _cap(
 def draw_surface(
     surface: Surface, *, title: str = "", log_scale: bool = False, loss_cap: float | None = None
 ) -> Figure:
-    """Draw a surface as filled contours, with θ marked, and in 3-D beside it.
+    """Draw a surface as filled contours with θ marked, and in 3-D.
 
-    The title says what θ is on it, and what was left out.
+    The title states what kind of critical point θ is, and what is missing or clipped.
 
     Args:
-        surface: What to draw; points that are not finite are left blank and counted.
-        title: First line above both.
+        surface: The surface; points that are not finite are left blank and counted.
+        title: First line of the title.
         log_scale: Logarithmic loss.
-        loss_cap: Loss above which the picture is cut off, nats; by default twice the loss of
-            guessing where the surface goes beyond ten times of it.
+        loss_cap: Loss above which the picture is clipped, nats; by default twice the chance level
+            if the surface exceeds ten times the chance level.
     """
     picture = Figure(figsize=(10, 4.2), layout="constrained")
     contours, relief = picture.add_subplot(1, 2, 1), picture.add_subplot(1, 2, 2, projection="3d")
@@ -181,7 +182,7 @@ def draw_contours(
     """Draw a surface as filled contours with a red cross at θ; arguments as ``draw_surface``.
 
     Returns:
-        What a colour bar is made for; ``None`` where no point is finite.
+        The contours, for a colour bar; ``None`` if no point is finite.
     """
     x, y, loss = _surface_mesh(surface, log_scale=log_scale, loss_cap=loss_cap)
     axes.plot(0, 0, "+", color="red", markersize=10, label="θ")
@@ -199,13 +200,13 @@ def draw_relief(
     axes.plot_surface(x, y, loss, cmap="viridis", linewidth=0)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(4))
-    axes.set_box_aspect(None, zoom=0.9)  # the layout does not know of the labels in 3-D
+    axes.set_box_aspect(None, zoom=0.9)  # the layout ignores the labels of 3-D axes
 
 
 def _surface_mesh(
     surface: Surface, *, log_scale: bool, loss_cap: float | None
 ) -> tuple[Array, Array, Array]:
-    """Give α, β and the loss as it is drawn, shape ``(A, B)`` each."""
+    """Return α, β and the drawn loss, shape ``(A, B)`` each."""
     values = surface.loss.numpy()
     loss = np.where(np.isfinite(values), values, np.nan)
     loss_cap = _cap(values, surface.chance_loss, log_scale=log_scale, loss_cap=loss_cap)
@@ -218,7 +219,7 @@ def _surface_mesh(
 
 
 def _surface_notes(surface: Surface, loss_cap: float | None) -> list[str]:
-    """Say what θ is on a surface, and what of it is not as it seems."""
+    """State what kind of critical point θ is, and what is missing, estimated or clipped."""
     has_centre = bool((surface.alphas == 0).any() and (surface.betas == 0).any())
     notes = [f"centre: {classify_centre(surface)}"] if has_centre else []
     if surface.nonfinite:
@@ -235,7 +236,7 @@ def _surface_notes(surface: Surface, loss_cap: float | None) -> list[str]:
 
 
 def draw_history(path: Path, *, log_scale: bool = False) -> Figure:
-    """Draw loss and accuracy over the epochs from a training's ``history.csv``."""
+    """Draw loss and accuracy per epoch from the ``history.csv`` of a training."""
     history = pd.read_csv(path)
     picture = Figure(figsize=(8, 3.4), layout="constrained")
     for position, quantity in enumerate(("loss", "accuracy")):
@@ -256,7 +257,7 @@ def draw_history(path: Path, *, log_scale: bool = False) -> Figure:
 
 
 def draw_mining(path: Path, *, title: str = "") -> Figure:
-    """Draw objective and length over the epochs from a mining's ``history.csv``."""
+    """Draw objective and norm per epoch from the ``history.csv`` of mined directions."""
     history = pd.read_csv(path)
     picture = Figure(figsize=(8, 3.4), layout="constrained")
     for position, (column, name) in enumerate(
@@ -275,8 +276,8 @@ def draw_mining(path: Path, *, title: str = "") -> Figure:
 
 _ANGLE_NAMES = {
     "gaussian_gradient": "Gaussian and batch gradient",
-    "gaussian_checkpoint": "Gaussian and way to the last checkpoint",
-    "gradient_checkpoint": "batch gradient and way to the last checkpoint",
+    "gaussian_checkpoint": "Gaussian and difference to the last checkpoint",
+    "gradient_checkpoint": "batch gradient and difference to the last checkpoint",
 }
 
 
@@ -297,5 +298,5 @@ def draw_angles(picture: FigureBase, path: Path, *, title: str = "") -> None:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Lay rows out as plain text, one column per key."""
+    """Format rows as a plain-text table, one column per key."""
     return pd.DataFrame(rows).to_string(index=False, float_format=lambda v: f"{v:.4g}")
