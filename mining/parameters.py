@@ -18,16 +18,16 @@ _NORM_LAYERS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 @dataclass(frozen=True)
 class ParameterSpace:
-    """The trainable parameters of a model, in the order in which they are laid end to end.
+    """The trainable parameters of a model, in flattening order.
 
     Tied parameters occur once, under the first of their names. Frozen parameters
-    (``requires_grad=False``) are not part of the space; they stay as they are in the model.
+    (``requires_grad=False``) are not part of the space and are never changed.
     """
 
     names: tuple[str, ...]
     shapes: tuple[torch.Size, ...]
     dtypes: tuple[torch.dtype, ...]
-    #: The axis along which a parameter divides into filters: 0 for linear and convolution weights,
+    #: The axis that indexes the filters of a parameter: 0 for linear and convolution weights,
     #: 1 for transposed convolutions, ``None`` for biases and the parameters of norm layers.
     filter_axes: tuple[int | None, ...]
 
@@ -36,7 +36,7 @@ class ParameterSpace:
         """Describe the trainable parameters of ``model``.
 
         Raises:
-            InputError: If there are none, one is complex, or one is not materialized yet.
+            InputError: If there are none, one is not real, or one is not initialized yet.
         """
         norm_parameters: set[int] = set()
         transposed: set[int] = set()
@@ -72,22 +72,22 @@ class ParameterSpace:
 
     @cached_property
     def size(self) -> int:
-        """The number D of all entries."""
+        """The total number D of entries."""
         return sum(self.sizes)
 
     @cached_property
     def dtype(self) -> torch.dtype:
-        """The dtype of flat vectors: the one to which all parameters promote."""
+        """The dtype of flat vectors, to which the dtypes of all parameters promote."""
         dtype = self.dtypes[0]
         for other in self.dtypes[1:]:
             dtype = torch.promote_types(dtype, other)
         return dtype
 
     def flatten(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        """Lay one tensor per parameter end to end.
+        """Concatenate one tensor per parameter to a flat vector.
 
         Args:
-            tensors: A tensor of the parameter's shape under each parameter's name.
+            tensors: Tensors by parameter name, each of the shape of its parameter.
 
         Returns:
             A new vector, shape ``(D,)``, in ``dtype``.
@@ -110,14 +110,14 @@ class ParameterSpace:
         return torch.cat([tensors[name].reshape(-1).to(self.dtype) for name in self.names])
 
     def unflatten(self, vector: Tensor) -> dict[str, Tensor]:
-        """Cut a flat vector into one tensor per parameter.
+        """Split a flat vector into one tensor per parameter.
 
         Args:
             vector: Shape ``(D,)``.
 
         Returns:
-            The tensor of each parameter's shape by name: views of ``vector``, except where a
-            parameter's dtype differs from the vector's.
+            Tensors by parameter name: views of ``vector``, or copies if the dtype of a parameter
+            differs from that of the vector.
 
         Raises:
             InputError: If the vector does not have shape ``(D,)``.
@@ -138,15 +138,14 @@ class ParameterSpace:
 
         Args:
             chosen: One or more of: the name of a parameter (``fc.bias``), the name of a module,
-                which stands for all parameters below it (``layer1``), a pattern
-                (``*.conv*.weight``), or ``weights``, which stands for every parameter that has
-                filters: no biases and no parameters of norm layers.
+                which selects all its parameters (``layer1``), a pattern (``*.conv*.weight``), or
+                ``weights``, which selects all parameters except biases and those of norm layers.
 
         Returns:
             The space of the chosen parameters, in the order of this one.
 
         Raises:
-            InputError: If one of them fits no parameter.
+            InputError: If one of them matches no parameter.
         """
         kept: set[str] = set()
         for pattern in [chosen] if isinstance(chosen, str) else chosen:
@@ -160,8 +159,8 @@ class ParameterSpace:
                 found = {name for name, axis in axes if axis is not None}
             if not found:
                 raise InputError(
-                    f"No parameters are called {pattern!r}. There are: {', '.join(self._layers)}; "
-                    "a pattern such as '*.weight', or 'weights' for all that have filters."
+                    f"No parameter matches {pattern!r}. Give a layer ({', '.join(self._layers)}), "
+                    "a pattern such as '*.weight', or 'weights' for all but biases and norm layers."
                 )
             kept |= found
         if not kept:
@@ -175,7 +174,7 @@ class ParameterSpace:
         )
 
     def embed(self, vector: Tensor, part: "ParameterSpace") -> Tensor:
-        """Fill a vector over some of the parameters up with zeros.
+        """Extend a vector over some of the parameters with zeros.
 
         Args:
             vector: Shape ``(d,)``, over the space ``part`` that ``select`` returned.
@@ -205,7 +204,7 @@ class ParameterSpace:
 
     @property
     def _layers(self) -> list[str]:
-        """The modules that own parameters; a parameter of the model itself stands for itself."""
+        """The names of the modules that own parameters, and of parameters of the model itself."""
         return list(dict.fromkeys(name.rpartition(".")[0] or name for name in self.names))
 
     def check(self, vector: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Surfaces that are evaluated only where they bend."""
+"""Adaptive refinement: surfaces evaluated only where interpolation fails."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,22 +28,22 @@ class _Cell:
     columns: Point
 
     def split(self) -> tuple[list[int], list[int]]:
-        """Give the indices of rows and columns after halving: two where there is none between."""
+        """Return the indices of rows and columns after halving, if there are any between."""
         return _halve(*self.rows), _halve(*self.columns)
 
     def points(self) -> set[Point]:
-        """Give corners, and middles of sides and cell where there are any."""
+        """Return the corners, and the midpoints of sides and cell if there are any."""
         rows, columns = self.split()
         return {(row, column) for row in rows for column in columns}
 
     def tested(self) -> list[Point]:
-        """Give the corners and the middle, by which the cell is judged."""
+        """Return the corners and the centre, at which the interpolation is tested."""
         (low, *_, high), (left, *_, right) = rows, columns = self.split()
         corners = [(row, column) for row in (low, high) for column in (left, right)]
         return [*corners, (rows[len(rows) // 3], columns[len(columns) // 3])]
 
     def parts(self) -> list["_Cell"]:
-        """Give the cells into which it is cut; itself is not among them."""
+        """Return the cells into which this one is subdivided; none if it is smallest."""
         rows, columns = self.split()
         if len(rows) == len(columns) == 2:
             return []
@@ -52,17 +52,17 @@ class _Cell:
 
 @dataclass(frozen=True)
 class Refinement:
-    """Evaluates a grid where it bends, and interpolates the rest.
+    """Evaluates a grid where interpolation fails, and interpolates the rest.
 
-    A coarse grid is evaluated, and the middles of its cells are compared with what a smooth
-    interpolation (Clough and Tocher, piecewise cubic) had predicted. Cells in which it failed are
-    cut, with their neighbours, and so on down to the grid itself.
+    A coarse grid is evaluated, and the centres of its cells are compared with the prediction of a
+    smooth interpolation (Clough and Tocher, piecewise cubic). Cells in which it fails are
+    subdivided, with their neighbours, and so on down to the full grid.
 
     Args:
         shape: Points along each axis, (A, B).
         origin: Indices of θ, which is always evaluated.
-        deviation: Largest difference to the prediction, in units of the range of the loss.
-        cap: Loss beyond which nothing is resolved; what is interpolated is cut off there.
+        deviation: Largest difference from the prediction, as a fraction of the range of the loss.
+        cap: Loss above which nothing is resolved; interpolated losses are clipped to it.
     """
 
     shape: Point

@@ -348,7 +348,7 @@ BAD = [
     (["pipeline=spectrum", "spectrum.operator=fisher"], "spectrum.operator must be hessian or"),
     (["pipeline=spectrum", "spectrum.num_eigenvalues=-1"], "spectrum.num_eigenvalues must be 0"),
     (["pipeline=spectrum", "spectrum.num_eigenvalues=9999"], "k must be between 1 and 4805"),
-    (["pipeline=spectrum", "spectrum.parameters=[conv]"], "No parameters are called 'conv'"),
+    (["pipeline=spectrum", "spectrum.parameters=[conv]"], "No parameter matches 'conv'"),
     (["pipeline=spectrum", "spectrum.num_eigenvalues=0", "spectrum.trace_products=0",
       "spectrum.density_probes=0"], "nothing is left to compute"),
     (["pipeline=surface", "x_direction=eigenvectors", "y_direction=eigenvectors"], "both P.E.1"),

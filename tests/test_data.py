@@ -250,7 +250,9 @@ def test_arrays_may_lack_either_split(tmp_path):
     assert data.train is None
     assert len(data.test) == 20
     assert arrays(save(tmp_path / "train.npz", **train)).test is None
-    with pytest.raises(ValueError, match="test has no training images to compute mean and std from"):
+    with pytest.raises(
+        ValueError, match="test has no training images to compute mean and std from"
+    ):
         arrays(tmp_path / "test.npz")
 
 

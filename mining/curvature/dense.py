@@ -1,4 +1,4 @@
-"""A curvature operator as a matrix, for networks small enough."""
+"""A curvature operator as a dense matrix, for small networks."""
 
 import torch
 from torch import Tensor
@@ -9,11 +9,11 @@ from mining.memory import check_memory
 
 
 def make_dense(operator: CurvatureOperator, block_size: int = 64) -> Tensor:
-    """Compute all entries, by one product for each column.
+    """Compute all entries, with one matrix-vector product per column.
 
     Args:
         operator: Of shape ``(D, D)``.
-        block_size: Columns that are multiplied in one go.
+        block_size: Columns multiplied together.
 
     Returns:
         Shape ``(D, D)``, exactly symmetric: the mean of the products and their transpose.

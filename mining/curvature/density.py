@@ -1,4 +1,4 @@
-"""The density of all eigenvalues of a curvature operator."""
+"""The spectral density of a curvature operator."""
 
 import math
 from dataclasses import dataclass
@@ -16,16 +16,16 @@ from mining.random_vectors import rademacher
 
 @dataclass(frozen=True, eq=False)
 class SpectralDensity:
-    """A quadrature of the spectrum for each of P random vectors, m nodes each.
+    """A quadrature of the spectrum for each of P random vectors, with m nodes each.
 
-    The share of eigenvalues in an interval is about the weight of the nodes in it, averaged over
-    the vectors. Nodes and weights are raw; ``evaluate`` broadens them to a smooth density.
+    The fraction of eigenvalues in an interval is approximately the weight of the nodes in it,
+    averaged over the vectors. ``evaluate`` broadens the nodes to a smooth density.
     """
 
     nodes: Tensor  # (P, m) float64, in the units of the operator
     weights: Tensor  # (P, m) float64, each row sums to one
     size: int  # D, the number of all eigenvalues
-    products: int  # of the operator with a vector
+    products: int  # matrix-vector products
 
     @property
     def low(self) -> float:
@@ -39,25 +39,25 @@ class SpectralDensity:
 
     @property
     def width(self) -> float:
-        """The standard deviation by which nodes are broadened: 1/200 of the spectrum's extent.
+        """Standard deviation of the broadening: 1/200 of the extent of the spectrum.
 
-        It scales with the operator. A spectrum of a single point takes its own magnitude for an
-        extent, and one where it lies at zero.
+        It scales with the operator. The extent of a spectrum of a single point is a millionth of
+        its magnitude, or 1 if it is zero.
         """
         extent = max(self.high - self.low, 1e-6 * max(abs(self.high), abs(self.low)))
         return extent / 200 or 1 / 200
 
     def grid(self, num: int = 2000) -> Tensor:
-        """Give points that reach six widths beyond the nodes of every vector, shape ``(num,)``."""
+        """Return points up to six widths beyond all nodes, shape ``(num,)``."""
         reach = 6 * self.width
         return torch.linspace(self.low - reach, self.high + reach, num, dtype=torch.float64)
 
     def evaluate(self, points: Tensor, width: float | None = None) -> Tensor:
-        """Evaluate the density, each node broadened to a normal distribution.
+        """Evaluate the density, with each node broadened to a normal distribution.
 
         Args:
             points: Shape ``(T,)``.
-            width: Standard deviation of the broadening; ``None`` takes ``self.width``.
+            width: Standard deviation of the broadening; ``None``: ``self.width``.
 
         Returns:
             The density of each vector, shape ``(P, T)``; its integral is one. Their mean over the
@@ -72,11 +72,11 @@ class SpectralDensity:
         return density / (width * math.sqrt(2 * math.pi))
 
     def moment(self, order: int) -> Estimate:
-        """Estimate tr(Hⁿ) = Σ λⁿ for n = ``order``, exactly as far as the vectors represent it.
+        """Estimate tr(Hⁿ) = Σ λⁿ for n = ``order``.
 
-        With m nodes each row is exact for its vector up to order 2m - 1. Of few vectors the spread
-        is itself rough, the more so where a few outliers carry the moment: of 8, the standard
-        error may come out several times too small.
+        With m nodes each row is exact for its vector up to order 2m - 1. The standard error of few
+        vectors is itself unreliable, in particular if a few outliers dominate the moment: with 8
+        vectors it may be several times too small.
         """
         moments = self.size * (self.weights * self.nodes**order).sum(1)
         return Estimate.of(moments)
@@ -90,14 +90,14 @@ def spectral_density(
 ) -> SpectralDensity:
     """Estimate the spectral density by stochastic Lanczos quadrature.
 
-    Lanczos from ``num_probes`` random vectors with entries ±1, each vector of a run orthogonalized
-    twice against all others. Ghorbani, Krishnan and Xiao (2019), An Investigation into Neural
-    Net Optimization via Hessian Eigenvalue Density; Ubaru, Chen and Saad (2017).
+    Lanczos runs from ``num_probes`` random vectors with entries ±1; each vector of a run is
+    orthogonalized twice against all others. Ghorbani, Krishnan and Xiao (2019), An Investigation
+    into Neural Net Optimization via Hessian Eigenvalue Density; Ubaru, Chen and Saad (2017).
 
     Args:
         operator: Symmetric, of shape ``(D, D)``.
-        num_steps: Products for each vector, m; at most D are taken.
-        num_probes: Random vectors P, at least 2, so that there is an error.
+        num_steps: Matrix-vector products m per random vector, limited to D.
+        num_probes: Number P of random vectors, at least 2, so that there is an error estimate.
         generator: Source of the random vectors, on the CPU; ``None``: one with seed 0.
 
     Returns:

@@ -21,7 +21,7 @@ from mining.random_vectors import standard_normal, stream
 
 log = logging.getLogger(__name__)
 
-#: Up to this size D looking for repeated eigenvalues costs little.
+#: Largest size D at which repeated eigenvalues are searched for by default.
 _VERIFIED_SIZE = 1000
 _ARPACK_NAMES: Final[dict[Which, Literal["LA", "SA", "LM", "BE"]]] = {
     "largest": "LA",
@@ -35,19 +35,19 @@ Method = Literal["lanczos", "eigsh", "power"]
 
 @dataclass(frozen=True, eq=False)
 class Eigenpairs:
-    """Eigenpairs (λ, v), the one at the end that was asked for first.
+    """Eigenpairs (λ, v), the most extreme first.
 
     ``largest`` is in descending order, ``smallest`` in ascending order, ``magnitude`` in
-    descending order of |λ|, and ``both`` is k of ``largest`` and then k of ``smallest``.
+    descending order of |λ|, and ``both`` is k of ``largest`` followed by k of ``smallest``.
     """
 
     values: Tensor  # (k,) float64, on the CPU
     vectors: Tensor  # (D, k), orthonormal
     residuals: Tensor  # (k,) float64, ‖Hv - λv‖
     converged: Tensor  # (k,) bool: whether the residual is within the tolerance
-    products: int  # of the operator with a vector, those that check the result among them
-    largest_magnitude: float  # largest |Hv| / |v| seen: it scales the rounding of products
-    verified: bool  # whether a search for repeated eigenvalues came to its end
+    products: int  # matrix-vector products, including those that check the result
+    largest_magnitude: float  # largest |Hv| / |v| seen: the scale of rounding errors
+    verified: bool  # whether a search for repeated eigenvalues was completed
 
     def __len__(self) -> int:
         return len(self.values)
@@ -68,40 +68,41 @@ def eigenpairs(
     """Compute k extreme eigenpairs.
 
     - ``lanczos``: thick-restart Lanczos on the operator's device, every vector orthogonalized
-      twice against all others. Both ends come out of one Krylov space.
+      twice against all others. One Krylov space serves both ends of the spectrum.
     - ``eigsh``: ARPACK through SciPy, on the CPU; Xu et al. (2024), Appendix B.1.
     - ``power``: power iteration with deflation, shifted to reach one end; Alabdulkareem et al.
       (2022), Algorithm 1. The slowest, for comparison.
 
-    A pair has converged when ‖Hv - λv‖ ≤ tol·|λ|, ARPACK's rule. It keeps small eigenvalues
-    meaningful beside large ones: with a tolerance relative to the largest, the direction of
-    negative curvature of a network could be anything. Where |λ| is as small as the rounding of
-    products, that rounding takes the place of tol·|λ|.
+    A pair has converged when ‖Hv - λv‖ ≤ tol·|λ|, the criterion of ARPACK. It is relative to each
+    eigenvalue because the negative ones of a network are small: with a tolerance relative to the
+    largest eigenvalue, their eigenvectors would be arbitrary. The limit is never below the
+    rounding error of the products.
 
-    A Krylov space holds one vector of an eigenvalue that occurs several times exactly. ``verify``
-    searches what is orthogonal to the pairs for more of them, at about the price of the pairs. In
-    networks such eigenvalues lie at zero, so by default only small operators are verified.
+    A Krylov space contains only one eigenvector of an exactly repeated eigenvalue. ``verify``
+    searches the orthogonal complement of the pairs for others, at about the cost of the pairs. In
+    networks repeated eigenvalues are zero, so by default only small operators are verified.
 
     Args:
         operator: Symmetric, of shape ``(D, D)``.
-        k: How many, at each end for ``both``.
+        k: Number of pairs; for ``both``, at each end.
         which: ``largest``, ``smallest`` (most negative), ``both`` ends, or largest ``magnitude``.
         method: One of the three.
         tol: Largest residual, relative to |λ|.
         generator: Source of the start vector, on the CPU; ``None``: one with seed 0.
-        max_products: Most products to use; ``None`` takes 20 for each pair and at least 300.
-        max_vectors: Most vectors of length D that ``lanczos`` keeps; ``None`` takes four for
-            each pair and at least 128, or as many as half of the free memory holds.
-        verify: Whether ``lanczos`` searches for repeated eigenvalues; ``None``: where D is at
-            most 1000.
+        max_products: Maximum number of matrix-vector products; ``None``: 20 per pair, at least
+            300.
+        max_vectors: Maximum number of vectors of length D that ``lanczos`` keeps; ``None``: four
+            per pair and at least 128, limited to half of the free memory.
+        verify: Whether ``lanczos`` searches for repeated eigenvalues; ``None``: if D is at most
+            1000.
 
     Returns:
-        The pairs. Those that did not converge are among them, flagged, and a warning is logged.
+        The pairs, including those that did not converge, which are flagged; a warning is logged.
 
     Raises:
         InputError: If k is not between 1 and D, an option is unknown, or the operator is not
             symmetric.
-        MemoryError: If the vectors do not fit; it says how many would.
+        MemoryError: If the vectors do not fit; the message states how many would.
         ArithmeticError: If a product is not finite.
     """
     pairs = 2 * k if which == "both" else k
@@ -109,8 +110,8 @@ def eigenpairs(
     _check_options(operator.shape[0], k, which, method, tol, max_products)
     if generator is None:
         generator = torch.Generator().manual_seed(0)
-    # What has not converged still holds much of the start vector. It must not be the vector that
-    # direction=gaussian draws from the same seed: the two would seem to overlap.
+    # Unconverged vectors contain much of the start vector. It must differ from the vector that
+    # direction=gaussian draws with the same seed: the two would spuriously overlap.
     generator = stream(generator, "eigenpairs")
     before = operator.products
     verified = False
@@ -131,7 +132,8 @@ def eigenpairs(
     )
     if len(values) < pairs or not converged.all():
         log.warning(
-            "%d of %d eigenpairs converged to a residual of %g |lambda| in %d products.",
+            "%d of %d eigenpairs converged to a residual of %g |lambda| in %d matrix-vector "
+            "products.",
             int(converged.sum()),
             pairs,
             tol,
@@ -179,7 +181,7 @@ def _lanczos(
     generator: torch.Generator,
     verify: bool,
 ) -> tuple[RitzPairs, bool]:
-    """Find the pairs and, with ``verify``, those that repeat; say whether that search ended."""
+    """Find the pairs and, with ``verify``, repeated ones; return whether that search completed."""
     before = operator.products
     found = thick_restart_lanczos(operator, k, which, tol, max_products, max_vectors, generator)
     if not verify:
@@ -188,7 +190,8 @@ def _lanczos(
     found, verified = add_repeated(operator, found, k, which, tol, left, max_vectors, generator)
     if not verified:
         log.warning(
-            "The search for repeated eigenvalues did not end in %d products: some may be missing.",
+            "The search for repeated eigenvalues did not complete in %d products; some may be "
+            "missing.",
             max_products,
         )
     return found, verified
@@ -203,13 +206,13 @@ def _by_vectors(
     max_products: int,
     generator: torch.Generator,
 ) -> RitzPairs:
-    """Find vectors by eigsh or power iteration, and take values and residuals from them."""
+    """Find vectors by eigsh or power iteration, and compute their values and residuals."""
     pairs = 2 * k if which == "both" else k
     watched = _Watched(operator)
     check_symmetric(watched, generator)
     solve = _eigsh if method == "eigsh" else _power
     vectors = solve(watched, k, which, tol, max_products - 2 - pairs, generator)
-    # Neither says how exact it is: one product for each pair does.
+    # Neither reports residuals: they take one more product per pair.
     products = watched @ vectors
     values = (vectors.double() * products.double()).sum(0)
     residuals = vector_norm(products.double() - vectors.double() * values, dim=0).cpu()
@@ -218,7 +221,7 @@ def _by_vectors(
 
 
 class _Watched(CurvatureOperator):
-    """Another operator, with the largest ‖Hv‖ / ‖v‖ that it showed."""
+    """Wraps an operator and records the largest ‖Hv‖ / ‖v‖."""
 
     def __init__(self, operator: CurvatureOperator) -> None:
         super().__init__(operator.shape[0], operator.device, operator.dtype, operator.space)
@@ -240,12 +243,12 @@ def _eigsh(
     max_products: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """Return the vectors, shape ``(D, m)``: fewer than wanted where ARPACK did not converge."""
+    """Return the vectors, shape ``(D, m)``: fewer than wanted if ARPACK did not converge."""
     size = operator.shape[0]
     start = standard_normal(size, generator).to(operator.dtype).numpy()
     pairs = 2 * k if which == "both" else k
     if pairs >= size:
-        raise InputError(f"eigsh computes fewer than all {size} pairs: use method=lanczos.")
+        raise InputError(f"eigsh cannot compute all {size} pairs. Use method=lanczos.")
     kept = min(size, max(2 * pairs + 1, 20))  # ARPACK's own choice
     restarts = max(1, (max_products - kept) // (kept - pairs))
     try:
@@ -276,7 +279,7 @@ def _power(
     none = torch.zeros(operator.shape[0], 0, dtype=operator.dtype, device=operator.device)
     if which == "magnitude":
         return _deflated_power(operator, k, 0.0, tol, max_products, generator, none)
-    # Far from zero on the other side, the end that is wanted is the largest in magnitude.
+    # A shift makes the wanted end of the spectrum the largest in magnitude.
     before = operator.products
     (largest,) = _deflated_power(operator, 1, 0.0, 0.1, max_products // 4, generator, none).T
     radius = 1.1 * float(vector_norm(operator @ largest))
@@ -299,8 +302,8 @@ def _deflated_power(
 ) -> Tensor:
     """Iterate v ← (H + shift)v for k vectors, one after the other, orthogonal to those found.
 
-    A vector is as exact as those before it let it be, so each stops at a fifth of the tolerance,
-    leaving out what the others hold of its residual.
+    The accuracy of a vector is limited by the previous ones. Therefore each stops at a fifth of
+    the tolerance, with its residual projected onto the complement of the others.
 
     Returns:
         The vectors found before, shape ``(D, m)``, and the new ones: ``(D, m + k)``.

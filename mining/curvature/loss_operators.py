@@ -1,4 +1,4 @@
-"""The curvature of a loss: Hessian, Gauss-Newton matrix, residual."""
+"""Curvature operators of a loss: Hessian, Gauss-Newton matrix, residual."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,7 +23,7 @@ from mining.precision import products_in
 
 log = logging.getLogger(__name__)
 
-#: Share of the free memory in which graphs are kept between products.
+#: Fraction of the free memory used for graphs that are kept between products.
 _KEPT_SHARE = 0.4
 
 
@@ -36,7 +36,7 @@ class LossAt:
         theta: Their values, shape ``(d,)``.
         outputs: Maps those parameters by name, and inputs, to the outputs of the model.
         loss_fn: Maps outputs and targets to the mean loss over a batch.
-        batches: The micro-batches. Each weighs its share of the whole.
+        batches: The micro-batches, each with its weight.
     """
 
     space: ParameterSpace
@@ -47,18 +47,18 @@ class LossAt:
 
     @cached_property
     def total(self) -> float:
-        """What all micro-batches weigh together."""
+        """The total weight of all micro-batches."""
         return sum(batch.weight for batch in self.batches)
 
     def leaves(self) -> dict[str, Tensor]:
-        """Give θ by name, each tensor ready to differentiate by."""
+        """Return θ by name, as leaf tensors that require gradients."""
         return {
             name: tensor.detach().clone().requires_grad_()
             for name, tensor in self.space.unflatten(self.theta).items()
         }
 
     def check_repeatable(self) -> None:
-        """Raise ``InputError`` unless model and loss repeat themselves and draw no numbers."""
+        """Raise ``InputError`` unless model and loss are deterministic."""
         inputs, targets, *_ = self.batches[0]
         leaves = self.space.unflatten(self.theta)
         before = _random_states(self.theta.device)
@@ -75,9 +75,9 @@ class LossAt:
         if drawn or difference > tolerance or not torch.equal(*losses):
             raise InputError(
                 "The model or the loss is stochastic: it draws random numbers, or the same inputs "
-                f"gave outputs that differ by {float(difference):.3g} of their size. Turn off what "
-                "does (functional dropout with training=True, sampled depth): a Hessian averaged "
-                "over noise is that of no loss."
+                f"gave outputs that differ by {float(difference):.3g} of their size. The Hessian "
+                "is then undefined. Turn the randomness off (functional dropout with "
+                "training=True, stochastic depth)."
             )
 
 
@@ -90,7 +90,7 @@ _ATTENTION = {
 
 
 class _AttentionNotice(TorchFunctionMode):
-    """Says once that attention runs on another kernel than in an evaluation."""
+    """Logs once that attention uses another kernel than in evaluations."""
 
     _said = False
 
@@ -104,7 +104,7 @@ class _AttentionNotice(TorchFunctionMode):
         """Look at the function, and let it through."""
         if function in _ATTENTION and not self._said:
             self._said = True
-            log.info("Attention runs on the math kernel: the fused ones have no second derivative.")
+            log.info("Attention uses the math kernel: the fused kernels have no second derivative.")
         return function(*args, **(kwargs or {}))
 
 
@@ -115,14 +115,14 @@ def _random_states(device: torch.device) -> list[Tensor]:
 
 
 class HessianOperator(CurvatureOperator):
-    """The Hessian of the mean loss, exact, by differentiating the gradient along the vectors.
+    """The exact Hessian of the mean loss, by differentiating the gradient along the vectors.
 
-    The graph of the gradient is kept between products as far as ``memory`` allows; the rest is
-    built anew for every product, or once for a block of vectors.
+    The graphs of the gradient are kept between products as far as ``memory`` allows. The others
+    are rebuilt for every product, once for a block of vectors.
 
     Args:
         loss: The loss and the point.
-        memory: Bytes of graphs to keep; ``None`` takes two fifths of what is free.
+        memory: Memory for kept graphs, bytes; ``None``: two fifths of the free memory.
     """
 
     def __init__(self, loss: LossAt, memory: int | None = None) -> None:
@@ -150,13 +150,14 @@ class HessianOperator(CurvatureOperator):
 class GaussNewtonOperator(CurvatureOperator):
     """The generalized Gauss-Newton matrix: the mean over examples of Jᵀ ∇²ℓ J.
 
-    J is the Jacobian of the model's outputs and ∇²ℓ the Hessian of the loss in the outputs, which
-    is taken by automatic differentiation and so exact for every loss. Positive semi-definite
-    where the loss is convex in the outputs. Schraudolph (2002), Neural Computation 14(7).
+    J is the Jacobian of the model's outputs, and ∇²ℓ the Hessian of the loss with respect to the
+    outputs, computed by automatic differentiation and so exact for every loss. The matrix is
+    positive semi-definite if the loss is convex in the outputs. Schraudolph (2002), Neural
+    Computation 14(7).
 
     Args:
         loss: The loss and the point.
-        memory: Bytes of graphs to keep; ``None`` takes two fifths of what is free.
+        memory: Memory for kept graphs, bytes; ``None``: two fifths of the free memory.
     """
 
     def __init__(self, loss: LossAt, memory: int | None = None) -> None:
@@ -189,7 +190,7 @@ class GaussNewtonOperator(CurvatureOperator):
 
 
 class ResidualOperator(CurvatureOperator):
-    """What the Gauss-Newton matrix leaves of the Hessian: the mean of Σ_c ∂ℓ/∂z_c ∇²z_c.
+    """The Hessian minus the Gauss-Newton matrix: the mean of Σ_c ∂ℓ/∂z_c ∇²z_c.
 
     Args:
         hessian: The Hessian.
@@ -206,7 +207,7 @@ class ResidualOperator(CurvatureOperator):
 
 @dataclass(frozen=True)
 class _Linearization:
-    """The outputs of one micro-batch as a function of the parameters, and the loss of them."""
+    """The outputs of one micro-batch as a function of the parameters, and their loss."""
 
     leaves: list[Tensor]
     outputs: Tensor  # (B, ...)
@@ -220,7 +221,7 @@ _Graph = TypeVar("_Graph")
 
 
 class _Graphs(Generic[_Graph]):
-    """The graph of each micro-batch, kept where memory allows and else built when it is used."""
+    """The graph of each micro-batch, kept if memory allows and otherwise built when used."""
 
     def __init__(
         self,
@@ -248,7 +249,7 @@ class _Graphs(Generic[_Graph]):
             del graph
 
     def _count_kept(self) -> int:
-        """Find how many graphs fit, by the size of that of the first micro-batch."""
+        """Compute how many graphs fit, from the size of the first one."""
         device = self._loss.theta.device
         memory = self._memory
         if memory is None:
@@ -268,7 +269,7 @@ class _Graphs(Generic[_Graph]):
 def _gradient(
     value: Tensor, inputs: Sequence[Tensor], cotangent: Tensor | None = None
 ) -> list[Tensor]:
-    """Differentiate and keep the graph; zeros for inputs that the value does not depend on."""
+    """Differentiate and keep the graph; zeros for inputs on which the value does not depend."""
     if not value.requires_grad:
         return [torch.zeros_like(tensor) for tensor in inputs]
     return list(grad(value, inputs, cotangent, create_graph=True, materialize_grads=True))

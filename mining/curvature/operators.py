@@ -1,4 +1,4 @@
-"""Symmetric linear maps that are known by their products with vectors."""
+"""Symmetric linear operators defined by their matrix-vector products."""
 
 from abc import ABC, abstractmethod
 
@@ -12,16 +12,16 @@ from mining.parameters import ParameterSpace
 
 
 class CurvatureOperator(ABC):
-    """A symmetric linear map that is known by its products with vectors.
+    """A symmetric linear operator defined by its matrix-vector products.
 
-    ``operator @ v`` takes one vector, shape ``(d,)``, or a block of them, ``(d, K)``, and counts
-    them in ``products``.
+    ``operator @ v`` multiplies one vector, shape ``(d,)``, or a block of vectors, ``(d, K)``.
+    ``products`` counts the multiplied vectors.
 
     Args:
         size: The number d of rows and columns.
-        device: Of the vectors.
-        dtype: Of the vectors.
-        space: The parameters that the rows belong to, where there are any.
+        device: Device of the vectors.
+        dtype: Dtype of the vectors.
+        space: The parameters to which the rows belong, if any.
     """
 
     def __init__(
@@ -42,13 +42,13 @@ class CurvatureOperator(ABC):
         """Multiply each row, shape ``(K, d)`` contiguous; returns ``(K, d)``."""
 
     def __matmul__(self, vectors: Tensor) -> Tensor:
-        """Multiply.
+        """Multiply the operator with vectors.
 
         Args:
             vectors: Shape ``(d,)`` or ``(d, K)``, on the operator's device.
 
         Returns:
-            Of the same shape, in the operator's dtype.
+            The products, of the same shape, in the operator's dtype.
 
         Raises:
             InputError: If the shape does not fit.
@@ -66,7 +66,7 @@ class CurvatureOperator(ABC):
         products = self._multiply(rows.contiguous()) if len(rows) else torch.empty_like(rows)
         if not torch.isfinite(products).all():
             raise ArithmeticError(
-                "A product with the operator is not finite: the loss overflows near theta, or "
+                "A matrix-vector product is not finite: the loss overflows near theta, or "
                 "the precision is too low."
             )
         return products[0] if vectors.dim() == 1 else products.T
@@ -91,8 +91,8 @@ class MatrixOperator(CurvatureOperator):
     """A dense symmetric matrix, shape ``(d, d)``.
 
     Raises:
-        InputError: If the matrix is not square. Whether it is symmetric is found by those who
-            use it.
+        InputError: If the matrix is not square. Symmetry is checked by the functions that use
+            the operator.
     """
 
     def __init__(self, matrix: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""The trace of a curvature operator, with an error that can be trusted."""
+"""The trace of a curvature operator, with its standard error."""
 
 import logging
 import math
@@ -21,36 +21,36 @@ log = logging.getLogger(__name__)
 
 Method = Literal["hutchinson", "hutch++", "xtrace"]
 
-#: Fewer samples say too little about their own spread.
+#: With fewer samples their spread is too unreliable to stop.
 _FEWEST = 10
-#: Vectors that are multiplied in one go.
+#: Vectors multiplied together.
 _BLOCK = 8
-#: Matrices with a column for each vector that ``xtrace`` holds at the worst moment.
+#: Matrices of the size of the sketch that ``xtrace`` holds at its peak.
 _XTRACE_VECTORS = 12
 
 
 class Estimate(NamedTuple):
-    """A mean over samples."""
+    """The mean of samples and its standard error."""
 
     mean: float
     standard_error: float
 
     @classmethod
     def of(cls, samples: Tensor) -> "Estimate":
-        """Take mean and standard error of independent samples, shape ``(n,)``, n at least 2."""
+        """Compute both from independent samples, shape ``(n,)``, n at least 2."""
         return cls(float(samples.mean()), float(samples.std() / math.sqrt(len(samples))))
 
 
 @dataclass(frozen=True, eq=False)
 class TraceEstimate:
-    """The trace of an operator, estimated."""
+    """An estimate of the trace of an operator."""
 
     mean: float
     standard_error: float  # one standard deviation of the mean
     samples: Tensor  # (n,) float64, one for each probe
-    products: int  # of the operator with a vector
-    converged: bool  # whether the relative error asked for was reached; True if none was
-    layers: Mapping[str, Estimate]  # by parameter; their means add up to the whole
+    products: int  # matrix-vector products
+    converged: bool  # whether the requested relative error was reached; True if none was requested
+    layers: Mapping[str, Estimate]  # by parameter; their means add up to ``mean``
 
 
 def trace(
@@ -66,14 +66,15 @@ def trace(
     """Estimate the trace from products with random vectors v.
 
     - ``hutchinson``: the mean of vᵀHv. Hutchinson (1990).
-    - ``hutch++``: a third of the products find where the operator is largest, a third make the
-      trace there exact, the rest are ``hutchinson`` on what is left. Meyer et al. (2021).
-    - ``xtrace``: every vector serves as a probe of what the others leave over. The most exact
-      for the same number of products where the spectrum has outliers. Epperly et al. (2024). Its
-      samples share the sketch, so the spread that they suggest is too small, by up to 1.6 on the
-      spectra tried; the standard error is that of the jackknife, which errs upwards.
+    - ``hutch++``: a third of the products sketch the dominant subspace, a third compute the trace
+      on it exactly, and the rest are ``hutchinson`` on its complement. Meyer et al. (2021).
+    - ``xtrace``: each vector in turn probes the complement of the sketch by the others. It is the
+      most accurate for a given number of products if the spectrum has outliers. Epperly et al.
+      (2024). Its samples share the sketch, so their spread underestimates the error, by a factor
+      up to 1.6 on the spectra tried; the standard error is that of the jackknife, which is
+      conservative.
 
-    The traces of the diagonal blocks of all parameters come from the same products:
+    The same products yield the traces of the diagonal blocks of all parameters:
     E[Σ_{i in block} v_i (Hv)_i] is the trace of the block.
 
     Args:
@@ -82,15 +83,15 @@ def trace(
         generator: Source of the random vectors, on the CPU; ``None``: one with seed 0.
         distribution: ``rademacher`` (entries ±1) or ``gaussian``. Rademacher vectors are exact
             for diagonal matrices and never vary more.
-        num_products: Products to use; with ``relative_error`` the most to use. ``None`` takes 100
-            without and 1000 with it.
-        relative_error: Go on until ``confidence`` that the mean is within this fraction of the
-            trace: by Student's t, from at least ten samples.
-        confidence: Of the interval, between 0 and 1.
+        num_products: Number of matrix-vector products, a maximum if ``relative_error`` is given.
+            ``None``: 100 without ``relative_error``, 1000 with it.
+        relative_error: Stop when the half-width of the confidence interval is this fraction of
+            the trace (Student's t, at least ten samples).
+        confidence: Confidence level of that interval, between 0 and 1.
 
     Returns:
-        Mean, standard error and samples. A relative error that was not reached is flagged, and a
-        warning is logged.
+        Mean, standard error and samples. If the relative error was not reached, this is flagged
+        and a warning is logged.
 
     Raises:
         InputError: If an option is unknown or out of its range.
@@ -140,7 +141,7 @@ def trace(
 
 @dataclass(frozen=True, eq=False)
 class _Samples:
-    """Estimates of the trace by parameter, one for each probe."""
+    """Estimates of the trace by parameter, one per probe."""
 
     blocks: Tensor  # (n, P) float64
     inflation: float = 1.0  # of their standard errors, where they depend on each other
@@ -160,13 +161,13 @@ class _Samples:
 
 @dataclass(frozen=True)
 class _Goal:
-    """When the samples are enough."""
+    """The stopping criterion."""
 
     relative_error: float | None
     confidence: float
 
     def reached(self, samples: _Samples) -> bool:
-        """Whether the confidence interval of the mean is as narrow as asked for."""
+        """Whether the confidence interval of the mean is narrow enough."""
         num = len(samples.blocks)
         if self.relative_error is None:
             return True
@@ -210,7 +211,7 @@ def _hutchinson(probes: _Probes, num_products: int, goal: _Goal) -> _Samples:
 
 
 def _hutch_pp(probes: _Probes, num_products: int, goal: _Goal) -> _Samples:
-    """Add a probe of what the sketch leaves to what the sketch holds, for each sample."""
+    """Add the trace on the sketch to a probe of its complement, for each sample."""
     operator = probes.operator
     # With a relative error to reach, the number of probes is open: the sketch is what 100
     # products would give it.
