@@ -1,0 +1,70 @@
+"""README and docs: links lead somewhere, commands are valid, and the README's example runs."""
+
+import re
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+
+from mining.pipelines.experiments import plan, register_resolvers
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PYTHON = re.compile(r"\.venv/bin/python -m (\S+)([^#&\n]*)")
+
+
+def prose(page):
+    return re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+
+
+def blocks(page, language):
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+@cache
+def anchors(page):
+    """List the anchors of the headings of a page, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_relative_links_and_pictures_exist(page):
+    for target in re.findall(r"\]\(([^)]+)\)", prose(page)):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.is_file(), target
+        assert linked.is_relative_to(ROOT), target
+        assert not anchor or anchor in anchors(linked), target
+
+
+def test_every_page_is_in_the_index():
+    listed = set(re.findall(r"\]\((\w[\w-]*\.md)\)", (ROOT / "docs/index.md").read_text()))
+    assert listed == {page.name for page in (ROOT / "docs").glob("*.md")} - {"index.md"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_are_valid(page):
+    register_resolvers()
+    for module, rest in (found for block in blocks(page, "") for found in PYTHON.findall(block)):
+        arguments = [argument.strip("'") for argument in rest.replace("='", "=").split()]
+        if module != "mining":
+            assert find_spec(module) is not None, module
+        elif arguments[:1] == ["-m"]:
+            assert plan(arguments[1:])
+        elif arguments[:1] != ["--help"]:
+            with initialize_config_module("mining.conf", version_base="1.3"):
+                config = compose("config", arguments)
+            OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+
+
+def test_the_example_of_the_readme_prints_what_it_says(capsys):
+    (example,) = blocks(ROOT / "README.md", "python")
+    exec(compile(example, "README.md", "exec"), {})
+    (promised,) = re.findall(r"This prints `(.*?)`", (ROOT / "README.md").read_text())
+    assert capsys.readouterr().out.splitlines() == [promised]
