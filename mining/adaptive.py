@@ -1,4 +1,4 @@
-"""Losses at many points to a tolerance, on as few examples as that takes."""
+"""Losses at many points to a tolerance, on as few examples as necessary."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ _PILOT = 300
 #: An error that rests on fewer examples than these is not trusted, however small: the rare ones
 #: that have most of the loss may not have been drawn.
 _FEWEST_EFFECTIVE = 30.0
-#: Above the loss of guessing an error this many times as large will do.
+#: Above the chance level the tolerance is this many times as large.
 _ABOVE_CHANCE = 10.0
 
 #: Evaluates p points on n examples, given by ascending indices: losses and whether each example is
@@ -60,7 +60,7 @@ def estimate_points(
     All points see one common, growing random subset of the examples, and each stops growing when
     its error is small enough. θ is evaluated on all examples, and so are points that would need
     most of them anyway; see ``StratifiedSample`` for what this saves the others. A point whose
-    loss is three standard errors above that of guessing is let go at ten times the tolerance.
+    loss is three standard errors above the chance level has ten times the tolerance.
 
     Args:
         measure: Evaluates points on examples.
@@ -68,7 +68,7 @@ def estimate_points(
         num_examples: The number N of examples.
         origin: Which point is θ.
         tolerance: Standard error asked for, relative to the loss.
-        chance_loss: The loss of guessing, ``None`` if there is none.
+        chance_loss: The chance-level loss, ``None`` if there is none.
         generator: Source of randomness, on the CPU.
     """
     everything, goal = torch.arange(num_examples), _Goal(tolerance, chance_loss)

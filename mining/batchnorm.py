@@ -1,4 +1,4 @@
-"""Batch norm away from the point where its running statistics were collected."""
+"""Batch-norm statistics away from the point at which they were collected."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -21,13 +21,13 @@ _BATCH, _SMALLEST = 125, 32
 class BatchNormPolicy:
     """Which statistics normalize the activations at a perturbed point θ + αε.
 
-    - ``recalibrate``: statistics are estimated anew at every point, then held fixed for the loss
+    - ``recalibrate``: statistics are re-estimated at every point, then held fixed for the loss
       and its derivatives (the paper's UpBN).
     - ``frozen``: the running statistics stored in the model, everywhere (No UpBN).
     - ``batch``: every batch is normalized by its own statistics, and derivatives go through them.
 
-    Dropout and the like are off under every policy, and the running statistics stored in the
-    model are never changed. Layers without running statistics use those of the batch always.
+    Dropout and other noise layers are off under every policy, and the running statistics stored in
+    the model are never changed. Layers without running statistics always use those of the batch.
 
     Args:
         mode: One of the three.

@@ -42,17 +42,17 @@ class Shape(StrEnum):
 
 @dataclass(frozen=True)
 class CurveShape:
-    """The label of a curve, and the features from which it follows.
+    """The label of a curve and the features from which it follows.
 
-    Valleys and barriers are the prominent ones, from left to right; there is one barrier between
-    every two neighbouring valleys.
+    Valleys and barriers are the prominent ones, from left to right, with one barrier between
+    any two neighbouring valleys.
     """
 
     label: Shape
     stationary_points: int  # as in the paper; of an estimated curve those beyond its errors
     valleys: tuple[tuple[float, float], ...]  # (α, loss) of each bottom
     barriers: tuple[tuple[float, float], ...]  # (α, loss) of each peak between valleys
-    depths: tuple[float, ...]  # per valley, loss up to the lower of its two rims, nats
+    depths: tuple[float, ...]  # per valley, height of the lower of its two rims above it, nats
     curvature: float  # d²L/dα² at α = 0 from the points next to it
     asymmetry: float  # in [-1, 1]: mean loss on the right less that on the left, over the range
     nonfinite: int  # points whose loss is not finite
@@ -86,24 +86,25 @@ class Look(NamedTuple):
 class CurveClassifier:
     """Names the shape of a curve.
 
-    Valleys count when they are prominent against the range of the loss below that of guessing,
-    log C: what happens above it says nothing about the model and is cut off. (Where θ itself
-    is above log C by more than the curve ever falls below, the whole range counts.) An end of
-    the window that the curve reaches falling is the bottom of a valley too. With one valley, θ is
-    at its bottom when its loss is within half that prominence of it, noise averaged out over a
-    twentieth of the window to both sides; with two, when it is in the lowest quarter between
-    bottom and peak, and on the peak when it is in the highest. So labels change neither under
-    α → -α, nor when the loss and log C are scaled or shifted together, nor under a finer grid,
-    nor under noise of 1 % of that range. (``exploded`` alone compares with log C itself.)
+    The loss is clipped at the chance level log C, since losses above it say nothing about the
+    model. (If θ is above log C by more than the curve ever falls below it, nothing is clipped.)
+    A valley counts if its prominence is at least ``prominence`` times the remaining range. An end
+    of the window towards which the curve falls is also the bottom of a valley.
 
-    Of a curve whose losses were estimated, a difference between two points that is smaller than
-    what their errors explain decides nothing: neither a barrier, nor that θ lies above the bottom,
-    nor that the curve is not flat. Curves drawn from the covariance of the errors show how often
-    the label would have been the same.
+    With one valley, θ is at its bottom if its loss is within half that prominence of the bottom,
+    where noise is averaged over a twentieth of the window on both sides. With two, θ is at a
+    bottom if its loss is in the lowest quarter between bottom and peak, and on the peak if it is
+    in the highest quarter. Labels are therefore invariant under α → -α, under a common scaling or
+    shift of the loss and log C, under a finer grid, and under noise of 1 % of the range.
+    (Only ``exploded`` depends on the ratio of the loss and log C.)
+
+    If the losses were estimated, differences between two points that their errors explain are
+    ignored: they make no barrier, do not place θ above the bottom, and leave a curve flat. Curves
+    sampled from the covariance of the errors show how often the label would have been the same.
 
     Args:
-        prominence: Least height of a barrier above a valley, as a share of the range. Two points
-            with noise of 1 % differ by 8 % less than once in 10⁷ times.
+        prominence: Smallest height of a barrier above a valley, as a fraction of the range. Two
+            points with noise of 1 % differ by 8 % less than once in 10⁷ times.
         explosion: Loss, in units of log C, from which a curve counts as exploded.
 
     Raises:
@@ -159,7 +160,7 @@ class CurveClassifier:
         """Find label, valleys and barriers of losses at the points of a curve.
 
         Args:
-            curve: Its points and its loss of guessing.
+            curve: Its points and its chance-level loss.
             loss: Shape ``(T,)``, that of the curve or another.
             bounds: What ``bounds`` gave.
         """
@@ -244,15 +245,15 @@ def count_stationary_points(loss: Tensor) -> int:
 
 
 def visible_loss(loss: Array, at_theta: float, chance: float | None) -> Array:
-    """Cut a loss off at that of guessing, or of θ, and at its largest finite value.
+    """Clip a loss at the chance level, or at the loss of θ, and at its largest finite value.
 
-    Where θ itself is above that of guessing by more than the curve ever falls below, only what is
-    not finite is cut off.
+    If θ is above the chance level by more than the curve ever falls below it, only losses that
+    are not finite are clipped.
 
     Args:
         loss: Shape ``(T,)``.
         at_theta: The loss of θ.
-        chance: That of guessing, if there is one.
+        chance: The chance-level loss, if there is one.
 
     Returns:
         Shape ``(T,)``, finite where any of ``loss`` is.

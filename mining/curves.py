@@ -58,13 +58,13 @@ class Curve:
 
     @property
     def loss_error(self) -> Tensor | None:
-        """Standard errors of ``loss``, shape ``(T,)``; ``None`` where it is exact."""
+        """Standard errors of ``loss``, shape ``(T,)``; ``None`` if it is exact."""
         return None if self.loss_covariance is None else _errors(self.loss_covariance)
 
     def difference_error(self, first: int, second: int) -> float:
-        """Give the standard error of ``loss[second] - loss[first]``, 0 where losses are exact.
+        """Return the standard error of ``loss[second] - loss[first]``, 0 if losses are exact.
 
-        Both were estimated on the same examples, so it can be far below those of the two.
+        Both were estimated on the same examples, so it can be far below the errors of the two.
         """
         if self.loss_covariance is None:
             return 0.0
@@ -88,7 +88,7 @@ class Curve:
 
     @property
     def relative_error(self) -> float | None:
-        """The largest ``loss_error`` in units of the loss, of points below that of guessing."""
+        """The largest ``loss_error`` relative to the loss, among points below the chance level."""
         return _relative_error(self.loss, self.loss_error, self.chance_loss)
 
     @property
@@ -144,7 +144,7 @@ class Surface:
 
     @property
     def relative_error(self) -> float | None:
-        """The largest ``loss_error`` in units of the loss, of points below that of guessing."""
+        """The largest ``loss_error`` relative to the loss, among points below the chance level."""
         return _relative_error(self.loss, self.loss_error, self.chance_loss)
 
     @property
@@ -195,7 +195,7 @@ def check_increasing(name: str, points: Tensor) -> None:
 
 
 def grid_with_origin(points: Tensor) -> Tensor:
-    """Put 0 among increasing points, so that θ itself is always evaluated.
+    """Add 0 to increasing points, so that θ itself is always evaluated.
 
     A point within a millionth of the range of 0 becomes 0; otherwise 0 is inserted, and the grid
     is one point longer.

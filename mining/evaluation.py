@@ -28,9 +28,8 @@ from mining.refinement import Refinement
 class Grid:
     """The points of a curve or surface, in units of the direction's length.
 
-    The second axis, of surfaces only, is like the first where nothing else is said. Each
-    direction is followed ``scale`` times its length, or as far as its curvature shows; see
-    ``with_scales``.
+    The second axis (surfaces only) is the same as the first by default. Each direction is
+    multiplied by ``scale``, or by a factor from its curvature; see ``with_scales``.
 
     Raises:
         InputError: If a range is not finite or increasing, or has fewer than two points, or the
@@ -88,21 +87,21 @@ class Evaluator:
             statistics.
         progress: Whether to draw a progress bar on stderr.
         journal: A file to which every finished point of one curve, set of curves or surface is
-            written at once. After an interruption the same call with the same file goes on from
-            there; a file of other directions, grid, model or data is refused.
-        tolerance: Standard error of each loss, relative to it, to which it is estimated on a
-            growing random subset of the examples, the same for all points; ten times as much
-            above the loss of guessing. See ``estimate_points``. ``None`` evaluates all examples.
-        refine: Of surfaces, the largest deviation from a smooth interpolation for which points are
-            interpolated and not evaluated, in units of the range of the loss up to twice that of
-            guessing; see ``Refinement``. ``None`` evaluates all points.
-        chunk: Points evaluated together; ``None`` takes as many as gain by it. Those of a chunk
-            are written to the journal together.
+            written at once. After an interruption the same call with the same file continues from
+            it; a file of other directions, grid, model or data is rejected.
+        tolerance: Relative standard error to which each loss is estimated, on a growing random
+            subset of the examples shared by all points; ten times as large above the chance level.
+            See ``estimate_points``. ``None`` evaluates all examples.
+        refine: For surfaces: the largest error of a smooth interpolation at which points are
+            interpolated instead of evaluated, as a fraction of the range of the loss up to twice
+            the chance level; see ``Refinement``. ``None`` evaluates all points.
+        chunk: Points evaluated together, and written to the journal together; ``None`` chooses a
+            number.
 
     Raises:
         InputError: If ``chunk`` is not positive, ``tolerance`` or ``refine`` not between 0 and 1
-            or both given, or if there is a tolerance and the loss is no plain mean over
-            independent examples.
+            or both given, or if there is a tolerance and the loss is not a plain mean
+            over independent examples.
     """
 
     def __init__(
@@ -121,7 +120,9 @@ class Evaluator:
         if refine is not None and not 0 < refine < 1:
             raise InputError(f"refine must lie between 0 and 1, got {refine}.")
         if refine is not None and tolerance is not None:
-            raise InputError("refine interpolates exact losses: leave tolerance or refine out.")
+            raise InputError(
+                "refine and tolerance cannot be combined: refine interpolates exact losses."
+            )
         if chunk is not None and chunk < 1:
             raise InputError(f"chunk must be at least 1 point, got {chunk}.")
         if tolerance is not None:

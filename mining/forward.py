@@ -1,4 +1,4 @@
-"""How a model is run: as it stands, or in a way that is faster and gives the same."""
+"""Execution plans: faster ways to run a model that reproduce its outputs to rounding."""
 
 import logging
 import math
@@ -19,21 +19,21 @@ from mining.substitution import Forward, Substitution
 
 log = logging.getLogger(__name__)
 
-#: Bytes of the largest activation of one pass on a CPU; some of them fit its caches together.
+#: Size of the largest activation of one pass on a CPU, bytes; several fit its caches together.
 _CACHED = 4 * 2**20
-_FEWEST, _MOST = 16, 4096  # examples of one pass that follow from it
-_TRIED = 96  # examples on which ways to run a model are tried
+_FEWEST, _MOST = 16, 4096  # limits of the micro-batch that follows from it
+_TRIED = 96  # examples on which execution plans are tried
 
 
 @dataclass(frozen=True)
 class ForwardPath:
-    """The way in which a model is run; ``ForwardPath()`` runs it as it stands.
+    """An execution plan; ``ForwardPath()`` runs the unmodified model.
 
     Args:
-        micro_batch: Examples of one pass; ``None`` takes a batch as it is.
-        channels_last: Whether images lie with their channels last in memory.
-        folding: Which batch norms run as part of the layer before them.
-        first_layer: A linear layer on the inputs, whose products many points can share.
+        micro_batch: Examples per pass; ``None``: whole batches.
+        channels_last: Whether images are stored with channels last.
+        folding: The batch norms fused into the layer before them.
+        first_layer: A linear layer on the inputs whose products are shared by all points.
     """
 
     micro_batch: int | None = None
@@ -42,7 +42,7 @@ class ForwardPath:
     first_layer: FirstLayer | None = None
 
     def prepare(self, inputs: Tensor) -> Tensor:
-        """Lay inputs out in memory as this path takes them."""
+        """Bring inputs into the memory layout of this plan."""
         if self.channels_last and inputs.dim() == 4:
             return inputs.contiguous(memory_format=torch.channels_last)
         return inputs
@@ -89,26 +89,26 @@ class Trial:
 
 
 def find_path(trial: Trial, rounding: float) -> ForwardPath:
-    """Find the fastest way to run a model that gives what the model gives as it stands.
+    """Choose the fastest execution plan that reproduces the unmodified model to rounding.
 
-    Each candidate is tried at two points, and refused where its outputs differ by more than
-    rounding: those of a model that looks at other examples of the batch, for instance.
+    Each candidate is tried at two points and rejected if its outputs differ by more than
+    rounding, as they would for a model whose outputs depend on the whole batch.
 
     Args:
         trial: The model, points and inputs.
-        rounding: How far outputs may differ, relative to the largest of them.
+        rounding: Largest difference of outputs, relative to the largest output.
 
     Returns:
-        The path, ``ForwardPath()`` if there is none but the model as it stands. On a CPU a pass
-        takes as many examples as fit its caches, on a GPU a whole batch.
+        The plan; ``ForwardPath()`` if all candidates are rejected. On a CPU a pass takes a
+        cache-sized micro-batch, on a GPU a whole batch.
     """
     try:
         return _find_path(trial, rounding)
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        # Whole batches went through before: the model insists on their size.
-        log.info("The model is run as it stands, on whole batches: %s", _first_line(error))
+        # Whole batches have run before: the model requires their size.
+        log.info("The unmodified model is run, on whole batches: %s", _first_line(error))
         return ForwardPath()
 
 
@@ -124,7 +124,7 @@ def _find_path(trial: Trial, rounding: float) -> ForwardPath:
     plain = ForwardPath()
     expected = [trial.outputs(plain, moved=moved, parts=sample) for moved in (False, True)]
     if not nearly_equal(trial.outputs(plain, moved=False, parts=sample), expected[0], rounding):
-        log.info("The model gives something else each time it runs: it is run as it stands.")
+        log.info("The outputs of the model change from run to run: the unmodified model is run.")
         return plain
     inputs = torch.cat(list(sample))
     # Cut in two however large a pass may be: later batches can be larger.

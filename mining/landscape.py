@@ -42,11 +42,11 @@ log = logging.getLogger(__name__)
 class Landscape:
     """The map θ ↦ loss of a model over fixed examples.
 
-    The model is never changed: an evaluation substitutes parameters and buffers for its time and
+    The model is never changed: an evaluation substitutes parameters and buffers temporarily, and
     restores them and the modes, also after an exception or Ctrl-C. Parameters and buffers are
-    those that the model had when the landscape was made. Every example weighs the same, also in a
-    ragged last batch; with class weights or ignored targets the mean is the one that the loss
-    would take over all examples at once.
+    those of the model when the landscape was created. Every example has the same weight, also in
+    a smaller last batch; with class weights or ignored targets the mean equals that of the loss
+    over all examples at once.
 
     Args:
         model: Any module that maps a batch of inputs to outputs. It stays on its device.
@@ -59,12 +59,12 @@ class Landscape:
             the training examples here. They are taken in batches of 125 in a random order that
             is always the same, of fewer where those given are smaller, but not below 32.
         autocast: A lower precision for the forward pass (``torch.bfloat16``), or ``None``.
-        tf32: Whether a GPU may round the factors of products to ten bits (relative error 5e-4),
-            which is several times as fast; without it products are exact to fp32.
-        path: The way in which the model is run; ``None`` looks for the fastest that gives what
-            the model gives as it stands, which is ``ForwardPath()``.
-        compile: Whether evaluations compile the forward pass, which takes 10 to 60 s and makes a
-            pass faster by a tenth to a fifth on a CPU.
+        tf32: Enable TF32 for matrix products and convolutions on a GPU (relative error 5e-4),
+            which is several times as fast; without it products have fp32 accuracy.
+        path: The execution plan. ``None`` chooses the fastest one that reproduces the unmodified
+            model to rounding; ``ForwardPath()`` runs the unmodified model.
+        compile: Whether evaluations compile the forward pass. This takes 10 to 60 s and makes a
+            pass 10 to 20 % faster on a CPU.
 
     Raises:
         InputError: If the model has no trainable parameters, the loader is empty or yields
@@ -153,7 +153,7 @@ class Landscape:
 
     @property
     def chance_loss(self) -> float | None:
-        """The cross-entropy log C of guessing among C classes; ``None`` for another loss."""
+        """The chance-level cross-entropy log C of C classes; ``None`` for another loss."""
         if self._num_classes is None or not self._criterion.log_c_at_chance:
             return None
         return math.log(self._num_classes)
@@ -176,7 +176,7 @@ class Landscape:
 
     @property
     def path(self) -> ForwardPath:
-        """The way in which the model is run."""
+        """The execution plan."""
         return self._network.path
 
     def points_together(self) -> int:
@@ -533,7 +533,7 @@ class Landscape:
         if path.micro_batch is not None and not is_separable(
             self._network, self._criterion, self.batches, path.micro_batch
         ):
-            log.info("The loss looks at other examples of a batch: batches stay whole.")
+            log.info("The loss of an example depends on its batch: batches are not split.")
             path = replace(path, micro_batch=None)
         return path
 

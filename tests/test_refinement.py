@@ -91,5 +91,5 @@ def test_wrong_refinements_are_refused():
     for refine in (0.0, 1.0):
         with pytest.raises(ValueError, match="refine must lie between 0 and 1"):
             Evaluator(of, refine=refine)
-    with pytest.raises(ValueError, match="leave tolerance or refine out"):
+    with pytest.raises(ValueError, match="refine and tolerance cannot be combined"):
         Evaluator(of, tolerance=0.1, refine=0.1)

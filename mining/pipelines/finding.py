@@ -54,7 +54,7 @@ def find_template(config: Config, curve: Curve) -> list[tuple[float, float]] | N
 
     Args:
         config: The configuration of a run of curves.
-        curve: One of them, for the loss of guessing and that of θ while mining.
+        curve: One of them, for the chance-level loss and the loss of θ during mining.
     """
     if not is_a(config, "direction", Multipoint):
         return None
