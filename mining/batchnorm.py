@@ -78,8 +78,8 @@ def recalibration_batch_size(largest: int) -> int:
 def modes(model: nn.Module, *, batch_statistics: bool) -> Iterator[None]:
     """Put ``model`` in eval mode, and restore every module's own mode on leaving.
 
-    Embeddings give the gradient itself meanwhile: dense, and not divided by how often a token
-    occurs in the batch.
+    Embeddings give the gradient itself meanwhile: dense, not divided by how often a token occurs
+    in the batch, and that of the padding token too.
 
     Args:
         model: The model.
@@ -90,10 +90,14 @@ def modes(model: nn.Module, *, batch_statistics: bool) -> Iterator[None]:
     before = [module.training for module in modules]
     embeddings = [m for m in modules if isinstance(m, nn.Embedding | nn.EmbeddingBag)]
     gradients = [(layer.sparse, layer.scale_grad_by_freq) for layer in embeddings]
+    padded = [m for m in modules if isinstance(m, nn.Embedding)]  # a bag leaves padding out
+    padding = [layer.padding_idx for layer in padded]
     try:
         model.eval()
         for layer in embeddings:
             layer.sparse = layer.scale_grad_by_freq = False
+        for embedding in padded:
+            embedding.padding_idx = None
         if batch_statistics:
             for norm in norm_layers(model):
                 norm.train()
@@ -101,6 +105,8 @@ def modes(model: nn.Module, *, batch_statistics: bool) -> Iterator[None]:
     finally:
         for layer, (sparse, scaled) in zip(embeddings, gradients, strict=True):
             layer.sparse, layer.scale_grad_by_freq = sparse, scaled
+        for embedding, index in zip(padded, padding, strict=True):
+            embedding.padding_idx = index
         for module, training in zip(modules, before, strict=True):
             module.training = training
 

@@ -35,6 +35,12 @@ class Criterion:
         return self.loss_fn is F.cross_entropy or isinstance(self.loss_fn, nn.CrossEntropyLoss)
 
     @property
+    def takes_indices(self) -> bool:
+        """Whether its integer targets are indices of classes, weighted or ignored."""
+        nll = self.loss_fn is F.nll_loss or isinstance(self.loss_fn, nn.NLLLoss)
+        return nll or self.cross_entropy
+
+    @property
     def log_c_at_chance(self) -> bool:
         """Whether it is log C where C classes are guessed: no subclass may add to it."""
         if self.loss_fn is F.cross_entropy:
@@ -67,9 +73,7 @@ class Criterion:
             The denominator, the number of targets where neither class weights nor ignored ones
             matter, and the number of targets that are not ignored.
         """
-        indices = not targets.is_floating_point() and (
-            self.cross_entropy or self.loss_fn is F.nll_loss or isinstance(self.loss_fn, nn.NLLLoss)
-        )
+        indices = not targets.is_floating_point() and self.takes_indices
         class_weights: Tensor | None = getattr(self.loss_fn, "weight", None)
         if not indices:
             return float(len(targets)), len(targets)

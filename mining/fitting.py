@@ -1,6 +1,7 @@
 """Whether a model, a loss and examples go together, found out by trying."""
 
 import logging
+import math
 from collections.abc import Sequence
 
 import torch
@@ -55,12 +56,22 @@ def find_num_classes(
 
 
 def check_labels(criterion: Criterion, batches: Sequence[Batch], num_classes: int | None) -> None:
-    """Raise ``InputError`` if a label of a cross-entropy is beyond the outputs of the model."""
-    if criterion.cross_entropy and num_classes:
-        largest = max(int(batch.targets.max()) for batch in batches)
+    """Raise ``InputError`` if a label that is not ignored is none of the model's outputs."""
+    if not (criterion.takes_indices and num_classes):
+        return
+    for _, targets, *_ in batches:
+        kept = targets[targets != criterion.ignored]
+        if len(kept) == 0:
+            continue
+        smallest, largest = int(kept.min()), int(kept.max())
         if largest >= num_classes:
             raise InputError(
                 f"The model has {num_classes} outputs, but there are labels up to {largest}."
+            )
+        if smallest < 0:
+            raise InputError(
+                f"Labels must be from 0 to {num_classes - 1}, or {criterion.ignored}, which is "
+                f"ignored: got {smallest}."
             )
 
 
@@ -110,7 +121,7 @@ def _mean_loss(criterion: Criterion, outputs: Sequence[Tensor], targets: Sequenc
     weights = [criterion.weigh(target)[0] for target in targets]
     losses = [float(criterion.loss_fn(o, t)) for o, t in zip(outputs, targets, strict=True)]
     total = sum(weight * loss for weight, loss in zip(weights, losses, strict=True) if weight)
-    return total / sum(weights)
+    return total / sum(weights) if any(weights) else math.nan
 
 
 def _first_outputs(network: Network, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -119,13 +130,13 @@ def _first_outputs(network: Network, batch: Batch) -> tuple[Tensor, Tensor]:
     few = min(len(inputs), _CHECKED)
     try:
         return network.outputs(inputs[:few]), targets[:few]
-    except (RuntimeError, TypeError, IndexError) as error:
+    except (RuntimeError, TypeError, IndexError, ValueError) as error:
         if is_out_of_memory(error):
             raise
         log.info("Tried on a whole batch: %d examples gave %s", few, error)
     try:
         return network.outputs(inputs), targets
-    except (RuntimeError, TypeError, IndexError) as error:
+    except (RuntimeError, TypeError, IndexError, ValueError) as error:
         if is_out_of_memory(error):
             raise
         raise InputError(

@@ -258,6 +258,10 @@ class Landscape:
                 "The loss of an example depends on the others of its batch: tolerance needs "
                 "batchnorm=recalibrate or frozen."
             )
+        if any(batch.weight == 0 for batch in batches):
+            raise InputError(
+                "All targets of a batch are ignored: tolerance needs a loss that is a plain mean."
+            )
         scores = self._score(ExampleScore, directions, coefficients, [batches], statistics)
         return torch.stack([score.row() for (score,) in scores])
 
@@ -402,6 +406,11 @@ class Landscape:
             raise InputError(
                 f"Second derivatives in {network.autocast or 'tf32'} are noise: use precision fp32 "
                 "or fp64 (autocast=None, tf32=False)."
+            )
+        if self.theta.dtype in (torch.bfloat16, torch.float16):
+            raise InputError(
+                f"Second derivatives in {self.theta.dtype} are noise: give the model in float32 or "
+                "float64."
             )
         if micro_batch is not None and micro_batch < 1:
             raise InputError(f"micro_batch must be at least 1, got {micro_batch}.")

@@ -17,7 +17,7 @@ from cases import (
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from mining import BatchNormPolicy, Landscape
+from mining import BatchNormPolicy, InputError, Landscape
 from mining.batchnorm import modes, recalibrate
 from mining.forward import ForwardPath
 
@@ -383,18 +383,27 @@ def embedding(kind=nn.Embedding, **options):
 
 
 @pytest.mark.parametrize("kind", [nn.Embedding, nn.EmbeddingBag])
-@pytest.mark.parametrize("option", ["sparse", "scale_grad_by_freq"])
-def test_embeddings_have_the_gradient_of_the_loss(kind, option):
+@pytest.mark.parametrize("options", [{"sparse": True}, {"scale_grad_by_freq": True}])
+def test_embeddings_have_the_gradient_of_the_loss(kind, options):
     inputs, targets = tokens()
     batches = list(zip(inputs.split(5), targets.split(5), strict=True))
     plain = Landscape(embedding(kind), nn.CrossEntropyLoss(), batches)
-    model = embedding(kind, **{option: True})
+    model = embedding(kind, **options)
     of = Landscape(model, nn.CrossEntropyLoss(), batches)
     assert torch.equal(of.gradient(), plain.gradient())
     if kind is nn.Embedding:  # the other has no second derivative
         v = torch.randn(of.space.size, generator=torch.Generator().manual_seed(0)).double()
         assert torch.equal(of.hessian() @ v, plain.hessian() @ v)
-    assert getattr(model[0], option)
+    assert getattr(model[0], *options)
+
+
+def test_gradient_of_the_padding_token_is_that_of_the_loss():
+    of = Landscape(embedding(padding_idx=0), nn.CrossEntropyLoss(), [tokens()])
+    step = torch.zeros_like(of.theta)
+    step[:5] = 1e-6  # the first token
+    difference = (of.loss(of.theta + step) - of.loss(of.theta - step)) / 2e-6
+    assert float(of.gradient()[:5].sum()) == pytest.approx(float(difference), rel=1e-6)
+    assert of.model[0].padding_idx == 0
 
 
 def test_parameters_that_a_forward_pass_changes_are_refused():
@@ -470,6 +479,18 @@ def test_bad_input_is_named():
         Landscape(model, loss_fn, [{"x": inputs}])
     with pytest.raises(ValueError, match="3 outputs, but there are labels up to 7"):
         Landscape(model, loss_fn, [(inputs, targets + 5)])
+    with pytest.raises(ValueError, match=r"Labels must be from 0 to 2, or -100.*got -1"):
+        Landscape(model, loss_fn, [(inputs, targets - 1)])
+    with pytest.raises(ValueError, match="labels up to 7"):
+        Landscape(nn.Sequential(model, nn.LogSoftmax(1)), nn.NLLLoss(), [(inputs, targets + 5)])
+    with pytest.raises(InputError, match=r"does not take inputs .* more than 1 value"):
+        Landscape(nn.BatchNorm1d(3), loss_fn, [(torch.zeros(1, 3), targets[:1])], batchnorm="batch")
+    with pytest.raises(InputError, match="bfloat16 are noise"):
+        Landscape(build("mlp", torch.bfloat16), loss_fn, loader(dtype=torch.bfloat16)).hessian()
+    ignored = Landscape(model, loss_fn, [(inputs, torch.full_like(targets, -100))])
+    assert math.isnan(ignored.loss(ignored.theta))
+    with pytest.raises(InputError, match="All targets of a batch are ignored"):
+        ignored.losses_of_examples([], [[]], ignored.batches)
     with pytest.raises(ValueError, match=r"does not take inputs \(70, 5\)"):
         Landscape(model, loss_fn, [(torch.zeros(70, 5), targets)])
     with pytest.raises(ValueError, match="must return a tensor, got tuple"):
