@@ -213,6 +213,44 @@ def test_test_images_are_recalibrated_on_training_images(command):
     )
 
 
+@pytest.mark.parametrize(
+    ("split", "evaluated", "wanted"),
+    [
+        ("train", 50, None),
+        ("both", 50, None),
+        ("test", 50, 40),
+        ("train", None, 40),
+        ("train", 40, 40),
+    ],
+)
+def test_recalibration_takes_training_examples_whatever_is_evaluated(
+    command, split, evaluated, wanted
+):
+    policy = () if wanted is None else (f"batchnorm.num_examples={wanted}",)
+    of = () if evaluated is None else (f"num_examples={evaluated}",)
+    directory = command(*QUICK, "model=cifar_resnet8", f"split={split}", *of, *policy, "grid.num=2")
+    metrics = record(directory)["metrics"]
+    assert metrics["recalibration"] == {"split": "train", "num_examples": wanted or 100}
+    (training,) = load_runs(directory.parents[2], pipeline="train", model__depth=8)["directory"]
+    dataset = digits(num_examples=100)
+    model = CifarResNet((1, 8, 8), 10, depth=8, width=8)
+    load_weights(model, training / "epoch_0003.pt")
+
+    def some(examples, num):
+        subset = torch.Generator().manual_seed(0)
+        return examples if num is None else examples.subset(num, subset)
+
+    landscape = Landscape(
+        model,
+        torch.nn.CrossEntropyLoss(),
+        some(dataset.test if split == "test" else dataset.train, evaluated).batches(128),
+        recalibration=some(dataset.train, wanted).batches(128),
+    )
+    assert metrics["loss_at_theta"] == pytest.approx(
+        landscape.loss(landscape.theta).item(), rel=1e-6
+    )
+
+
 def test_a_model_that_does_not_fit_the_data_leaves_nothing(command, folder, capsys):
     (folder / "misfits.py").write_text(
         "import torch\n"

@@ -55,7 +55,7 @@ def run(config: Config, run: Run) -> None:
                 key: {"min": min(v), "mean": float(np.mean(v)), "max": max(v)}
                 for key, v in angles.items()
             },
-            "num_parameters": size,
+            **setting.record(),
             "gradient_norm": gradient_norm,
             "batch_gradient_norm": float(np.mean(norms)),
             # log density of a standard normal vector at the gradient: Sec. 2.3

@@ -59,8 +59,7 @@ def run(config: Config, run: Run) -> None:
             "info": [dict(curve.info) for curve in curves],
             "template": template,
             "misfits": [misfit(curve, template) for curve in curves] if template else None,
-            "num_parameters": landscape.space.size,
-            "num_examples": landscape.num_examples,
+            **setting.record(),
         },
         device=str(landscape.device),
     )

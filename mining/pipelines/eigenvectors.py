@@ -32,8 +32,7 @@ def run(config: Config, run: Run) -> None:
         {
             "directions": [direction.source for direction in directions],
             "info": [dict(direction.info) for direction in directions],
-            "num_parameters": landscape.space.size,
-            "num_examples": landscape.num_examples,
+            **setting.record(),
         },
         device=str(landscape.device),
     )

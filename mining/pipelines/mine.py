@@ -55,8 +55,7 @@ def run(config: Config, run: Run) -> None:
             "batch_norm_while_mining": (
                 "frozen" if landscape.batchnorm.mode == "frozen" else "of each mini-batch"
             ),
-            "num_parameters": landscape.space.size,
-            "num_examples": landscape.num_examples,
+            **setting.record(),
         },
         device=str(landscape.device),
     )

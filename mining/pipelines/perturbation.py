@@ -55,8 +55,7 @@ def run(config: Config, run: Run) -> None:
             "mean": found.changes.mean(0).tolist(),
             "deviation": found.changes.std(0).tolist(),
             "share_rising": (found.changes > 0).double().mean(0).tolist(),
-            "num_parameters": setting.landscape.space.size,
-            "num_examples": setting.landscape.num_examples,
+            **setting.record(),
         },
         device=str(setting.landscape.device),
     )

@@ -83,8 +83,7 @@ def run(config: Config, run: Run) -> None:
             "errors": found.error.tolist(),
             "relative_errors": found.relative_error.tolist(),
             "info": dict(direction.info),
-            "num_parameters": landscape.space.size,
-            "num_examples": landscape.num_examples,
+            **setting.record(),
         },
         device=str(landscape.device),
     )

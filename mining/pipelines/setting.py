@@ -1,9 +1,10 @@
 """From a configuration to a landscape."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,8 @@ from mining.pipelines.building import Config, build_model, has_batch_norm, load_
 from mining.pipelines.schema import make
 from mining.pipelines.train import find_checkpoint
 from mining.scaling import Scale, stretch, with_scales
+
+log = logging.getLogger(__name__)
 
 _DTYPES = {
     "fp32": torch.float32,
@@ -36,6 +39,16 @@ class Setting:
     landscape: Landscape
     test: list[tuple[Tensor, Tensor]] | None  # the second split of split=both
     generator: torch.Generator
+    num_recalibrating: int | None  # training examples that re-estimate batch norm, if any do
+
+    def record(self) -> dict[str, Any]:
+        """Describe the landscape for the record of a run."""
+        num = self.num_recalibrating
+        return {
+            "num_parameters": self.landscape.space.size,
+            "num_examples": self.landscape.num_examples,
+            "recalibration": None if num is None else {"split": "train", "num_examples": num},
+        }
 
 
 def build_setting(config: Config) -> Setting:
@@ -60,18 +73,25 @@ def build_setting(config: Config) -> Setting:
     model.to(dtype)
     policy: BatchNormPolicy = make("batchnorm", config["batchnorm"])
     main: Literal["train", "test"] = "test" if config["split"] == "test" else "train"
-    recalibration = None
-    if policy.mode == "recalibrate" and main == "test" and norm_layers(model):
-        if dataset.train is None:
-            raise InputError(
-                f"{dataset.name} has no training images to recalibrate batch norm on: use "
-                "batchnorm=frozen."
+    evaluated = _chosen(dataset, main, config["num_examples"])
+    statistics = recalibration = None
+    if policy.mode == "recalibrate" and norm_layers(model):
+        statistics = _recalibrating(dataset, policy)
+        # Both subsets are drawn alike: equally many training examples are the same ones.
+        if main == "test" or len(statistics) != len(evaluated):
+            recalibration = statistics.batches(config["batch_size"])
+        if len(statistics) > 2 * len(evaluated):
+            log.info(
+                "Batch norm is recalibrated on %d training examples at every point, and the loss "
+                "evaluated on %d: batchnorm.num_examples=%d is faster.",
+                len(statistics),
+                len(evaluated),
+                len(evaluated),
             )
-        recalibration = dataset.split("train").batches(config["batch_size"])
     landscape = Landscape(
         model,
         nn.CrossEntropyLoss(),
-        _chosen(dataset, main, config).batches(config["batch_size"]),
+        evaluated.batches(config["batch_size"]),
         batchnorm=policy,
         recalibration=recalibration,
         autocast=torch.bfloat16 if config["precision"] == "bf16" else None,
@@ -80,16 +100,28 @@ def build_setting(config: Config) -> Setting:
     )
     test = None
     if config["split"] == "both":
-        test = _chosen(dataset, "test", config).batches(config["batch_size"])
-    return Setting(dataset, landscape, test, torch.Generator().manual_seed(config["seed"]))
+        test = _chosen(dataset, "test", config["num_examples"]).batches(config["batch_size"])
+    generator = torch.Generator().manual_seed(config["seed"])
+    num = None if statistics is None else len(statistics)
+    return Setting(dataset, landscape, test, generator, num)
 
 
-def _chosen(dataset: Dataset, split: Literal["train", "test"], config: Config) -> Split:
+def _recalibrating(dataset: Dataset, policy: BatchNormPolicy) -> Split:
+    """Take the examples that re-estimate batch norm, whatever is evaluated."""
+    if dataset.train is None:
+        raise InputError(
+            f"{dataset.name} has no training images to recalibrate batch norm on: use "
+            "batchnorm=frozen."
+        )
+    return _chosen(dataset, "train", policy.num_examples)
+
+
+def _chosen(dataset: Dataset, split: Literal["train", "test"], num_examples: int | None) -> Split:
     """Take ``num_examples`` of a split, the same ones in every run."""
     examples = dataset.split(split)
-    if config["num_examples"] is None:
+    if num_examples is None:
         return examples
-    return examples.subset(config["num_examples"], torch.Generator().manual_seed(0))
+    return examples.subset(num_examples, torch.Generator().manual_seed(0))
 
 
 def take_directions(

@@ -95,7 +95,8 @@ def run(config: Config, run: Run) -> None:
     Each part is written when it is done, so an interrupted run goes on with the next.
     """
     settings: SpectrumSettings = make("spectrum", config["spectrum"])
-    landscape = build_setting(config).landscape
+    setting = build_setting(config)
+    landscape = setting.landscape
     operator: CurvatureOperator = getattr(landscape, settings.operator)(
         parameters=settings.parameters, micro_batch=settings.micro_batch
     )
@@ -117,9 +118,8 @@ def run(config: Config, run: Run) -> None:
     run.finish(
         {
             **metrics,
-            "num_parameters": landscape.space.size,
+            **setting.record(),
             "num_differentiated": operator.shape[0],
-            "num_examples": landscape.num_examples,
             "loss_at_theta": float(landscape.loss(landscape.theta)),
             "gradient_norm": float(landscape.gradient().norm()),
         },

@@ -66,8 +66,7 @@ def run(config: Config, run: Run) -> None:
             "nonfinite": surface.nonfinite,
             "relative_error": surface.relative_error,
             "evaluated": None if surface.evaluated is None else int(surface.evaluated.sum()),
-            "num_parameters": landscape.space.size,
-            "num_examples": landscape.num_examples,
+            **setting.record(),
         },
         device=str(landscape.device),
     )
