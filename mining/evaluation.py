@@ -241,6 +241,7 @@ class Evaluator:
         """Evaluate at θ + Σ c_k ε_k for each row c of ``points``."""
         for direction in directions:
             self.landscape.space.check(direction.vector)
+        self.landscape.warn_of_policy()
         journal = None
         done: dict[int, list[float]] = {}
         if self._journal is not None:

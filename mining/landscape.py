@@ -34,6 +34,7 @@ from mining.forward import ForwardPath
 from mining.memory import available_memory
 from mining.minibatches import MiniBatches
 from mining.network import Network, combine
+from mining.recalibration import PolicyEffect, policy_effect
 from mining.score import Evaluation, ExampleScore, MeanScore, Score
 
 log = logging.getLogger(__name__)
@@ -124,6 +125,9 @@ class Landscape:
             pairs = lay_out(pairs)
         self.batches = self._group(pairs)
         self._recalibration: Sequence[Tensor] = []
+        self._at_theta: tuple[int, dict[str, Tensor]] | None = None
+        self._compared = False
+        self._policy_effect: PolicyEffect | None = None
         if network.recalibrates:
             inputs = [batch.inputs for batch in self.batches]
             if recalibration is not None:
@@ -167,7 +171,29 @@ class Landscape:
         Returns:
             Buffers by name, under ``recalibrate`` with running statistics estimated at ``theta``.
         """
-        return self._network.statistics(theta, self._recalibration)
+        if theta is not self.theta or theta.is_inference():
+            return self._network.statistics(theta, self._recalibration)
+        if self._at_theta is None or self._at_theta[0] != theta._version:
+            statistics = self._network.statistics(theta, self._recalibration)
+            self._at_theta = (theta._version, statistics)
+        return {name: buffer.clone() for name, buffer in self._at_theta[1].items()}
+
+    def warn_of_policy(self) -> PolicyEffect | None:
+        """Compare the loss at θ under the batch-norm policy with that of ``model.eval()``.
+
+        The first call logs a warning if they differ by more than the sampling error.
+
+        Returns:
+            Both losses; ``None`` where they are the same by definition.
+        """
+        if not self._compared:
+            self._compared = True
+            self._policy_effect = policy_effect(
+                self._network, self._criterion, self.batches, self.statistics(self.theta)
+            )
+            if self._policy_effect is not None and self._policy_effect.matters:
+                log.warning("%s", self._policy_effect.describe(self.batchnorm.mode))
+        return self._policy_effect
 
     @property
     def statistics_are_fixed(self) -> bool:

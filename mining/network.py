@@ -67,6 +67,12 @@ class Network:
         other.compiled = None
         return other
 
+    def with_stored_statistics(self) -> "Network":
+        """Give the same network with the running statistics stored in the model."""
+        other = copy(self)
+        other.policy = BatchNormPolicy("frozen")
+        return other
+
     def in_precision(self, autocast: torch.dtype) -> "Network":
         """Give the same network with forward passes in a lower precision."""
         other = copy(self)

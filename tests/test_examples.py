@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from cases import build, loader
+from cases import build, direction, loader
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 from torch.utils.data import DataLoader, TensorDataset
 
-from mining import BatchNormPolicy, Landscape
+from mining import BatchNormPolicy, Evaluator, Landscape
 from mining.examples import Gathered, gather, lay_end_to_end, mixed
 
 NUM = 600
@@ -192,3 +192,53 @@ def test_separate_tensors_are_laid_end_to_end_in_their_layout():
     assert torch.equal(found, expected)
     assert found.stride() == expected.stride()
     assert not parts
+
+
+def shifted():
+    """A trained network, and images that are brighter than those it was trained on."""
+    inputs, targets = sorted_by_class()
+    model = updated(network(), seed=1)
+    return model, list(zip((inputs + 1).split(128), targets.split(128), strict=True))
+
+
+@pytest.mark.parametrize("policy", ["recalibrate", "batch"])
+def test_a_loss_at_theta_that_is_not_that_of_the_model_is_said_once(policy, caplog):
+    model, batches = shifted()
+    of = Landscape(model, nn.CrossEntropyLoss(), batches, batchnorm=policy)
+    with torch.no_grad():
+        stored = torch.cat([F.cross_entropy(model(x), y, reduction="none") for x, y in batches])
+    evaluator = Evaluator(of, progress=False)
+    curve = evaluator.curve(direction(of), torch.tensor([0.0, 0.1]))
+    evaluator.curve(direction(of), torch.tensor([0.0, 0.1]))
+    (warning,) = [r.message for r in caplog.records if "stored in the model" in r.message]
+    assert f"{float(curve.loss[0]):.4g} under batchnorm={policy}" in warning
+    assert f"and {float(stored.mean()):.4g} with" in warning
+    effect = of.warn_of_policy()
+    assert effect.num_examples == NUM
+    assert effect.standard_error < 0.2 * abs(effect.loss - effect.stored_loss)
+
+
+@pytest.mark.parametrize("case", ["as trained", "frozen", "never trained", "no batch norm"])
+def test_nothing_is_said_where_the_loss_is_that_of_the_model(case, caplog):
+    inputs, targets = sorted_by_class()
+    batches = list(zip(inputs.split(128), targets.split(128), strict=True))
+    model = {"never trained": network, "no batch norm": lambda: build("mlp")}.get(
+        case, lambda: updated(network(), seed=1)
+    )()
+    policy = "frozen" if case == "frozen" else "recalibrate"
+    of = Landscape(model, nn.CrossEntropyLoss(), batches, batchnorm=policy)
+    Evaluator(of, progress=False).curve(direction(of), torch.tensor([0.0, 0.1]))
+    assert not [r for r in caplog.records if "stored in the model" in r.message]
+
+
+def test_statistics_at_theta_are_estimated_once_and_anew_when_it_changes():
+    of = Landscape(network(), nn.CrossEntropyLoss(), loaders()["sorted"])
+    first = of.statistics(of.theta)
+    first["1.running_mean"].zero_()
+    again = of.statistics(of.theta)
+    assert again["1.running_mean"].any()
+    of.theta.mul_(2)
+    moved = of.statistics(of.theta)
+    assert not torch.equal(moved["1.running_mean"], again["1.running_mean"])
+    expected = of.statistics(of.theta.clone())
+    assert all(torch.equal(moved[name], expected[name]) for name in expected)
