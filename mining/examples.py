@@ -96,12 +96,20 @@ def lay_out(pairs: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
 
 
 def _alike(pairs: list[tuple[Tensor, Tensor]]) -> bool:
+    """Whether examples can be laid end to end; those that are differentiated by stay as given."""
+    if any(x.requires_grad for x, _ in pairs):
+        return False
     return len({(x.shape[1:], x.dtype, y.shape[1:], y.dtype) for x, y in pairs}) == 1
 
 
 def _columns(pairs: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    same = all(x is y for x, y in pairs)  # of an autoencoder
     inputs, targets = [x for x, _ in pairs], [y for _, y in pairs]
     pairs.clear()
+    if same:
+        targets.clear()
+        whole = lay_end_to_end(inputs)
+        return whole, whole
     return lay_end_to_end(inputs), lay_end_to_end(targets)
 
 
@@ -172,8 +180,9 @@ def mixed(parts: list[Tensor], size: int, num: int | None = None) -> Sequence[Te
     """
     total = sum(map(len, parts))
     num = total if num is None else min(num, total)
-    if len({(part.shape[1:], part.dtype) for part in parts}) > 1:
-        return _first(parts, num)
+    unlike = len({(part.shape[1:], part.dtype) for part in parts}) > 1
+    if unlike or any(part.requires_grad for part in parts):
+        return parts if num == total else _first(parts, num)
     whole = lay_end_to_end(parts)
     chosen = random_order(total)[:num]
     if num < total:  # the rest need not be kept
@@ -183,6 +192,7 @@ def mixed(parts: list[Tensor], size: int, num: int | None = None) -> Sequence[Te
 
 
 def _first(parts: list[Tensor], num: int) -> list[Tensor]:
+    """Take whole batches, in a random order, and a part of the last one."""
     taken: list[Tensor] = []
     for k in random_order(len(parts)).tolist():
         if num > 0:

@@ -242,3 +242,15 @@ def test_statistics_at_theta_are_estimated_once_and_anew_when_it_changes():
     assert not torch.equal(moved["1.running_mean"], again["1.running_mean"])
     expected = of.statistics(of.theta.clone())
     assert all(torch.equal(moved[name], expected[name]) for name in expected)
+
+
+def test_inputs_that_are_their_own_targets_are_held_once():
+    inputs, _ = sorted_by_class()
+    model = nn.Sequential(nn.BatchNorm2d(1), nn.Conv2d(1, 1, 3, padding=1)).double()
+    batches = [(x.clone(),) * 2 for x in inputs.split(128)]
+    for policy in ("recalibrate", "batch"):
+        of = Landscape(model, nn.MSELoss(), batches, batchnorm=policy)
+        assert all(b.inputs.data_ptr() == b.targets.data_ptr() for b in of.batches) or (
+            policy == "batch"
+        )
+        assert all(torch.equal(b.inputs, b.targets) for b in of.batches)
