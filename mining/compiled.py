@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from mining.criterion import Batch, Criterion
 from mining.errors import InputError
 from mining.memory import is_out_of_memory
 from mining.rounding import nearly_equal
@@ -33,6 +34,32 @@ class CompiledForward:
         self._rounding = rounding
         self._key: tuple[object, ...] | None = None
         self._function: FreeForward | None = None
+        #: Whether the loss was seen to be the same after a compiled pass.
+        self.checked = False
+
+    def check_loss(
+        self, criterion: Criterion, compiled: Forward, plain: Forward, batch: Batch
+    ) -> None:
+        """Raise ``InputError`` if the loss needs what a compiled pass does not leave behind.
+
+        Hooks do not run in it, and attributes are not set.
+
+        Args:
+            criterion: The loss.
+            compiled: The compiled forward pass.
+            plain: The same as it stands.
+            batch: Examples.
+        """
+        outputs = plain(batch.inputs)
+        expected = criterion(outputs, batch.targets)
+        plain(batch.inputs[:1].expand_as(batch.inputs))  # leaves something else behind
+        compiled(batch.inputs)
+        if not nearly_equal(criterion(outputs, batch.targets), expected, self._rounding):
+            raise InputError(
+                "compile=true: the loss reads what a forward pass leaves in the model, and a "
+                "compiled one leaves nothing. Leave compile out."
+            )
+        self.checked = True
 
     def bind(self, free: FreeForward, plain: Forward, tensors: Mapping[str, Tensor]) -> Forward:
         """Give a function that computes what ``plain`` does.

@@ -10,6 +10,7 @@ from torch.nn import functional as F  # noqa: N812  (the name under which everyb
 
 from mining.errors import InputError
 from mining.fingerprint import describe
+from mining.memory import is_out_of_memory
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
@@ -23,11 +24,43 @@ class Batch(NamedTuple):
     counted: int  # targets that are not ignored
 
 
-@dataclass(frozen=True)
+@dataclass
 class Criterion:
     """A loss function, and how its mean over a batch weighs against that over another."""
 
     loss_fn: LossFunction
+    #: Whether it works in place on outputs or targets, and so is given copies.
+    in_place: bool = False
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Compute the mean loss over a batch, shape ``()``.
+
+        A loss may read the model: call it where parameters are substituted.
+
+        Raises:
+            InputError: If it changes the targets, which it did not when it was tried.
+        """
+        if self.in_place:
+            return self.loss_fn(outputs.clone(), targets.clone())
+        version = targets._version
+        loss = self.loss_fn(outputs, targets)
+        if targets._version != version:
+            raise InputError(
+                "The loss changed the targets in place, which it did not when the landscape was "
+                "made: the targets are spoilt. Let it work on a copy."
+            )
+        return loss
+
+    def try_out(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Compute the loss of copies, and note whether it works in place on them."""
+        # What is differentiated by cannot be changed in place, and a copy is another tensor.
+        copies = [t if t.requires_grad and t.is_leaf else t.clone() for t in (outputs, targets)]
+        versions = [copy._version for copy in copies]
+        loss = self.loss_fn(*copies)
+        self.in_place = versions != [copy._version for copy in copies] or not torch.equal(
+            copies[1], targets
+        )
+        return loss
 
     @property
     def cross_entropy(self) -> bool:
@@ -92,10 +125,24 @@ class Criterion:
         """
 
         def loss_of_one(output: Tensor, target: Tensor) -> Tensor:
-            return self.loss_fn(output[None], target[None])
+            return self(output[None], target[None])
 
-        losses: Tensor = torch.vmap(loss_of_one)(outputs, targets)
-        mean, expected = losses.double().mean(), self.loss_fn(outputs, targets).double()
+        losses: Tensor
+        try:
+            losses = torch.vmap(loss_of_one)(outputs, targets)
+        except RuntimeError as reason:  # it looks at values, or runs the model: one by one then
+            if is_out_of_memory(reason):
+                raise
+            pairs = zip(outputs, targets, strict=True)
+            try:
+                losses = torch.stack([loss_of_one(*pair).to(outputs.device) for pair in pairs])
+            except RuntimeError as error:
+                if is_out_of_memory(error):
+                    raise
+                raise InputError(
+                    f"The loss does not take a single example ({error}): leave tolerance out."
+                ) from error
+        mean, expected = losses.double().mean(), self(outputs, targets).double()
         rounding = (4 * torch.finfo(losses.dtype).eps + 1e-4) * losses.double().abs().mean()
         if expected.isfinite() and not (mean - expected).abs() <= rounding:
             raise InputError(
@@ -110,8 +157,10 @@ class Criterion:
         return [
             Batch(inputs, targets, *self.weigh(targets))
             for batch in batches
-            for inputs, targets in zip(
-                torch.split(batch.inputs, size), torch.split(batch.targets, size), strict=True
+            for inputs, targets in (
+                zip(torch.split(batch.inputs, size), torch.split(batch.targets, size), strict=True)
+                if len(batch.inputs) > size
+                else [(batch.inputs, batch.targets)]
             )
         ]
 

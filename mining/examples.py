@@ -16,10 +16,11 @@ def read_batches(
 ) -> list[tuple[Tensor, Tensor]]:
     """Read every batch of ``loader`` onto ``device``.
 
-    A last batch of one example, which has no variance to normalize by, joins its neighbour.
+    Tensors are laid out contiguously, however those of the loader lie in memory. A last batch of
+    one example, which has no variance to normalize by, joins its neighbour.
 
     Raises:
-        InputError: If there is none, or one is not a pair of tensors of equal length.
+        InputError: If there is none, or one is not a pair of tensors of equal length, or empty.
     """
     pairs: list[tuple[Tensor, Tensor]] = []
     for batch in loader:
@@ -33,13 +34,30 @@ def read_batches(
                 "A batch must be a pair of tensors (inputs, targets) of equal length, "
                 f"got {type(batch).__name__}. Wrap the loader, or the model, to make it so."
             )
-        pairs.append((batch[0].to(device), batch[1].to(device)))
+        if len(batch[0]) == 0:
+            raise InputError(
+                f"Batch {len(pairs) + 1} of the loader is empty (inputs {tuple(batch[0].shape)}): "
+                "leave empty batches out."
+            )
+        inputs = _own(batch[0], device)
+        # A loss that differentiates outputs by inputs finds these among the targets.
+        same = batch[1] is batch[0]
+        pairs.append((inputs, inputs if same else _own(batch[1], device)))
     if not pairs:
         raise InputError("The loader is empty: at least one batch is needed.")
     if len(pairs) > 1 and len(pairs[-1][0]) == 1:
         last_two = [pairs.pop(-2), pairs.pop()]
         pairs.append((torch.cat([x for x, _ in last_two]), torch.cat([y for _, y in last_two])))
     return pairs
+
+
+def _own(tensor: Tensor, device: torch.device) -> Tensor:
+    if tensor.is_meta:
+        raise InputError("The loader gives tensors on the meta device, which have no values.")
+    moved = tensor.to(device).contiguous()
+    if tensor.requires_grad and not (moved is tensor and tensor.is_leaf):
+        moved = moved.detach().requires_grad_()
+    return moved.clone() if moved.is_inference() else moved  # usable in derivatives
 
 
 def regroup(pairs: list[tuple[Tensor, Tensor]], size: int) -> list[tuple[Tensor, Tensor]]:
@@ -135,7 +153,10 @@ def pick_examples(batches: Sequence[Batch], chosen: Tensor) -> tuple[Tensor, Ten
         for start, stop in pairwise(sizes.cumsum(0).tolist())
     ]
     pairs = [(b.inputs[i], b.targets[i]) for b, i in zip(batches, picks, strict=True)]
-    return torch.cat([x for x, _ in pairs]), torch.cat([y for _, y in pairs])
+    inputs = torch.cat([x for x, _ in pairs])
+    if all(batch.targets is batch.inputs for batch in batches):
+        return inputs, inputs
+    return inputs, torch.cat([y for _, y in pairs])
 
 
 class Gathered(Sequence[Tensor]):

@@ -2,16 +2,18 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from mining.criterion import Batch, Criterion
+from mining.derivatives import find_underivable
 from mining.errors import InputError
 from mining.memory import is_out_of_memory
 from mining.network import Network
 from mining.rounding import nearly_equal
+from mining.substitution import Forward
 
 log = logging.getLogger(__name__)
 
@@ -30,17 +32,13 @@ def find_num_classes(
     Raises:
         InputError: If the model does not take the inputs, or the loss not its outputs.
     """
-    outputs, targets = _first_outputs(network, batches[0])
-    shapes = f"outputs {tuple(outputs.shape)}, targets {tuple(targets.shape)} {targets.dtype}"
-    scores = outputs.dim() == 2 and targets.dim() == 1 and not targets.is_floating_point()
-    if scores:
-        check_labels(criterion, batches, outputs.shape[1])
-    try:
-        loss = criterion.loss_fn(outputs, targets)
-    except (RuntimeError, ValueError, IndexError) as error:
-        if is_out_of_memory(error):
-            raise
-        raise InputError(f"The loss does not fit: {shapes}: {error}") from error
+    outputs, targets, loss = _try_out(network, criterion, batches)
+    shapes = _shapes(outputs, targets)
+    if not isinstance(loss, Tensor):
+        raise InputError(
+            f"loss_fn must return a tensor of shape (), got {type(loss).__name__}: the mean loss "
+            "itself, without .item() or float()."
+        )
     reduction = getattr(criterion.loss_fn, "reduction", "mean")
     if loss.shape != () or reduction != "mean":
         named = reduction if hasattr(criterion.loss_fn, "reduction") else "no reduction"
@@ -48,7 +46,7 @@ def find_num_classes(
             "loss_fn must return the mean over the batch, with reduction='mean': got "
             f"{named!r} and shape {tuple(loss.shape)} for {shapes}."
         )
-    if not scores:
+    if not _scores(outputs, targets):
         return None
     # One output, or labels beyond the outputs, as of a Poisson loss: no scores of classes.
     largest = max(int(batch.targets.max()) for batch in batches)
@@ -83,13 +81,42 @@ def check_independent(
     inputs = batches[0].inputs
     if len(inputs) <= micro_batch:
         return
-    parts = [network.outputs(part) for part in torch.split(inputs, micro_batch)]
-    same = nearly_equal(torch.cat(parts), network.outputs(inputs), network.rounding)
+    with network.at_theta() as forward:
+        parts = [forward(part) for part in torch.split(inputs, micro_batch)]
+        same = nearly_equal(torch.cat(parts), forward(inputs), network.rounding)
     if not (same and is_separable(network, criterion, batches, micro_batch)):
         raise InputError(
             f"In micro-batches of {micro_batch} the first batch has another loss: its examples "
             f"depend on each other. Give micro_batch={len(inputs)}, the size of the batches."
         )
+
+
+def underivable_parameters(network: Network, batches: Sequence[Batch]) -> list[str]:
+    """Name parameters that change the loss of a few examples, and have no derivative of it.
+
+    See ``find_underivable``.
+    """
+    few: list[Batch] = []
+    for batch in batches:
+        if sum(len(other.inputs) for other in few) < _CHECKED and batch.weight > 0:
+            few.append(batch)
+
+    def loss(theta: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        leaves = {name: value.detach().clone().requires_grad_() for name, value in theta.items()}
+        total = torch.zeros((), dtype=torch.float64, device=network.theta.device)
+        gradient = {name: torch.zeros_like(value) for name, value in theta.items()}
+        tensors = {**leaves, **network.frozen, **network.copy_buffers()}
+        with torch.enable_grad(), network.running(tensors) as forward:
+            for inputs, targets, *_ in few:
+                value = network.criterion(forward(inputs), targets)
+                total += value.detach()
+                if value.requires_grad:
+                    slopes = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
+                    for name, slope in zip(leaves, slopes, strict=True):
+                        gradient[name] += 0 if slope is None else slope
+        return total.to(network.space.dtype), gradient
+
+    return find_underivable(loss, network.space.unflatten(network.theta))
 
 
 @torch.no_grad()
@@ -99,7 +126,20 @@ def is_separable(
     """Whether the loss is the same when batches are cut or joined, tried on any outputs."""
     if criterion.known:
         return True
-    outputs = network.outputs(batches[0].inputs[:64])
+    try:
+        with network.at_theta() as forward:
+            outputs = forward(batches[0].inputs[:64])
+            return _is_separable(criterion, outputs, batches, size, network.rounding)
+    except RuntimeError as error:  # it insists on a batch as it is, or on outputs of its own
+        if is_out_of_memory(error):
+            raise
+        log.info("The loss takes no other outputs than those of a batch: %s", error)
+        return False
+
+
+def _is_separable(
+    criterion: Criterion, outputs: Tensor, batches: Sequence[Batch], size: int, rounding: float
+) -> bool:
     most = max(1, _TRIED_OUTPUTS // max(outputs[0].numel(), 1))
     targets = [batch.targets for batch in batches]
     targets = [target for target in targets if target.shape[1:] == targets[0].shape[1:]]
@@ -114,28 +154,56 @@ def is_separable(
     # In two parts at least, also where all would fit.
     size = max(1, min(size, 2 * total // 3))
     parts = _mean_loss(criterion, torch.split(outputs, size), torch.split(joined, size))
-    return abs(whole - parts) <= network.rounding * max(abs(whole), abs(parts))
+    return abs(whole - parts) <= rounding * max(abs(whole), abs(parts))
 
 
 def _mean_loss(criterion: Criterion, outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> float:
     weights = [criterion.weigh(target)[0] for target in targets]
-    losses = [float(criterion.loss_fn(o, t)) for o, t in zip(outputs, targets, strict=True)]
+    losses = [float(criterion(o, t)) for o, t in zip(outputs, targets, strict=True)]
     total = sum(weight * loss for weight, loss in zip(weights, losses, strict=True) if weight)
     return total / sum(weights) if any(weights) else math.nan
 
 
-def _first_outputs(network: Network, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Run the model on a few examples, or on a batch if it insists on its size."""
-    inputs, targets, *_ = batch
-    few = min(len(inputs), _CHECKED)
+def _try_out(
+    network: Network, criterion: Criterion, batches: Sequence[Batch]
+) -> tuple[Tensor, Tensor, object]:
+    """Run model and loss on a few examples, or on a batch if they insist on its size.
+
+    Returns:
+        Outputs, targets and what the loss returned.
+    """
+    inputs, *_ = batches[0]
+    attempts = [(inputs[:_CHECKED], False)] if len(inputs) > _CHECKED else []
+    attempts += [(inputs, False), (inputs, True)]
+    failures: list[InputError] = []
+    for given, needs_graph in attempts:
+        try:
+            with torch.set_grad_enabled(needs_graph), network.trying() as forward:
+                found = _first_loss(network, criterion, batches, forward, given)
+        except InputError as error:
+            failures.append(error)
+            continue
+        if needs_graph:
+            log.info("Passes keep their graphs: the model or the loss differentiates by inputs.")
+            network.needs_graph = True
+        return found
+    *_, plain, with_graph = failures
+    raise with_graph if "does not require grad" in str(plain) else plain
+
+
+def _first_loss(
+    network: Network,
+    criterion: Criterion,
+    batches: Sequence[Batch],
+    forward: Forward,
+    inputs: Tensor,
+) -> tuple[Tensor, Tensor, object]:
+    targets = batches[0].targets
+    targets = targets if len(inputs) == len(targets) else targets[: len(inputs)]
     try:
-        return network.outputs(inputs[:few]), targets[:few]
-    except (RuntimeError, TypeError, IndexError, ValueError) as error:
-        if is_out_of_memory(error):
-            raise
-        log.info("Tried on a whole batch: %d examples gave %s", few, error)
-    try:
-        return network.outputs(inputs), targets
+        outputs = forward(inputs)
+    except InputError:
+        raise
     except (RuntimeError, TypeError, IndexError, ValueError) as error:
         if is_out_of_memory(error):
             raise
@@ -143,3 +211,28 @@ def _first_outputs(network: Network, batch: Batch) -> tuple[Tensor, Tensor]:
             f"{type(network.model).__name__} does not take inputs {tuple(inputs.shape)} "
             f"{inputs.dtype}: {error}"
         ) from error
+    if _scores(outputs, targets):
+        check_labels(criterion, batches, outputs.shape[1])
+    try:
+        return outputs.detach(), targets, criterion.try_out(outputs, targets)
+    except (RuntimeError, ValueError, IndexError) as error:
+        if is_out_of_memory(error):
+            raise
+        remedy = ""
+        if torch.is_grad_enabled() and "grad" in str(error):
+            remedy = (
+                " A loss that differentiates outputs by inputs needs batches (x, x), twice the "
+                "same tensor with x.requires_grad."
+            )
+        raise InputError(
+            f"The loss does not fit: {_shapes(outputs, targets)}: {error}.{remedy}"
+        ) from error
+
+
+def _scores(outputs: Tensor, targets: Tensor) -> bool:
+    """Whether outputs and targets have the shapes of scores and indices of classes."""
+    return outputs.dim() == 2 and targets.dim() == 1 and not targets.is_floating_point()
+
+
+def _shapes(outputs: Tensor, targets: Tensor) -> str:
+    return f"outputs {tuple(outputs.shape)}, targets {tuple(targets.shape)} {targets.dtype}"

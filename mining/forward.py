@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from mining.batchnorm import modes
+from mining.criterion import Batch, Criterion
 from mining.first_layer import FirstLayer
 from mining.folding import Folding, tensors_in
 from mining.memory import is_out_of_memory
@@ -23,6 +24,9 @@ log = logging.getLogger(__name__)
 _CACHED = 4 * 2**20
 _FEWEST, _MOST = 16, 4096  # limits of the micro-batch that follows from it
 _TRIED = 96  # examples on which execution plans are tried
+
+#: Inputs and targets.
+Pair = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,28 @@ class ForwardPath:
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """What a model and its loss gave for a few batches, one after the other."""
+
+    outputs: list[Tensor]  # of each batch
+    losses: list[Tensor]  # of each batch, ()
+
+    @property
+    def joined(self) -> Tensor:
+        """The outputs for all examples."""
+        return torch.cat(self.outputs)
+
+    def agrees(self, other: "Outcome", rounding: float) -> bool:
+        """Whether outputs are the same, and the losses of the same outputs."""
+        # A loss that reads tensors without values has none itself.
+        if any(a.device != b.device for a, b in zip(self.losses, other.losses, strict=True)):
+            return False
+        return nearly_equal(self.joined, other.joined, rounding) and nearly_equal(
+            torch.stack(self.losses), torch.stack(other.losses), rounding
+        )
+
+
+@dataclass(frozen=True)
 class Trial:
     """What ways to run a model are tried on.
 
@@ -58,7 +84,8 @@ class Trial:
         substitution: Puts tensors into it.
         theta: Parameters and buffers by name.
         change: What the parameters that vary are moved by for a second trial, by name.
-        batches: Inputs, as a loader gave them.
+        batches: Examples, as a loader gave them.
+        criterion: The loss, which may read the model and what a forward pass left in it.
     """
 
     model: nn.Module
@@ -66,21 +93,62 @@ class Trial:
     substitution: Substitution
     theta: Mapping[str, Tensor]
     change: Mapping[str, Tensor]
-    batches: Sequence[Tensor]
+    batches: Sequence[Batch]
+    criterion: Criterion
 
-    def outputs(self, path: ForwardPath, *, moved: bool, parts: Sequence[Tensor]) -> Tensor:
-        """Run the model on a path at one of the two points."""
+    def run(
+        self,
+        path: ForwardPath,
+        parts: Sequence[Pair],
+        *,
+        moved: bool,
+        given: Sequence[Tensor] | None = None,
+    ) -> Outcome:
+        """Run model and loss on a path at one of the two points.
+
+        Args:
+            path: How the model is run.
+            parts: Inputs and targets.
+            moved: Whether at the second point.
+            given: Outputs of which the losses are to be, where not those that were found: what
+                they differ by is then no rounding of the outputs.
+        """
         tensors = self.tensors(moved=moved)
         run = path.folding.fold(self.forward, tensors)
         with self.substitution(tensors):
-            return torch.cat([run(path.prepare(part)) for part in parts])
+            return self._outcome(lambda inputs: run(path.prepare(inputs)), parts, given)
 
-    def shared(self, layer: FirstLayer, inputs: Tensor) -> Tensor:
-        """Run the model at the second point with pre-activations of its first layer."""
+    def run_shared(
+        self, layer: FirstLayer, parts: Sequence[Pair], given: Sequence[Tensor]
+    ) -> Outcome:
+        """Run model and loss at the second point with pre-activations of the first layer."""
         tensors = layer.without(self.tensors(moved=True))
-        at_theta, change = layer.products(self.theta, [self.change])(inputs)
-        with self.substitution(tensors):
+        products = layer.products(self.theta, [self.change])
+
+        def run(inputs: Tensor) -> Tensor:
+            at_theta, change = products(inputs)
             return layer.fill_in(self.forward, tensors)(inputs, at_theta + change)
+
+        with self.substitution(tensors):
+            return self._outcome(run, parts, given)
+
+    def _outcome(
+        self, run: Forward, parts: Sequence[Pair], given: Sequence[Tensor] | None
+    ) -> Outcome:
+        found = Outcome([], [])
+        for index, (inputs, targets) in enumerate(parts):
+            outputs = run(inputs)
+            loss = self.criterion(outputs if given is None else given[index], targets)
+            found.outputs.append(outputs)
+            found.losses.append(loss.detach())
+        return found
+
+    def mean_loss(self, outcome: Outcome, parts: Sequence[Pair]) -> float:
+        """Average the losses of parts as those of batches are."""
+        weights = [self.criterion.weigh(targets)[0] for _, targets in parts]
+        losses = zip(weights, outcome.losses, strict=True)
+        total = sum(weight * float(loss) for weight, loss in losses if weight)
+        return total / sum(weights) if any(weights) else math.nan
 
     def tensors(self, *, moved: bool) -> dict[str, Tensor]:
         """Give parameters and buffers at one of the two points."""
@@ -91,11 +159,12 @@ class Trial:
 def find_path(trial: Trial, rounding: float) -> ForwardPath:
     """Choose the fastest execution plan that reproduces the unmodified model to rounding.
 
-    Each candidate is tried at two points and rejected if its outputs differ by more than
-    rounding, as they would for a model whose outputs depend on the whole batch.
+    Each candidate is tried at two points and rejected if its outputs or losses differ by more
+    than rounding, as they would for a model whose outputs depend on the whole batch, or for a
+    loss that reads what the candidate leaves out.
 
     Args:
-        trial: The model, points and inputs.
+        trial: The model, the loss, points and examples.
         rounding: Largest difference of outputs, relative to the largest output.
 
     Returns:
@@ -107,53 +176,89 @@ def find_path(trial: Trial, rounding: float) -> ForwardPath:
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        # Whole batches have run before: the model requires their size.
+        # Whole batches have run before: the model or the loss requires their size.
         log.info("The unmodified model is run, on whole batches: %s", _first_line(error))
         return ForwardPath()
 
 
 def _find_path(trial: Trial, rounding: float) -> ForwardPath:
-    first = trial.batches[0]
+    first = trial.batches[0].inputs
     with trial.substitution(trial.theta):
         micro_batch = _fitting(trial, first) if first.device.type == "cpu" else None
-        sample = _sample(trial.batches, micro_batch or len(first))
+        whole = _sample(trial.batches, micro_batch or len(first))
         folding = Folding.of(trial.forward, first[:2], trial.theta)
         varying = {name: trial.theta[name] for name in trial.change}
         first_layer = FirstLayer.of(trial.forward, first[:2], varying)
         images = takes_channels_last(trial.model, first)
     plain = ForwardPath()
-    expected = [trial.outputs(plain, moved=moved, parts=sample) for moved in (False, True)]
-    if not nearly_equal(trial.outputs(plain, moved=False, parts=sample), expected[0], rounding):
-        log.info("The outputs of the model change from run to run: the unmodified model is run.")
+    expected = [trial.run(plain, whole, moved=moved) for moved in (False, True)]
+    again = trial.run(plain, whole, moved=False, given=expected[0].outputs)
+    if not again.agrees(expected[0], rounding):
+        log.info("Outputs or loss change from run to run: the unmodified model is run.")
         return plain
-    inputs = torch.cat(list(sample))
     # Cut in two however large a pass may be: later batches can be larger.
-    parts = torch.split(inputs, max(1, 2 * len(inputs) // 3))
-    if first_layer is not None and not nearly_equal(
-        trial.shared(first_layer, inputs), expected[1], rounding
+    size = max(1, 2 * sum(len(inputs) for inputs, _ in whole) // 3)
+    inputs, targets = (
+        torch.split(torch.cat(tensors), size) for tensors in zip(*whole, strict=True)
+    )
+    parts = list(zip(inputs, targets, strict=True))
+    given = [torch.split(outcome.joined, size) for outcome in expected]
+    cut = [trial.run(plain, parts, moved=moved, given=given[moved]) for moved in (False, True)]
+    means = [
+        (trial.mean_loss(a, whole), trial.mean_loss(b, parts))
+        for a, b in zip(expected, cut, strict=True)
+    ]
+    if any(abs(a - b) > rounding * max(abs(a), abs(b)) for a, b in means):
+        log.info("The loss depends on the whole batch: batches stay whole.")
+        micro_batch = None
+    reference = [Outcome(a.outputs, b.losses) for a, b in zip(expected, cut, strict=True)]
+    if first_layer is not None and not _may_share(
+        trial, first_layer, parts, given[1], reference[1], rounding
     ):
         first_layer = None
     candidates = [ForwardPath(micro_batch, images, folding, first_layer)]
     candidates.append(ForwardPath(micro_batch, first_layer=first_layer))
     for path in candidates:
         if all(
-            nearly_equal(trial.outputs(path, moved=moved, parts=parts), expected[moved], rounding)
+            trial.run(path, parts, moved=moved, given=given[moved]).agrees(
+                reference[moved], rounding
+            )
             for moved in (False, True)
         ):
             return path
-        log.info("Not run with %s: the outputs differ.", _describe(path))
+        log.info("Not run with %s: outputs or losses differ.", _describe(path))
     return plain
 
 
-def _sample(batches: Sequence[Tensor], micro_batch: int) -> list[Tensor]:
+def _may_share(
+    trial: Trial,
+    layer: FirstLayer,
+    parts: Sequence[Pair],
+    given: Sequence[Tensor],
+    expected: Outcome,
+    rounding: float,
+) -> bool:
+    """Whether model and loss need nothing of a layer but its pre-activations."""
+    try:
+        shared = trial.run_shared(layer, parts, given)
+    except RuntimeError as error:  # its parameters have no values then
+        if is_out_of_memory(error):
+            raise
+        log.info("Points do not share %s, which the loss reads: %s", layer.weight, error)
+        return False
+    return shared.agrees(expected, rounding)
+
+
+def _sample(batches: Sequence[Batch], micro_batch: int) -> list[Pair]:
     """Take batches with more examples than one pass together, the last one cut where need be."""
-    sample: list[Tensor] = []
+    sample: list[Pair] = []
     missing = min(micro_batch * 3 // 2, _TRIED) + 3
-    for batch in batches:
-        if missing <= 0 or batch.shape[1:] != batches[0].shape[1:]:
+    shapes = (batches[0].inputs.shape[1:], batches[0].targets.shape[1:])
+    for inputs, targets, *_ in batches:
+        if missing <= 0 or (inputs.shape[1:], targets.shape[1:]) != shapes:
             break
-        sample.append(batch[:missing])
-        missing -= len(batch)
+        sample.append((inputs[:missing], targets[:missing]))
+        missing -= len(inputs)
     return sample
 
 
@@ -171,7 +276,7 @@ def takes_channels_last(model: nn.Module, inputs: Tensor) -> bool:
         return False
     try:
         with modes(model, batch_statistics=False):
-            model(inputs[:2].contiguous(memory_format=torch.channels_last))
+            model(inputs[:2].clone(memory_format=torch.channels_last))
     except RuntimeError as error:  # view() of a tensor whose channels lie last
         if is_out_of_memory(error):
             raise

@@ -3,8 +3,10 @@
 import hashlib
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +20,7 @@ from mining.curvature import (
     LossAt,
     ResidualOperator,
 )
+from mining.derivatives import check_recording
 from mining.errors import InputError
 from mining.examples import (
     joined,
@@ -29,13 +32,21 @@ from mining.examples import (
     shuffle,
 )
 from mining.fingerprint import Fingerprint, rounding_of
-from mining.fitting import check_independent, check_labels, find_num_classes, is_separable
+from mining.fitting import (
+    check_independent,
+    check_labels,
+    find_num_classes,
+    is_separable,
+    underivable_parameters,
+)
 from mining.forward import ForwardPath
 from mining.memory import available_memory
 from mining.minibatches import MiniBatches
 from mining.network import Network, combine
+from mining.parameters import ParameterSpace
 from mining.recalibration import PolicyEffect, policy_effect
 from mining.score import Evaluation, ExampleScore, MeanScore, Score
+from mining.substitution import Forward
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +83,7 @@ class Landscape:
             something else, or the outputs do not fit the loss.
     """
 
+    @torch.inference_mode(False)  # what is made within it cannot be differentiated later
     def __init__(
         self,
         model: nn.Module,
@@ -93,7 +105,7 @@ class Landscape:
             batchnorm if isinstance(batchnorm, BatchNormPolicy) else BatchNormPolicy(batchnorm)
         )
         self._network = network = Network(
-            model, self.batchnorm, autocast, tf32=tf32, compile=compile
+            model, self._criterion, self.batchnorm, autocast, tf32=tf32, compile=compile
         )
         self.space, self.theta = network.space, network.theta
         self.device = self.theta.device
@@ -136,6 +148,7 @@ class Landscape:
             size = recalibration_batch_size(largest)
             self._recalibration = mixed(inputs, size, self.batchnorm.num_examples)
 
+    @torch.inference_mode(False)
     def hold(self, loader: Iterable[tuple[Tensor, Tensor]]) -> list[Batch]:
         """Read batches once and keep them on the model's device.
 
@@ -346,10 +359,16 @@ class Landscape:
 
         Returns:
             Shape ``(D,)``.
+
+        Raises:
+            InputError: Inside ``torch.inference_mode()``, or if the loss is detached from
+                parameters or constant in steps.
         """
-        network, theta = self._network, self.theta if theta is None else theta
+        network = self._network
+        theta = self._derivable(self.theta if theta is None else theta)
         batches = self.batches if batches is None else batches
         buffers = self.statistics(theta) if statistics is None else statistics
+        self._check_derivable(self.space)
         # A forward pass may write to buffers: under ``batch`` it updates running statistics.
         buffers = {name: buffer.clone() for name, buffer in buffers.items()}
         total = sum(batch.weight for batch in batches)
@@ -359,8 +378,9 @@ class Landscape:
                 if weight > 0:
                     leaf = theta.detach().requires_grad_()
                     with network.running(network.tensors(leaf, buffers)) as forward:
-                        loss = self.loss_fn(forward(inputs), targets) * (weight / total)
-                        gradient += torch.autograd.grad(loss, leaf)[0]
+                        loss = self._criterion(forward(inputs), targets) * (weight / total)
+                        if loss.requires_grad:  # else no batch depends on any parameter
+                            gradient += torch.autograd.grad(loss, leaf, materialize_grads=True)[0]
         return gradient
 
     def hessian(
@@ -391,7 +411,9 @@ class Landscape:
 
         Raises:
             InputError: If a name fits no parameter, the loss at ``theta`` is not finite, the
-                model gives something else each time it runs, or the landscape autocasts.
+                model gives something else each time it runs, or the landscape autocasts; inside
+                ``torch.inference_mode()``; if the loss is detached from parameters or constant in
+                steps.
         """
         return HessianOperator(self.loss_at(theta, parameters, micro_batch), memory)
 
@@ -440,8 +462,9 @@ class Landscape:
             )
         if micro_batch is not None and micro_batch < 1:
             raise InputError(f"micro_batch must be at least 1, got {micro_batch}.")
-        theta = self.theta if theta is None else theta.detach()
+        theta = self._derivable(self.theta if theta is None else theta)
         space = self.space if parameters is None else self.space.select(parameters)
+        self._check_derivable(space)
         statistics = self.statistics(theta)
         loss = self.evaluate(theta, statistics=statistics).loss
         if not torch.isfinite(loss):
@@ -450,13 +473,13 @@ class Landscape:
         fixed = {name: tensor for name, tensor in values.items() if name not in space.names}
         fixed |= network.frozen
 
-        def outputs(leaves: dict[str, Tensor], inputs: Tensor) -> Tensor:
+        @contextmanager
+        def running(leaves: dict[str, Tensor]) -> Iterator[Forward]:
             # A forward pass may write to buffers, and a graph may be kept.
             buffers = {name: buffer.clone() for name, buffer in statistics.items()}
             tensors = {**fixed, **buffers, **leaves}
-            forward = self.path.folding.fold(network.forward, tensors, affine=True)
             with network.modes(), network.substitution(tensors), sdpa_kernel(SDPBackend.MATH):
-                return forward(inputs)
+                yield self.path.folding.fold(network.forward, tensors, affine=True)
 
         batches = self.batches
         if not network.mixes_examples:
@@ -464,7 +487,7 @@ class Landscape:
                 check_independent(network, self._criterion, self.batches, micro_batch)
             batches = self._criterion.split(batches, micro_batch or self.num_examples)
         chosen = {name: values[name] for name in space.names}
-        differentiable = LossAt(space, space.flatten(chosen), outputs, self.loss_fn, batches)
+        differentiable = LossAt(space, space.flatten(chosen), running, self._criterion, batches)
         differentiable.check_repeatable()
         return differentiable
 
@@ -499,8 +522,10 @@ class Landscape:
             autocast: A lower precision for the forward pass than that of the landscape.
 
         Raises:
-            InputError: If ``batch_size`` is below 1, or examples differ in shape.
+            InputError: If ``batch_size`` is below 1, examples differ in shape, or the loss has no
+                derivative.
         """
+        self._check_derivable(self.space)
         if batch_size < 1:
             raise InputError(f"batch_size must be at least 1, got {batch_size}.")
         fixed = self.batchnorm.mode == "frozen"
@@ -511,6 +536,8 @@ class Landscape:
             joined(tensors)
             for tensors in zip(*((b.inputs, b.targets) for b in self.batches), strict=True)
         )
+        if all(batch.targets is batch.inputs for batch in self.batches):
+            targets = inputs
         return MiniBatches(network, self._criterion, inputs, targets, batch_size)
 
     def fingerprint(self, also: Sequence[Batch] = ()) -> str:
@@ -539,6 +566,28 @@ class Landscape:
             update_digest(digest, tensor)
         return digest.hexdigest()
 
+    def _derivable(self, theta: Tensor) -> Tensor:
+        """Detach ``theta`` of whatever mode it was made in."""
+        check_recording()
+        return theta.clone() if theta.is_inference() else theta.detach()
+
+    @cached_property
+    def _underivable(self) -> list[str]:
+        return underivable_parameters(self._network, self.batches)
+
+    def _check_derivable(self, space: ParameterSpace) -> None:
+        """Raise ``InputError`` if the loss has no derivative by parameters that change it."""
+        check_recording()
+        names = [name for name in space.names if name in self._underivable]
+        if names:
+            raise InputError(
+                f"The loss changes with {', '.join(names[:3])}, but its derivative by it is zero "
+                "everywhere: somewhere it is detached (detach, item, no_grad) or constant in steps "
+                "(argmax, round, a 0-1 error). There is no gradient and no curvature then. Give a "
+                "loss that can be differentiated, or leave these parameters out "
+                "(requires_grad=False)."
+            )
+
     @torch.no_grad()
     def identify(self, digest: str) -> Fingerprint:
         """Join a digest of what is computed here with the losses of a few examples.
@@ -564,7 +613,9 @@ class Landscape:
 
     @torch.no_grad()
     def _find_path(self) -> ForwardPath:
-        path = self._network.find_path([batch.inputs for batch in self.batches])
+        if self._network.needs_graph:  # examples are differentiated by: they are taken as they are
+            return ForwardPath()
+        path = self._network.find_path(self.batches)
         if path.micro_batch is not None and not is_separable(
             self._network, self._criterion, self.batches, path.micro_batch
         ):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mining.criterion import Criterion
+from mining.derivatives import check_recording
 from mining.network import Network
 
 #: Maps flat parameters (D,) to the loss on one batch, shape (), and its gradient (D,).
@@ -52,7 +53,9 @@ class MiniBatches:
         """
         order = torch.randperm(len(self._inputs), generator=generator).to(self._inputs.device)
         for chosen in order.tensor_split(self.num_batches):
-            inputs, targets = self._inputs[chosen], self._targets[chosen]
+            inputs = self._inputs[chosen].detach().requires_grad_(self._inputs.requires_grad)
+            # A loss that differentiates outputs by inputs finds these among the targets.
+            targets = inputs if self._targets is self._inputs else self._targets[chosen]
             if not self._some_ignored or self._criterion.weigh(targets)[0] > 0:
                 yield self._on(self._network.path.prepare(inputs), targets)
 
@@ -60,11 +63,12 @@ class MiniBatches:
         network = self._network
 
         def loss_and_gradient(theta: Tensor) -> tuple[Tensor, Tensor]:
-            leaf = theta.detach().requires_grad_()
+            check_recording()
+            leaf = theta.detach().clone().requires_grad_()
             # Copies of the buffers: a forward pass may write to them.
             tensors = network.tensors(leaf, network.copy_buffers())
             with torch.enable_grad(), network.running(tensors) as forward:
-                loss = self._criterion.loss_fn(forward(inputs), targets)
+                loss = self._criterion(forward(inputs), targets)
                 (gradient,) = torch.autograd.grad(loss, leaf)
             return loss.detach(), gradient
 

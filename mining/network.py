@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from mining.batchnorm import BatchNormPolicy, mixes_examples, modes, norm_layers, recalibrate
 from mining.compiled import CompiledForward, FreeForward
-from mining.criterion import Batch
+from mining.criterion import Batch, Criterion
+from mining.derivatives import check_recording
 from mining.errors import InputError
 from mining.forward import ForwardPath, Trial, find_path
 from mining.parameters import ParameterSpace
@@ -28,6 +29,7 @@ class Network:
 
     Args:
         model: Any module that maps a batch of inputs to outputs. It stays on its device.
+        criterion: The loss, which may read the model.
         policy: Which statistics batch norm normalizes by.
         autocast: A lower precision for the forward pass, or ``None``.
         tf32: Whether a GPU may round the factors of products to ten bits.
@@ -41,22 +43,35 @@ class Network:
     def __init__(
         self,
         model: nn.Module,
+        criterion: Criterion,
         policy: BatchNormPolicy,
         autocast: torch.dtype | None,
         *,
         tf32: bool,
         compile: bool,
     ) -> None:
-        self.model, self.policy, self.autocast, self.tf32 = model, policy, autocast, tf32
+        self.model, self.criterion, self.policy = model, criterion, policy
+        self.autocast, self.tf32 = autocast, tf32
         self.space = ParameterSpace.of(model)
         parameters = {name: p.detach() for name, p in model.named_parameters()}
         self.theta = self.space.flatten({name: parameters[name] for name in self.space.names})
+        if self.theta.is_meta:
+            raise InputError(
+                "The model is on the meta device, where parameters have no values: load it onto a "
+                "device first (model.to_empty, then load_state_dict)."
+            )
         if tf32 and self.theta.device.type != "cuda":
             raise InputError("tf32 is a precision of GPUs: the model is on a CPU.")
         self.frozen = {n: p.clone() for n, p in parameters.items() if n not in self.space.names}
         self.buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
         self.substitution = Substitution(model)
         self.path = ForwardPath()
+        #: Whether model or loss differentiate by inputs, so that passes need graphs.
+        self.needs_graph = False
+        #: Whether the model works in place on its inputs, and so is given copies.
+        self.changes_inputs = False
+        #: Whether a forward pass writes to parameters, and so is given copies.
+        self.changes_parameters = False
         self.compiled = CompiledForward(self.rounding) if compile else None
 
     def with_batch_statistics(self) -> "Network":
@@ -104,14 +119,14 @@ class Network:
         return self.policy.mode == "frozen" or not norm_layers(self.model)
 
     @torch.no_grad()
-    def find_path(self, batches: Sequence[Tensor]) -> ForwardPath:
+    def find_path(self, batches: Sequence[Batch]) -> ForwardPath:
         """Find the fastest way to run the model that gives what it gives as it stands.
 
         It is tried in full precision, in which what is not rounding shows, at θ and at a point
         near it.
 
         Args:
-            batches: Inputs, as a loader gave them.
+            batches: Examples, as a loader gave them.
         """
         if self.mixes_examples:
             return ForwardPath()
@@ -124,6 +139,7 @@ class Network:
             self.tensors(self.theta, self.copy_buffers()),
             self.space.unflatten(change),
             batches,
+            self.criterion,
         )
         with self.modes(), products_in(self.theta.device):
             return find_path(trial, self._rounding)
@@ -133,7 +149,7 @@ class Network:
         buffers = self.copy_buffers()
         if self.policy.mode == "recalibrate":
             with (
-                torch.no_grad(),
+                torch.set_grad_enabled(self.needs_graph),
                 self.substitution(self.tensors(theta, buffers)),
                 products_in(self.theta.device, tf32=self.tf32),
             ):
@@ -146,7 +162,10 @@ class Network:
 
     def tensors(self, theta: Tensor, buffers: dict[str, Tensor]) -> dict[str, Tensor]:
         """Name all parameters, those of ``theta`` and the frozen ones, and the buffers."""
-        return {**self.space.unflatten(theta), **self.frozen, **buffers}
+        parameters = {**self.space.unflatten(theta), **self.frozen}
+        if self.changes_parameters:
+            parameters = {name: tensor.clone() for name, tensor in parameters.items()}
+        return {**parameters, **buffers}
 
     @contextmanager
     def running(self, tensors: Mapping[str, Tensor]) -> Iterator[Forward]:
@@ -179,13 +198,50 @@ class Network:
             outputs = self._checked(inputs)
         return outputs if self.autocast is None else outputs.to(self.space.dtype)
 
-    def outputs(self, inputs: Tensor) -> Tensor:
-        """Run the model at its own parameters, as it stands."""
-        with self.modes(), self.substitution(self.tensors(self.theta, self.copy_buffers())):
-            return self.forward(inputs)
+    @contextmanager
+    def trying(self) -> Iterator[Forward]:
+        """Give the model at θ as it stands, with copies of all, and note which it writes to."""
+        self.changes_inputs = self.changes_parameters = True
+        tensors = self.tensors(self.theta, self.copy_buffers())
+        before = {**self.space.unflatten(self.theta), **self.frozen}
+        changed: list[bool] = []
+
+        def run(inputs: Tensor) -> Tensor:
+            given = inputs if inputs.requires_grad else inputs.clone()
+            version = given._version
+            with self.autocasting():
+                outputs = self._only_tensor(self.model(given))
+            changed.append(given._version != version or not torch.equal(given, inputs))
+            return outputs if self.autocast is None else outputs.to(self.space.dtype)
+
+        with self.modes(), self.substitution(tensors), products_in(self.theta.device):
+            yield run
+        self.changes_inputs = any(changed)
+        self.changes_parameters = any(
+            not torch.equal(tensors[name], value) for name, value in before.items()
+        )
+
+    @contextmanager
+    def at_theta(self) -> Iterator[Forward]:
+        """Give the model as it stands, at its own parameters."""
+        tensors = self.tensors(self.theta, self.copy_buffers())
+        with self.modes(), self.substitution(tensors), products_in(self.theta.device):
+            yield self.forward
 
     def _checked(self, inputs: Tensor) -> Tensor:
+        if not inputs.requires_grad:  # another tensor: a model may ask for derivatives by it
+            inputs = inputs.clone() if self.changes_inputs else inputs.detach()
+        version = inputs._version
         outputs = self.model(inputs)
+        if inputs._version != version and not self.changes_inputs:
+            raise InputError(
+                f"{type(self.model).__name__} changed its inputs in place, which it did not when "
+                "the landscape was made: the examples are spoilt. Let it work on a copy."
+            )
+        return self._only_tensor(outputs)
+
+    @staticmethod
+    def _only_tensor(outputs: object) -> Tensor:
         if not isinstance(outputs, Tensor):
             raise InputError(
                 f"The model must return a tensor, got {type(outputs).__name__}. Wrap it so that "
@@ -218,10 +274,18 @@ class Network:
         """Let ``score`` have the outputs at ``theta`` for each batch."""
         # A forward pass may write to buffers: under ``batch`` it updates running statistics.
         buffers = {name: buffer.clone() for name, buffer in statistics.items()}
-        with self.running(self.tensors(theta, buffers)) as forward:
+        tensors = self.tensors(theta, buffers)
+        if self.needs_graph:
+            check_recording()
+        with torch.set_grad_enabled(self.needs_graph), self.running(tensors) as forward:
             for batch in batches:
                 if batch.weight > 0:
-                    score.add(forward(batch.inputs), batch)
+                    outputs = forward(batch.inputs)
+                    compiled = None if self.needs_graph else self.compiled
+                    if compiled is not None and not compiled.checked:
+                        plain = self.path.folding.fold(self.forward, tensors)
+                        compiled.check_loss(self.criterion, forward, plain, batch)
+                    score.add(outputs, batch)
 
     def score_together(
         self,

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mining.criterion import Batch, Criterion
+from mining.errors import InputError
 
 
 class Evaluation(NamedTuple):
@@ -49,10 +50,16 @@ class MeanScore:
 
     def add(self, outputs: Tensor, batch: Batch) -> None:
         """Take the outputs for ``batch``."""
-        self._loss += self._criterion.loss_fn(outputs, batch.targets).double() * batch.weight
         if self._classes:
             kept = batch.targets != self._criterion.ignored
             self._correct += (kept & (outputs.argmax(1) == batch.targets)).sum()
+        loss = self._criterion(outputs, batch.targets)
+        if loss.is_meta:
+            raise InputError(
+                "The loss reads parameters of the model's first layer, which it did not when the "
+                "landscape was made. Give path=ForwardPath()."
+            )
+        self._loss += loss.detach().double() * batch.weight
 
     def mean(self) -> Evaluation:
         """Give the means over all batches."""
@@ -74,10 +81,12 @@ class ExampleScore:
 
     def add(self, outputs: Tensor, batch: Batch) -> None:
         """Take the outputs for ``batch``."""
-        losses = self._criterion.each(outputs, batch.targets).double()
-        correct = torch.full_like(losses, math.nan)
+        correct = None
         if self._classes:
             correct = (outputs.argmax(1) == batch.targets).double()
+        losses = self._criterion.each(outputs, batch.targets).detach().double()
+        if correct is None:
+            correct = torch.full_like(losses, math.nan)
         self._rows.append(torch.stack([losses, correct], 1))
 
     def row(self) -> Tensor:

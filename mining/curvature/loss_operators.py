@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Generic, TypeVar
@@ -16,8 +17,9 @@ from torch.overrides import TorchFunctionMode
 from mining.criterion import Batch, LossFunction
 from mining.curvature.convolution import FastSecondDerivatives
 from mining.curvature.operators import CurvatureOperator
+from mining.derivatives import check_recording
 from mining.errors import InputError
-from mining.memory import available_memory
+from mining.memory import available_memory, is_out_of_memory
 from mining.parameters import ParameterSpace
 from mining.precision import products_in
 
@@ -34,14 +36,16 @@ class LossAt:
     Args:
         space: The d parameters to differentiate by.
         theta: Their values, shape ``(d,)``.
-        outputs: Maps those parameters by name, and inputs, to the outputs of the model.
+        running: Puts those parameters, by name, into the model, and gives it as a function of
+            inputs. A loss may read the model, and a graph run parts of it again: both happen
+            within.
         loss_fn: Maps outputs and targets to the mean loss over a batch.
         batches: The micro-batches, each with its weight.
     """
 
     space: ParameterSpace
     theta: Tensor
-    outputs: Callable[[dict[str, Tensor], Tensor], Tensor]
+    running: Callable[[dict[str, Tensor]], AbstractContextManager[Callable[[Tensor], Tensor]]]
     loss_fn: LossFunction
     batches: Sequence[Batch]
 
@@ -62,8 +66,9 @@ class LossAt:
         inputs, targets, *_ = self.batches[0]
         leaves = self.space.unflatten(self.theta)
         before = _random_states(self.theta.device)
-        with torch.no_grad(), _AttentionNotice():
-            first, second = (self.outputs(leaves, inputs) for _ in range(2))
+        # Models and losses that differentiate by their inputs need gradients to be recorded.
+        with torch.enable_grad(), self.running(leaves) as forward, _AttentionNotice():
+            first, second = (forward(inputs) for _ in range(2))
             losses = [self.loss_fn(first, targets) for _ in range(2)]
         drawn = any(
             not torch.equal(old, new)
@@ -127,24 +132,28 @@ class HessianOperator(CurvatureOperator):
 
     def __init__(self, loss: LossAt, memory: int | None = None) -> None:
         super().__init__(loss.space.size, loss.theta.device, loss.theta.dtype, loss.space)
+        self._loss = loss
         self._graphs = _Graphs(loss, self._build, memory)
 
     def _multiply(self, rows: Tensor) -> Tensor:
         products = torch.zeros_like(rows)
         with products_in(self.device):
             for leaves, gradient in self._graphs:
-                for row, product in zip(rows, products, strict=True):
-                    product += _pull_back(gradient, _cut(row, gradient), leaves)
-                del leaves, gradient  # a graph that is not kept goes before the next is built
+                tensors = list(leaves.values())
+                with self._loss.running(leaves):
+                    for row, product in zip(rows, products, strict=True):
+                        product += _pull_back(gradient, _cut(row, gradient), tensors)
+                del leaves, tensors, gradient  # one that is not kept goes before the next is built
         return products
 
     @staticmethod
-    def _build(loss: LossAt, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
+    def _build(loss: LossAt, batch: Batch) -> tuple[dict[str, Tensor], list[Tensor]]:
         leaves = loss.leaves()
-        with FastSecondDerivatives():
-            value = loss.loss_fn(loss.outputs(leaves, batch.inputs), batch.targets)
-        tensors = list(leaves.values())
-        return tensors, _gradient(value * (batch.weight / loss.total), tensors)
+        with loss.running(leaves) as forward:
+            with FastSecondDerivatives():
+                value = loss.loss_fn(forward(batch.inputs), batch.targets)
+            tensors = list(leaves.values())
+            return leaves, _gradient(value * (batch.weight / loss.total), tensors)
 
 
 class GaussNewtonOperator(CurvatureOperator):
@@ -162,31 +171,35 @@ class GaussNewtonOperator(CurvatureOperator):
 
     def __init__(self, loss: LossAt, memory: int | None = None) -> None:
         super().__init__(loss.space.size, loss.theta.device, loss.theta.dtype, loss.space)
+        self._loss = loss
         self._graphs = _Graphs(loss, self._build, memory)
 
     def _multiply(self, rows: Tensor) -> Tensor:
         products = torch.zeros_like(rows)
         with products_in(self.device):
             for graph in self._graphs:
-                for row, product in zip(rows, products, strict=True):
-                    push = _pull_back(graph.pulled, _cut(row, graph.pulled), [graph.cotangent])
-                    curved = _pull_back([graph.slope], [push.view_as(graph.slope)], [graph.at])
-                    product += _pull_back([graph.outputs], [curved.view_as(graph.at)], graph.leaves)
+                tensors = list(graph.leaves.values())
+                with self._loss.running(graph.leaves):
+                    for row, product in zip(rows, products, strict=True):
+                        push = _pull_back(graph.pulled, _cut(row, graph.pulled), [graph.cotangent])
+                        curved = _pull_back([graph.slope], [push.view_as(graph.slope)], [graph.at])
+                        product += _pull_back([graph.outputs], [curved.view_as(graph.at)], tensors)
                 del graph  # one that is not kept goes before the next is built
         return products
 
     @staticmethod
     def _build(loss: LossAt, batch: Batch) -> "_Linearization":
         leaves = loss.leaves()
-        outputs = loss.outputs(leaves, batch.inputs)
-        # Jᵀu is linear in u, so that differentiating it by u gives J v: no forward mode is needed.
-        cotangent = torch.zeros_like(outputs, requires_grad=True)
         tensors = list(leaves.values())
-        pulled = _gradient(outputs, tensors, cotangent)
-        at = outputs.detach().requires_grad_()
-        value = loss.loss_fn(at, batch.targets) * (batch.weight / loss.total)
-        (slope,) = _gradient(value, [at])
-        return _Linearization(tensors, outputs, cotangent, pulled, at, slope)
+        with loss.running(leaves) as forward:
+            outputs = forward(batch.inputs)
+            # Jᵀu is linear in u: differentiating it by u gives J v, and no forward mode is needed.
+            cotangent = torch.zeros_like(outputs, requires_grad=True)
+            pulled = _gradient(outputs, tensors, cotangent)
+            at = outputs.detach().requires_grad_()
+            value = _loss_of_outputs(loss, at, batch.targets, tensors)
+            (slope,) = _gradient(value * (batch.weight / loss.total), [at])
+        return _Linearization(leaves, outputs, cotangent, pulled, at, slope)
 
 
 class ResidualOperator(CurvatureOperator):
@@ -209,12 +222,38 @@ class ResidualOperator(CurvatureOperator):
 class _Linearization:
     """The outputs of one micro-batch as a function of the parameters, and their loss."""
 
-    leaves: list[Tensor]
+    leaves: dict[str, Tensor]
     outputs: Tensor  # (B, ...)
     cotangent: Tensor  # u, of the shape of the outputs
     pulled: list[Tensor]  # Jᵀu
     at: Tensor  # the outputs without their graph
     slope: Tensor  # the gradient of the loss in them
+
+
+def _loss_of_outputs(
+    loss: LossAt, outputs: Tensor, targets: Tensor, leaves: Sequence[Tensor]
+) -> Tensor:
+    """Evaluate the loss of outputs that have no graph.
+
+    Raises:
+        InputError: If it depends on the parameters all the same, or needs the graph.
+    """
+    remedy = (
+        "the Gauss-Newton matrix Jᵀ ∇²ℓ J, and with it the residual, is that of a loss of outputs "
+        "and targets alone. Leave the other terms out (weight decay adds its coefficient times "
+        "the identity), or take hessian()."
+    )
+    try:
+        value = loss.loss_fn(outputs, targets)
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        raise InputError(f"The loss needs more than the values of outputs: {remedy}") from error
+    if value.requires_grad:
+        found = grad(value, leaves, retain_graph=True, allow_unused=True)
+        if any(gradient is not None for gradient in found):
+            raise InputError(f"The loss reads parameters of the model: {remedy}")
+    return value
 
 
 _Graph = TypeVar("_Graph")
@@ -235,6 +274,7 @@ class _Graphs(Generic[_Graph]):
         self._num_kept: int | None = None
 
     def __iter__(self) -> Iterator[_Graph]:
+        check_recording()
         if self._num_kept is None:
             self._num_kept = self._count_kept()
         for index, batch in enumerate(self._batches):
