@@ -150,6 +150,7 @@ class Evaluator:
 
     def curves(self, directions: Sequence[Direction], alphas: Tensor) -> list[Curve]:
         """Evaluate along several directions; see ``curve``. θ itself is evaluated once."""
+        _check_directions(directions)
         alphas = grid_with_origin(torch.as_tensor(alphas))
         origin = int((alphas == 0).nonzero())
         points = [[0.0] * len(directions)]  # θ first: every direction shares it
@@ -192,6 +193,7 @@ class Evaluator:
         Raises:
             InputError: If the two are parallel.
         """
+        _check_directions([x, y])
         overlap = cosine(x.vector, y.vector)
         if abs(overlap) > 1 - 1e-12:  # the angle is 1e-6, as in ``orthogonalize``
             raise InputError(
@@ -424,6 +426,16 @@ def _difference_errors(covariance: Tensor, steps: Tensor) -> Tensor:
         covariance[first, first] + covariance[second, second] - 2 * covariance[first, second]
     )
     return variances.clamp(min=0).sqrt()
+
+
+def _check_directions(directions: Sequence[object]) -> None:
+    """Raise ``InputError`` unless all are ``Direction``."""
+    for direction in directions:
+        if not isinstance(direction, Direction):
+            raise InputError(
+                f"A direction must be a Direction, got {type(direction).__name__}: "
+                'Direction(vector, "name") makes one of a vector of shape (D,).'
+            )
 
 
 def _names(directions: Sequence[Direction]) -> list[str]:

@@ -149,6 +149,15 @@ class Landscape:
             self._recalibration = mixed(inputs, size, self.batchnorm.num_examples)
 
     @torch.inference_mode(False)
+    def __repr__(self) -> str:
+        """Say what it is, in one line."""
+        loss = self.loss_fn
+        return (
+            f"Landscape({type(self.model).__name__}, "
+            f"{getattr(loss, '__name__', type(loss).__name__)}, {self.space.size} parameters, "
+            f"{self.num_examples} examples, batchnorm={self.batchnorm.mode}, {self.device})"
+        )
+
     def hold(self, loader: Iterable[tuple[Tensor, Tensor]]) -> list[Batch]:
         """Read batches once and keep them on the model's device.
 

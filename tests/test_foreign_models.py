@@ -210,3 +210,53 @@ def test_inputs_that_the_loss_cannot_find_are_named():
     x = torch.linspace(0, 1, 20)[:, None].requires_grad_()
     with pytest.raises(InputError, match=r"loss does not fit.*needs batches \(x, x\)"):
         Landscape(nn.Linear(1, 1), differential_equation, [(x, x.clone().detach())])
+
+
+def nhwc_to_nchw(images: Tensor) -> Tensor:
+    """As NumPy images come: channels last in memory."""
+    return images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("layout", ["permuted", "strided", "mixed", "expanded"])
+def test_inputs_of_any_layout_take_the_same_fast_path(layout):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(48, 8), nn.Tanh(), nn.Linear(8, 3)).double()
+    inputs, targets = torch.randn(70, 3, 4, 4).double(), torch.randint(3, (70,))
+    if layout == "expanded":
+        inputs = inputs[:, :1].expand(-1, 3, -1, -1)
+    plain = list(zip(inputs.contiguous().split(32), targets.split(32), strict=True))
+    other = nhwc_to_nchw(inputs)
+    if layout in ("strided", "expanded"):
+        wide = torch.zeros(70, 3, 4, 8).double()
+        wide[..., ::2] = inputs
+        other = inputs if layout == "expanded" else wide[..., ::2]
+    batches = list(zip(other.split(32), targets.split(32), strict=True))
+    if layout == "mixed":
+        batches = [plain[0], *batches[1:]]
+    found, expected = (Landscape(model, nn.CrossEntropyLoss(), x) for x in (batches, plain))
+    assert found.path.micro_batch == expected.path.micro_batch
+    assert found.path.first_layer is not None
+    curves = [Evaluator(of, test=data, progress=False).curve(direction(of), ALPHAS)
+              for of, data in ((found, batches), (expected, plain))]  # fmt: skip
+    torch.testing.assert_close(curves[0].loss, curves[1].loss, **EXACT)
+    torch.testing.assert_close(curves[0].loss_test, curves[1].loss_test, **EXACT)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_images_whose_layout_differs_between_batches(mixed):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(4, 3),
+    )  # fmt: skip
+    inputs, targets = torch.randn(70, 3, 8, 8), torch.randint(3, (70,))
+    plain = list(zip(inputs.split(32), targets.split(32), strict=True))
+    batches = [(nhwc_to_nchw(x), y) if i or not mixed else (x, y)
+               for i, (x, y) in enumerate(plain)]  # fmt: skip
+    found = Landscape(model, nn.CrossEntropyLoss(), batches)
+    expected = Landscape(model, nn.CrossEntropyLoss(), plain, path=ForwardPath())
+    assert found.path.channels_last
+    assert all(b.inputs.is_contiguous(memory_format=torch.channels_last) for b in found.batches)
+    theta = found.theta + 0.05 * direction(found).vector
+    # Sums in another order, in float32.
+    torch.testing.assert_close(found.loss(theta), expected.loss(theta), rtol=1e-5, atol=1e-6)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from mining.curvature.operators import CurvatureOperator
+from mining.curvature.operators import CurvatureOperator, check_operator
 from mining.curvature.symmetry import asymmetry_limit, raise_asymmetric
 from mining.memory import check_memory
 
@@ -22,6 +22,7 @@ def make_dense(operator: CurvatureOperator, block_size: int = 64) -> Tensor:
         InputError: If the operator is not symmetric.
         MemoryError: If three such matrices do not fit.
     """
+    check_operator(operator)
     size = operator.shape[0]
     most = f"{size} x {size} entries are for small networks; take fewer parameters"
     check_memory(3 * size**2 * operator.dtype.itemsize, operator.device, "The matrix", most)

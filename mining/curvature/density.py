@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mining.curvature.krylov import KrylovSpace, check_basis, would_fit
-from mining.curvature.operators import CurvatureOperator
+from mining.curvature.operators import CurvatureOperator, check_operator
 from mining.curvature.trace import Estimate
 from mining.errors import InputError
 from mining.memory import available_memory
@@ -108,6 +108,7 @@ def spectral_density(
         MemoryError: If the ``num_steps`` vectors of one run do not fit.
         ArithmeticError: If a product is not finite.
     """
+    check_operator(operator)
     if num_steps < 1:
         raise InputError(f"num_steps must be at least 1, got {num_steps}.")
     if num_probes < 2:

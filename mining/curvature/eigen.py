@@ -12,7 +12,7 @@ from torch.linalg import vector_norm
 
 from mining.curvature.krylov import RitzPairs
 from mining.curvature.lanczos import add_repeated, thick_restart_lanczos
-from mining.curvature.operators import CurvatureOperator
+from mining.curvature.operators import CurvatureOperator, check_operator
 from mining.curvature.ritz import Which, largest_residuals, wanted_indices
 from mining.curvature.symmetry import check_symmetric
 from mining.errors import InputError
@@ -105,6 +105,7 @@ def eigenpairs(
         MemoryError: If the vectors do not fit; the message states how many would.
         ArithmeticError: If a product is not finite.
     """
+    check_operator(operator)
     pairs = 2 * k if which == "both" else k
     max_products = max(300, 20 * pairs) if max_products is None else max_products
     _check_options(operator.shape[0], k, which, method, tol, max_products)

@@ -49,6 +49,10 @@ class LossAt:
     loss_fn: LossFunction
     batches: Sequence[Batch]
 
+    def __repr__(self) -> str:
+        """Say what it is, in one line."""
+        return f"LossAt({self.space.size} parameters, {len(self.batches)} micro-batches)"
+
     @cached_property
     def total(self) -> float:
         """The total weight of all micro-batches."""

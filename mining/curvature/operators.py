@@ -37,6 +37,11 @@ class CurvatureOperator(ABC):
         self.space = space
         self.products = 0
 
+    def __repr__(self) -> str:
+        """Say what it is, in one line."""
+        size = self.shape[0]
+        return f"{type(self).__name__}({size} x {size}, {self.dtype}, {self.device})"
+
     @abstractmethod
     def _multiply(self, rows: Tensor) -> Tensor:
         """Multiply each row, shape ``(K, d)`` contiguous; returns ``(K, d)``."""
@@ -84,6 +89,15 @@ class CurvatureOperator(ABC):
             rmatvec=lambda vector: multiply(vector.reshape(-1)),
             rmatmat=multiply,
             dtype=torch.empty(0, dtype=self.dtype).numpy().dtype,
+        )
+
+
+def check_operator(operator: object) -> None:
+    """Raise ``InputError`` unless it is a ``CurvatureOperator``."""
+    if not isinstance(operator, CurvatureOperator):
+        raise InputError(
+            f"operator must be a CurvatureOperator, got {type(operator).__name__}: take "
+            "landscape.hessian() or landscape.gauss_newton(), or MatrixOperator(matrix)."
         )
 
 

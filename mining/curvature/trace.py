@@ -11,7 +11,7 @@ from scipy.stats import t as student
 from torch import Tensor
 
 from mining.curvature.krylov import check_basis, would_fit
-from mining.curvature.operators import CurvatureOperator
+from mining.curvature.operators import CurvatureOperator, check_operator
 from mining.curvature.xtrace import exchangeable_estimates, jackknife_factor
 from mining.errors import InputError
 from mining.memory import available_memory
@@ -98,6 +98,7 @@ def trace(
         MemoryError: If the sketch of ``hutch++`` or ``xtrace`` does not fit.
         ArithmeticError: If a product is not finite.
     """
+    check_operator(operator)
     if method not in get_args(Method):
         raise InputError(f"method must be one of {get_args(Method)}, got {method!r}.")
     if relative_error is not None and not relative_error > 0:

@@ -28,6 +28,14 @@ class Direction:
     info: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.vector, Tensor) or not self.vector.is_floating_point():
+            kind = self.vector.dtype if isinstance(self.vector, Tensor) else type(self.vector)
+            raise InputError(
+                f"A direction must be a tensor of floating-point numbers, got {kind} "
+                f"({self.name}): torch.as_tensor(vector, dtype=theta.dtype) makes one."
+            )
+        # A column of a matrix has gaps in memory, and a parameter a graph.
+        object.__setattr__(self, "vector", self.vector.detach().contiguous())
         if self.vector.dim() != 1:
             raise InputError(
                 f"A direction must have shape (D,), got {tuple(self.vector.shape)} ({self.name})."

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.linalg import vector_norm
 
 from mining.directions.base import Direction, DirectionSource, as_normalization, check_num
@@ -23,20 +23,25 @@ class CheckpointDelta(DirectionSource):
     w-basin: Xu et al. (2024), Secs. 2.3 and 2.4. Unnormalized, α = 1 is the other checkpoint.
 
     Args:
-        checkpoint: A file, or tensors by parameter name; buffers are ignored.
+        checkpoint: A file, tensors by parameter name, or a module; buffers are ignored.
         label: Name of the other checkpoint in legends, ``E=200`` for instance.
         normalization: A normalization or its name.
         away: Whether to reverse the direction to θ - θ', so that α = -1 is the other checkpoint.
             Relative to an earlier checkpoint this is the direction in which training moved.
     """
 
-    checkpoint: str | Path | Mapping[str, Tensor]
+    checkpoint: str | Path | Mapping[str, Tensor] | nn.Module
     label: str = "checkpoint"
     normalization: Normalization | Name = "none"
     away: bool = False
 
     def __post_init__(self) -> None:
         as_normalization(self.normalization)
+        if not isinstance(self.checkpoint, str | Path | Mapping | nn.Module):
+            raise InputError(
+                "checkpoint must be a file, tensors by parameter name, or a module, got "
+                f"{type(self.checkpoint).__name__}."
+            )
 
     def directions(
         self, landscape: Landscape, num: int, *, generator: torch.Generator
@@ -52,7 +57,9 @@ class CheckpointDelta(DirectionSource):
         """
         check_num(num, 1, " for the difference of two checkpoints")
         space, theta = landscape.space, landscape.theta
-        state = fitting_state(landscape.model, self.checkpoint)
+        given = self.checkpoint
+        given = given.state_dict() if isinstance(given, nn.Module) else given
+        state = fitting_state(landscape.model, given)
         other = space.flatten({name: state[name] for name in space.names}).to(theta)
         delta = other - theta
         if not delta.any():
