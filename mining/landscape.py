@@ -112,14 +112,13 @@ class Landscape:
         self._num_classes: int | None = None
         self.batches = self.hold(loader)
         self.num_examples = sum(len(batch.inputs) for batch in self.batches)
-        version = self.theta._version
         self._num_classes = find_num_classes(network, self._criterion, self.batches)
         if path is not None and path.micro_batch is not None and network.mixes_examples:
             raise InputError(
                 "path.micro_batch must be None where examples share batch statistics, got "
                 f"{path.micro_batch}."
             )
-        if self.theta._version != version:
+        if network.changes_parameters:
             raise InputError(
                 f"The forward pass of {type(model).__name__} changes parameters in place, as an "
                 "Embedding with max_norm does: its loss is no function of them. Leave max_norm "

@@ -70,7 +70,7 @@ class Network:
         self.needs_graph = False
         #: Whether the model works in place on its inputs, and so is given copies.
         self.changes_inputs = False
-        #: Whether a forward pass writes to parameters, and so is given copies.
+        #: Whether a forward pass writes to parameters.
         self.changes_parameters = False
         self.compiled = CompiledForward(self.rounding) if compile else None
 
@@ -162,10 +162,7 @@ class Network:
 
     def tensors(self, theta: Tensor, buffers: dict[str, Tensor]) -> dict[str, Tensor]:
         """Name all parameters, those of ``theta`` and the frozen ones, and the buffers."""
-        parameters = {**self.space.unflatten(theta), **self.frozen}
-        if self.changes_parameters:
-            parameters = {name: tensor.clone() for name, tensor in parameters.items()}
-        return {**parameters, **buffers}
+        return {**self.space.unflatten(theta), **self.frozen, **buffers}
 
     @contextmanager
     def running(self, tensors: Mapping[str, Tensor]) -> Iterator[Forward]:
@@ -201,9 +198,10 @@ class Network:
     @contextmanager
     def trying(self) -> Iterator[Forward]:
         """Give the model at θ as it stands, with copies of all, and note which it writes to."""
-        self.changes_inputs = self.changes_parameters = True
-        tensors = self.tensors(self.theta, self.copy_buffers())
-        before = {**self.space.unflatten(self.theta), **self.frozen}
+        self.changes_inputs = True
+        before = self.tensors(self.theta, {})
+        copies = {name: tensor.clone() for name, tensor in before.items()}
+        tensors = {**copies, **self.copy_buffers()}
         changed: list[bool] = []
 
         def run(inputs: Tensor) -> Tensor:
