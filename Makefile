@@ -5,7 +5,9 @@ BIN := $(VENV)/bin
 
 SIZE ?= full
 
-.PHONY: quickstart test lint bench
+CASES ?= 5000
+
+.PHONY: quickstart test lint bench fuzz
 
 quickstart: $(VENV)/.installed
 	$(BIN)/python -m mining experiment=quickstart
@@ -19,6 +21,9 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+fuzz: $(VENV)/.installed-dev
+	MINING_FUZZ=$(CASES) $(BIN)/python -m pytest tests/test_fuzz_*.py
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python tests/benchmarks --size $(SIZE)

@@ -15,10 +15,12 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
+from mining.errors import InputError
 from mining.pipelines import PIPELINE_KEYS, UNNAMED_KEYS
 from mining.pipelines.experiments import find_run, register_resolvers
 from mining.pipelines.help import help_text
-from mining.pipelines.messages import describe, describe_fault, is_expected
+from mining.pipelines.messages import describe, describe_fault, is_expected, passed_through_mining
+from mining.pipelines.schema import check_config
 from mining.runs import Run
 
 _HYDRA = {"version_base": "1.3", "config_path": "pkg://mining.conf", "config_name": "config"}
@@ -43,6 +45,9 @@ def main() -> None:
         print("Interrupted. The same command goes on from here.", file=sys.stderr)
         sys.exit(130)
     except Exception as error:  # while Hydra composed the configuration
+        if not is_expected(error) and not passed_through_mining(error):
+            text = f"Hydra cannot compose {' '.join(sys.argv[1:])}: {type(error).__name__} {error}"
+            error = InputError(text)  # its own checks are assertions, in part
         _report(error, None)
     finally:
         del os.environ["HYDRA_FULL_ERROR"]
@@ -78,6 +83,7 @@ def _report(error: Exception, log: Path | None) -> None:
 def _execute(cfg: DictConfig) -> None:
     """Run one job, unless it is finished, and print its directory."""
     config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
+    check_config(config)
     run = find_run(config, Path(HydraConfig.get().runtime.output_dir))
     _warn_of_unread(config["pipeline"], HydraConfig.get().overrides.task)
     if not run.complete(lambda: _compute(config, run)):
@@ -89,7 +95,8 @@ def _execute(cfg: DictConfig) -> None:
 def _compute(config: dict[str, Any], run: Run) -> None:
     # Imported here: a finished run is skipped without waiting for torch.
     pipeline = import_module(f"mining.pipelines.{config['pipeline']}")
-    import_module("mining.pipelines.building").prepare(config)
+    if config["num_threads"] is not None:
+        import_module("torch").set_num_threads(config["num_threads"])
     pipeline.run(config, run)
 
 

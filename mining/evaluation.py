@@ -23,6 +23,9 @@ from mining.journal import Journal
 from mining.landscape import Landscape, update_digest
 from mining.refinement import Refinement
 
+#: Points of a grid: beyond it their bookkeeping alone takes gigabytes.
+_MOST_POINTS = 10**6
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -52,6 +55,8 @@ class Grid:
                 )
             if num < 2:
                 raise InputError(f"grid.{prefix}num must be at least 2 points, got {num}.")
+            if num > _MOST_POINTS:
+                raise InputError(f"grid.{prefix}num must be at most {_MOST_POINTS}, got {num}.")
         if self.scale != "curvature" and not 0 < self.scale < math.inf:
             raise InputError(f"grid.scale must be positive or curvature, got {self.scale}.")
 
@@ -200,6 +205,11 @@ class Evaluator:
                 f"{x.name} and {y.name} are parallel (cosine {overlap:.0f}): they span no plane."
             )
         alphas, betas = (grid_with_origin(torch.as_tensor(axis)) for axis in (alphas, betas))
+        if len(alphas) * len(betas) > _MOST_POINTS:
+            raise InputError(
+                f"A surface must have at most {_MOST_POINTS} points, got {len(alphas)} × "
+                f"{len(betas)}: lower grid.num and grid.y_num."
+            )
         points = [[a, b] for a in alphas.tolist() for b in betas.tolist()]
         names, shape = _names([x, y]), (len(alphas), len(betas))
         refinement = None

@@ -1,7 +1,10 @@
 """Images in one NumPy file."""
 
+import lzma
+import struct
 import zipfile
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,11 @@ from mining.data.dataset import Dataset
 from mining.data.images import Channels, from_arrays
 from mining.errors import InputError
 
+# What NumPy and its zip reader raise for damaged and foreign files.
+_UNREADABLE = (
+    *(ValueError, TypeError, EOFError, OSError, LookupError, NotImplementedError, RuntimeError),
+    *(SyntaxError, OverflowError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+)
 _PAIRS = (("train_images", "train_labels"), ("test_images", "test_labels"))
 
 
@@ -70,15 +78,30 @@ def arrays(
 
 
 def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
-    keys = {"class_names", *(key for pair in _PAIRS for key in pair)}
+    # Arrays of other names stay unread: only their names can matter, in a message.
+    return read_npz(path, only={"class_names", *(key for pair in _PAIRS for key in pair)})
+
+
+def read_npz(path: Path, *, only: Collection[str] | None = None) -> dict[str, npt.NDArray[Any]]:
+    """Read an ``.npz`` file of plain arrays, by name.
+
+    Args:
+        path: The file.
+        only: The names to read; arrays of other names come empty. ``None`` reads all.
+
+    Raises:
+        InputError: If it is damaged, no ``.npz`` file, or holds objects.
+    """
     try:
         file = np.load(path, allow_pickle=False)
         if not isinstance(file, NpzFile):
             raise InputError("it is a single array")
         with file:
-            # Arrays of other names stay unread: only their names can matter, in a message.
-            return {key: file[key] if key in keys else np.empty(0) for key in file.files}
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+            return {
+                key: np.asarray(file[key]) if only is None or key in only else np.empty(0)
+                for key in file.files
+            }
+    except _UNREADABLE as error:
         raise InputError(
             f"cannot read {path} as an .npz file of plain arrays: {error}. "
             "Write it with numpy.savez."

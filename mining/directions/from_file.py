@@ -1,6 +1,5 @@
 """Directions from a file."""
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mining.data.npz import read_npz
 from mining.directions.base import Direction, DirectionSource, as_normalization, check_num
 from mining.errors import InputError
 from mining.landscape import Landscape
 from mining.models import read_tensors
+from mining.models.checkpoints import describe_kind, is_plain
 from mining.normalization import Name, Normalization
 from mining.parameters import ParameterSpace
 
@@ -62,11 +63,7 @@ def _read(path: Path) -> Any:
         raise FileNotFoundError(f"direction.path: no file {path}.")
     if path.suffix != ".npz":
         return read_tensors(path)
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays}
-    except (zipfile.BadZipFile, ValueError, EOFError) as error:
-        raise InputError(f"direction.path: cannot read {path} as .npz: {error}.") from error
+    return read_npz(path)
 
 
 def _as_vectors(content: Any, space: ParameterSpace, path: Path) -> Tensor:
@@ -77,7 +74,10 @@ def _as_vectors(content: Any, space: ParameterSpace, path: Path) -> Tensor:
             f"direction.checkpoint={path}"
         )
     if isinstance(content, Mapping) and "vectors" in content:
-        names = tuple(map(str, content.get("names", space.names)))
+        given = content.get("names", space.names)
+        if not isinstance(given, list | tuple | np.ndarray):
+            raise InputError(f"{path}: names must be a list, got {type(given).__name__}.")
+        names = tuple(map(str, given))
         if names != space.names:
             raise InputError(
                 f"{path} holds directions of other parameters: {', '.join(names[:3])} …; the model "
@@ -90,20 +90,26 @@ def _as_vectors(content: Any, space: ParameterSpace, path: Path) -> Tensor:
         content = next(iter(arrays.values())) if single else space.flatten(arrays)
     vectors = _tensor(content, path)
     vectors = vectors[None] if vectors.dim() == 1 else vectors
-    if vectors.dim() != 2 or vectors.shape[1] != space.size or not vectors.is_floating_point():
+    if vectors.dim() != 2 or vectors.shape[1] != space.size:
         raise InputError(
-            f"{path} must hold floating-point directions of {space.size} entries, got shape "
-            f"{tuple(vectors.shape)} {vectors.dtype}."
+            f"{path} must hold directions of {space.size} entries, got shape "
+            f"{tuple(vectors.shape)}."
         )
     return vectors
 
 
 def _tensor(value: Any, path: Path) -> Tensor:
-    if not isinstance(value, Tensor | np.ndarray) or (
-        isinstance(value, np.ndarray) and value.dtype.kind not in "fiu"
-    ):
-        raise InputError(
-            f"{path} must hold one array per parameter name, or one flat array, got "
-            f"{type(value).__name__}."
-        )
-    return torch.as_tensor(value)
+    """Take an array as a tensor if it holds plain floating-point numbers."""
+    kind = type(value).__name__
+    if isinstance(value, np.ndarray):
+        kind = f"an array of {value.dtype}"
+        if value.dtype in (np.float16, np.float32, np.float64):
+            return torch.as_tensor(value)
+    elif isinstance(value, Tensor):
+        kind = describe_kind(value)
+        if is_plain(value) and value.is_floating_point():
+            return value
+    raise InputError(
+        f"{path} must hold one array per parameter name, or one flat array, of floating-point "
+        f"numbers, got {kind}."
+    )

@@ -3,6 +3,8 @@
 import pickle
 import re
 import struct
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,13 @@ _UNREADABLE = (
     OSError,
     LookupError,
     ValueError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    NotImplementedError,
+    OverflowError,
+    zipfile.BadZipFile,
+    zlib.error,
     struct.error,
 )
 
@@ -59,7 +68,14 @@ def read_tensors(path: str | Path) -> Any:
     if not path.exists():
         raise FileNotFoundError(f"No checkpoint {path.resolve()}.")
     try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()  # torch does not compare the checksums
+            if damaged:
+                raise InputError(f"the checksum of {damaged} is wrong, save it again")
         return torch.load(path, weights_only=True, map_location="cpu")
+    except InputError as error:
+        raise InputError(f"{path} is damaged: {error}.") from error
     except _UNREADABLE as error:
         raise InputError(f"cannot read {path} as a checkpoint: {_reason(error)}.") from error
 
@@ -103,13 +119,29 @@ def fitting_state(model: nn.Module, source: str | Path | Mapping[str, Any]) -> d
     shapes = [
         f"{name} {tuple(given[name].shape)} against {tuple(own[name].shape)}"
         for name in own
-        if name in given and given[name].shape != own[name].shape
+        if name in given and is_plain(given[name]) and given[name].shape != own[name].shape
     ]
     absent = [name for name in own if name not in given]
+    kinds = [
+        f"{name} ({describe_kind(given[name])})"
+        for name in own
+        if name in given
+        and (
+            not is_plain(given[name])
+            or own[name].is_floating_point() > given[name].is_floating_point()
+        )
+    ]
+    infinite = [
+        name
+        for name, value in given.items()
+        if is_plain(value) and not torch.isfinite(value.float()).all()
+    ]
     differences = {
         "missing": [name for name in absent if not name.endswith("num_batches_tracked")],
         "unexpected": [name for name in given if name not in own],
         "of another shape": shapes,
+        "no plain floating-point tensors": kinds,
+        "not finite": infinite,
     }
     found = [f"{what}: {_first(names)}" for what, names in differences.items() if names]
     if found:
@@ -117,6 +149,22 @@ def fitting_state(model: nn.Module, source: str | Path | Mapping[str, Any]) -> d
     # The model's own mapping carries the versions of its layers, which MNASNet insists on.
     own.update(given)
     return own
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor is dense, real and in memory, neither quantized nor without data."""
+    return (
+        tensor.layout == torch.strided
+        and tensor.device.type != "meta"
+        and not (tensor.is_complex() or tensor.is_quantized or tensor.is_nested)
+    )
+
+
+def describe_kind(tensor: Tensor) -> str:
+    """Name layout and dtype of a tensor, for a message."""
+    layout = "" if tensor.layout == torch.strided else f"{tensor.layout} ".removeprefix("torch.")
+    place = " on meta" if tensor.device.type == "meta" else ""
+    return f"{layout}{str(tensor.dtype).removeprefix('torch.')}{place}"
 
 
 def _reason(error: Exception) -> str:
@@ -141,7 +189,11 @@ def _unwrap(content: Any, origin: str) -> dict[str, Tensor]:
             f"{'an empty mapping' if isinstance(content, Mapping) else type(content).__name__}."
         )
     state = dict(content)
-    others = [str(name) for name, value in state.items() if not isinstance(value, Tensor)]
+    others = [
+        str(name)
+        for name, value in state.items()
+        if not isinstance(value, Tensor) or not isinstance(name, str)
+    ]
     if others:
         raise InputError(f"{origin} must hold tensors by name only, but has {_first(others)}.")
     while prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in state)), None):

@@ -8,20 +8,9 @@ from torch import nn
 
 from mining.data import Dataset
 from mining.errors import InputError
-from mining.pipelines.schema import check_top_level, make
+from mining.pipelines.schema import make
 
 Config = Mapping[str, Any]
-
-
-def prepare(config: Config) -> None:
-    """Check the values outside every group, and set the number of CPU threads.
-
-    Raises:
-        InputError: If a value has the wrong type or is out of its range.
-    """
-    check_top_level(config)
-    if config["num_threads"] is not None:
-        torch.set_num_threads(config["num_threads"])
 
 
 def find_device(config: Config) -> torch.device:

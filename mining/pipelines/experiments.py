@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mining.errors import InputError
 from mining.identity import identify, run_directory
 from mining.pipelines import OPTIONAL_KEYS, PIPELINE_KEYS
+from mining.pipelines.schema import check_config
 from mining.runs import Run
 
 
@@ -108,5 +109,6 @@ def _pick(key: str, values: Mapping[str, Any]) -> Any:
 def _run_directory(*, _root_: DictConfig) -> str:
     """Name the run's directory, for ``hydra.run.dir`` and ``hydra.sweep.subdir``."""
     keys = [str(key) for key in _root_ if key != "hydra"]
-    config = OmegaConf.to_container(OmegaConf.masked_copy(_root_, keys), resolve=True)
-    return str(directory_of(cast(Mapping[str, Any], config)))
+    config = _resolve(OmegaConf.masked_copy(_root_, keys))
+    check_config(config)  # before Hydra makes the directory
+    return str(directory_of(config))

@@ -5,11 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
+import torch
+
 from mining.curves import Curve
 from mining.directions import Direction, Eigenvectors, Miner, Multipoint
 from mining.directions.storage import load_directions
 from mining.errors import InputError
 from mining.evaluation import Grid
+from mining.memory import check_memory
 from mining.pipelines import eigenvectors, mine
 from mining.pipelines.building import Config
 from mining.pipelines.experiments import find_run
@@ -35,6 +38,12 @@ def find_directions(
         setting: Where they start, and the generator.
         grid: How far they are followed.
     """
+    check_memory(
+        3 * num * setting.landscape.theta.nbytes,  # made, stacked and written
+        torch.device("cpu"),
+        f"num_directions={num}",
+        "ask for fewer",
+    )
     if is_a(config, key, Multipoint):
         if grid.scale == "curvature":
             raise InputError("grid.scale=curvature would redraw a drawn curve: give a number.")

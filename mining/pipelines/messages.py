@@ -35,13 +35,16 @@ def is_expected(error: BaseException) -> bool:
         if error.errno is None:  # raised with a message instead of a number
             return isinstance(error, FileNotFoundError | ConnectionError)
         # Files that the user names are looked for first: what is missing then is one's own.
-        return not (isinstance(error, FileNotFoundError) and _passed_through_mining(error))
+        return not (isinstance(error, FileNotFoundError) and passed_through_mining(error))
     return isinstance(error, MemoryError) or _is_out_of_memory(error)
 
 
 def describe(error: BaseException) -> str:
     """Say in one line what is wrong and what would be right."""
     for cause in _causes(error):
+        if isinstance(cause, InputError):  # in a resolver, of which OmegaConf says where
+            error = cause
+            break
         if (
             isinstance(cause, ConfigAttributeError | ConfigKeyError)
             and cause.parent_node is not None
@@ -105,11 +108,11 @@ def _causes(error: BaseException) -> list[BaseException]:
 
 def _faults(error: BaseException) -> list[BaseException]:
     """List the faults of this package that led to an error of Hydra or OmegaConf."""
-    causes = [cause for cause in _causes(error)[1:] if _passed_through_mining(cause)]
+    causes = [cause for cause in _causes(error)[1:] if passed_through_mining(cause)]
     return [cause for cause in causes if not is_expected(cause)]
 
 
-def _passed_through_mining(error: BaseException) -> bool:
+def passed_through_mining(error: BaseException) -> bool:
     """Whether an error was raised in this package, or by what it called."""
     modules = (
         frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)

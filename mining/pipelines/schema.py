@@ -1,6 +1,8 @@
 """Values of the configuration against what takes them: the constructor is the schema."""
 
 import inspect
+import math
+import os
 import pydoc
 import types
 import typing
@@ -11,6 +13,7 @@ from typing import Any, Literal, Union
 from hydra.utils import instantiate
 
 from mining.errors import InputError
+from mining.pipelines import PIPELINE_KEYS
 
 #: What the keys outside every group may be.
 _TOP_LEVEL: dict[str, Any] = {
@@ -36,21 +39,86 @@ _TOP_LEVEL: dict[str, Any] = {
 _PICTURE: dict[str, Any] = {"log_scale": bool, "loss_cap": float | None}
 
 
-def check_top_level(config: Mapping[str, Any]) -> None:
-    """Check the values of the keys outside every group.
+#: Groups of which every pipeline has one; they name runs.
+_GROUPS = ("model", "data", "direction", "x_direction", "y_direction", "batchnorm")
+_SECTIONS = ("grid", "train", "descent", "spectrum", "expansion", "perturbation")
+#: Seeds that every generator takes, with room for the ones derived from them.
+_MOST_SEED = 2**62
+
+
+def check_config(config: Mapping[str, Any]) -> None:
+    """Check everything that can be checked without building anything.
+
+    These are the values outside every group, that groups are groups, and that all can be recorded.
 
     Raises:
-        InputError: If one has the wrong type or is none of what is allowed.
+        InputError: If a value has the wrong type, is out of its range, or is not finite.
     """
+    if config.get("pipeline") not in PIPELINE_KEYS:
+        raise InputError(
+            f"pipeline must be one of {', '.join(PIPELINE_KEYS)}, got {config.get('pipeline')!r}."
+        )
+    for group in (*_GROUPS, *_SECTIONS):
+        _check_group(group, config.get(group))
+    if config.get("normalization") is not None:
+        _check_group("normalization", config["normalization"])
+    name = config["model"].get("name")
+    if not isinstance(name, str) or not name.strip("."):
+        raise InputError(f"model.name must be a name for the folder of its runs, got {name!r}.")
+    for key, value in config.items():
+        _check_recordable(key, value)
     for key, hint in _TOP_LEVEL.items():
-        _check(key, config[key], hint)
+        _check(key, config.get(key), hint)
     if not isinstance(config["picture"], Mapping) or set(config["picture"]) != set(_PICTURE):
         raise InputError(f"picture has the keys {', '.join(_PICTURE)}, got {config['picture']}.")
     for key, hint in _PICTURE.items():
         _check(f"picture.{key}", config["picture"][key], hint)
-    for key in ("batch_size", "num_threads", "num_examples", "chunk"):
+    if config["picture"]["loss_cap"] is not None and config["picture"]["loss_cap"] <= 0:
+        raise InputError(f"picture.loss_cap must be positive, got {config['picture']['loss_cap']}.")
+    for key in ("batch_size", "num_threads", "num_examples", "chunk", "num_directions"):
         if config[key] is not None and config[key] < 1:
             raise InputError(f"{key} must be at least 1, got {config[key]}.")
+    processors = os.cpu_count() or 1
+    if (config["num_threads"] or 1) > max(64, processors):
+        raise InputError(
+            f"num_threads must be at most {max(64, processors)} with {processors} processors, got "
+            f"{config['num_threads']}."
+        )
+    for key, seed in (("seed", config["seed"]), ("data.subset_seed", _subset_seed(config))):
+        if not 0 <= seed <= _MOST_SEED:
+            raise InputError(f"{key} must lie between 0 and 2**62, got {seed}.")
+
+
+def _subset_seed(config: Mapping[str, Any]) -> int:
+    seed = config["data"].get("subset_seed", 0)
+    _check("data.subset_seed", seed, int)
+    return int(seed)
+
+
+def _check_group(group: str, options: Any) -> None:
+    if not isinstance(options, Mapping):
+        raise InputError(f"{group} must be one of its options, got {options!r}.")
+    if not isinstance(options.get("_target_"), str):
+        raise InputError(
+            f"{group}._target_ must be the name of a class or function, package.module.Name, got "
+            f"{options.get('_target_')!r}."
+        )
+
+
+def _check_recordable(key: str, value: Any) -> None:
+    """Refuse what the record of a run, which is JSON, has no word for."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{key} must be finite, got {value}.")
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            _check_recordable(f"{key}[{index}]", item)
+    elif isinstance(value, Mapping):
+        for name, item in value.items():
+            if not isinstance(name, str):
+                raise InputError(f"{key} must have text as its keys, got {name!r}.")
+            _check_recordable(f"{key}.{name}", item)
+    elif not isinstance(value, str | int | float | None):
+        raise InputError(f"{key} must be a number, text, a list or a mapping, got {value!r}.")
 
 
 def make(group: str, options: Mapping[str, Any], **known: Any) -> Any:
@@ -68,8 +136,7 @@ def make(group: str, options: Mapping[str, Any], **known: Any) -> Any:
     Raises:
         InputError: If a value has the wrong type or is none of what is allowed.
     """
-    if not isinstance(options, Mapping):
-        raise InputError(f"{group} must be one of its options, got {options!r}.")
+    _check_group(group, options)
     target = target_of(options)
     signature = inspect.signature(target, eval_str=True)
     arguments = {k: v for k, v in known.items() if k in signature.parameters}
