@@ -1,10 +1,15 @@
 """The command line: ``python -m mining`` or ``mining``."""
 
+import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    # python -m puts the working directory first: a user's random.py would be taken for Python's.
+    sys.path.pop(0)
+
 import logging
 import os
 import re
 import shutil
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
@@ -30,7 +35,7 @@ log = logging.getLogger("mining")
 
 def main() -> None:
     """Run the command line; exit code 1 and one line on stderr where something is wrong."""
-    sys.path.insert(0, str(Path.cwd()))  # a user's own classes, also for the console script
+    sys.path.append(str(Path.cwd()))  # a user's own classes, which hide nothing that is installed
     logging.raiseExceptions = False  # a full disk is reported once, not by every log line
     register_resolvers()
     OmegaConf.register_new_resolver("mining.help", help_text, replace=True)

@@ -1,15 +1,18 @@
 """The commands as a user types them, on the digits."""
 
+import operator
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import FunctionType
 
 import numpy as np
 import pytest
 import torch
 from command_line import QUICK, record
 
+import mining
 from mining import Landscape, classify, load_runs
 from mining.curves import load_curves, load_surface
 from mining.data import digits
@@ -442,8 +445,16 @@ BAD = [
     (["picture.loss_cap=abc"], "picture.loss_cap must be a number or null"),
     (["+picture.foo=1"], "picture has the keys log_scale, loss_cap"),
     (["num_threads=0"], "num_threads must be at least 1"),
-    (["direction._target_=os.getcwd"], "gives no DirectionSource"),
-    (["model=custom", "model._target_=os.getcwd"], "gives no module but str"),
+    (["direction._target_=os.getcwd"], "gives mining.directions.base.DirectionSource, got os.get"),
+    (["direction._target_=torch.nn.Linear"], "that gives mining.directions.base.DirectionSource"),
+    (["model=custom", "model._target_=os.getcwd"], "gives torch.nn.modules.module.Module, got os"),
+    (["model=custom", "model._target_=os.system", "+model.command=touch called"], "got os.system"),
+    (["model=custom", "model._target_=builtins.exec", "+model.source=1"], "got builtins.exec"),
+    (["model=custom", "model._target_=subprocess.Popen", "+model.args=ls"], "got subprocess.Popen"),
+    (["model=custom", "model._target_=torch.tensor", "+model.data=1"], "no Module but Tensor"),
+    (["+model.x={a:[{_target_:os.system,command:touch called}]}"], "got os.system"),
+    (["data._target_=os.system"], "gives mining.data.dataset.Dataset, got os.system"),
+    (["grid._target_=os.system"], "gives mining.evaluation.Grid, got os.system"),
     (["model=custom", "model._target_=torch.nn.Identity"], "no trainable parameters"),
     (["model=torchvision", "model.architecture=alexnet"], "3 channels"),
     (["checkpoint=good.pt", "epoch=3"], "leave it out with checkpoint=FILE"),
@@ -488,6 +499,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert printed.out == ""
     left = {p for p in (folder / "outputs").rglob("*") if "train" not in p.parts} - existing
     assert not [p for p in left if p.is_file()]
+    assert not (folder / "called").exists()
 
 
 def test_spectrum_leaves_what_the_contract_says(command, folder):
@@ -729,11 +741,11 @@ def test_python_dash_m_and_the_console_script_are_the_same(folder):
     assert "python -m mining experiment=quickstart" in outputs[0].stdout
 
 
-def _unequal():
+def _unequal(config):
     return list(zip([1], [1, 2], strict=True))
 
 
-def _unpacked():
+def _unpacked(config):
     first, second = [1]
     return first, second
 
@@ -741,11 +753,11 @@ def _unpacked():
 FAULTS = [
     (_unequal, "ValueError"),
     (_unpacked, "ValueError"),
-    (lambda: None + 1, "TypeError"),
-    (lambda: {}["absent"], "KeyError"),
-    (lambda: 1 / 0, "ZeroDivisionError"),
-    (lambda: Path("absent").read_text(), "FileNotFoundError"),
-    (lambda: torch.zeros(2) @ torch.zeros(3), "RuntimeError"),
+    (lambda config: None + 1, "TypeError"),
+    (lambda config: {}["absent"], "KeyError"),
+    (lambda config: 1 / 0, "ZeroDivisionError"),
+    (lambda config: Path("absent").read_text(), "FileNotFoundError"),
+    (lambda config: torch.zeros(2) @ torch.zeros(3), "RuntimeError"),
 ]
 
 
@@ -753,7 +765,9 @@ FAULTS = [
 def test_a_fault_of_the_program_keeps_its_traceback(
     command, folder, monkeypatch, capsys, fault, name
 ):
-    monkeypatch.setattr("mining.pipelines.curve.build_setting", lambda config: fault())
+    code = fault.__code__.replace(co_filename=mining.__file__)
+    inside = FunctionType(code, globals())  # as if its lines were ours
+    monkeypatch.setattr("mining.pipelines.curve.build_setting", inside)
     with pytest.raises(SystemExit) as stop:
         command(*QUICK, "seed=4321")
     assert stop.value.code == 1
@@ -785,11 +799,11 @@ def test_a_fault_in_one_job_of_a_sweep_stops_no_other(command, folder, monkeypat
 
 
 def test_a_fault_in_naming_a_run_is_none_of_the_input(command, monkeypatch, capsys):
-    monkeypatch.setattr("mining.pipelines.experiments.run_directory", lambda *_: None + 1)
+    monkeypatch.setattr("mining.pipelines.experiments.run_directory", operator.neg)
     with pytest.raises(SystemExit):
         command(*QUICK)
     printed = capsys.readouterr().err
-    assert "TypeError: unsupported operand" in printed
+    assert "error: TypeError: " in printed
     assert "a fault of the program, not of the input; its traceback is above" in printed
     assert "Traceback (most recent call last)" in printed
 
@@ -804,3 +818,33 @@ def test_memory_that_runs_out_is_said_in_one_line(command, monkeypatch, capsys):
     (line,) = (x for x in capsys.readouterr().err.splitlines() if not x.startswith("["))
     assert line.startswith("error: out of memory: ")
     assert line.endswith("Lower batch_size or chunk")
+
+
+def test_a_fault_in_a_users_code_names_its_line(command, folder, capsys):
+    (folder / "users.py").write_text(
+        "import torch\n"
+        "class Late(torch.nn.Linear):\n"
+        "    def __init__(self):\n"
+        "        super().__init__(64, 10)\n"
+        "    def forward(self, x):\n"
+        "        raise AttributeError('nobody is here')\n"
+        "class Early(Late):\n"
+        "    def __init__(self, width: 'Unknown' = 3):\n"
+        "        first, second = [width]\n"
+    )
+    for name, message in (("Late", "raised in"), ("Early", "users.Early refuses its options:")):
+        with pytest.raises(SystemExit):
+            command(*QUICK, "model=custom", f"model._target_=users.{name}", "model.name=users")
+        (line,) = (x for x in capsys.readouterr().err.splitlines() if not x.startswith("["))
+        assert message in line
+        assert f"{folder / 'users.py'}:{6 if name == 'Late' else 9}" in line
+
+
+def test_the_working_directory_hides_no_installed_module(folder, tmp_path):
+    for name in ("random", "logging", "shutil", "torch", "hydra", "numpy"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('of the working directory')")
+    done = subprocess.run(
+        [sys.executable, "-m", "mining", "pipeline=spectrum", "spectrum.tol=3"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stderr.splitlines()[-1].startswith("error: spectrum.tol must be between 0 and 1")

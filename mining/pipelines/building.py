@@ -27,7 +27,7 @@ def find_device(config: Config) -> torch.device:
 
 def load_data(config: Config, dtype: torch.dtype = torch.float32) -> Dataset:
     """Load the data set of ``config["data"]`` onto its device."""
-    dataset: Dataset = make("data", config["data"])
+    dataset: Dataset = make("data", config["data"], Dataset)
     return dataset.to(find_device(config), dtype)
 
 
@@ -40,11 +40,11 @@ def build_model(config: Config, dataset: Dataset) -> nn.Module:
     with torch.random.fork_rng(devices=[]):  # initializers draw from the global generator
         torch.manual_seed(config["seed"])
         model: nn.Module = make(
-            "model", options, input_shape=dataset.input_shape, num_classes=dataset.num_classes
-        )
-    if not isinstance(model, nn.Module):
-        raise InputError(
-            f"model: {options['_target_']} gives no module but {type(model).__name__}."
+            "model",
+            options,
+            nn.Module,
+            input_shape=dataset.input_shape,
+            num_classes=dataset.num_classes,
         )
     return model.to(find_device(config))
 

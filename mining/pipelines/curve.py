@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from mining.classification import CurveShape, classify
 from mining.curves import load_curves, save_curves
 from mining.directions import Direction, misfit
-from mining.evaluation import Evaluator
+from mining.evaluation import Evaluator, Grid
 from mining.pipelines.building import Config
 from mining.pipelines.finding import find_directions, find_template
 from mining.pipelines.schema import make
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 def run(config: Config, run: Run) -> None:
     """Evaluate loss and accuracy along the configured directions into ``run``."""
-    grid = make("grid", config["grid"])
+    grid = make("grid", config["grid"], Grid)
     setting = build_setting(config)
     landscape = setting.landscape
     evaluator = Evaluator(

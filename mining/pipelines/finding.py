@@ -8,7 +8,7 @@ from typing import cast
 import torch
 
 from mining.curves import Curve
-from mining.directions import Direction, Eigenvectors, Miner, Multipoint
+from mining.directions import Direction, DirectionSource, Eigenvectors, Miner, Multipoint
 from mining.directions.storage import load_directions
 from mining.errors import InputError
 from mining.evaluation import Grid
@@ -75,7 +75,7 @@ def find_template(config: Config, curve: Curve) -> list[tuple[float, float]] | N
 
 def is_a(config: Config, key: str, kind: type) -> bool:
     """Whether the source of ``config[key]`` is of this kind."""
-    target = target_of(config[key])
+    target = target_of(key, config[key], DirectionSource)
     return isinstance(target, type) and issubclass(target, kind)
 
 

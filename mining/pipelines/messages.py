@@ -1,6 +1,7 @@
 """What the command line says of an error: one line, and whose fault it is."""
 
 import re
+import sysconfig
 import traceback
 from errno import EACCES, EEXIST, ENOSPC, ENOTDIR, EROFS
 from importlib.resources import files
@@ -92,7 +93,9 @@ def describe_fault(error: BaseException, log: Path | None) -> str:
     fault = _faults(error)[-1] if _faults(error) else error
     text = " ".join(str(fault).split())
     line = f"{type(fault).__name__}{f': {text}' if text else ''}"
-    line = f"error: {line.rstrip('.')}. This is a fault of the program, not of the input; {where}"
+    own = _users_line(fault)
+    whose = f"raised in {own}" if own else "a fault of the program, not of the input"
+    line = f"error: {line.rstrip('.')}. This is {whose}; {where}"
     return line if log is not None else lines + line
 
 
@@ -118,6 +121,24 @@ def passed_through_mining(error: BaseException) -> bool:
         frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)
     )
     return any(name.startswith("mining.") and name != "mining.__main__" for name in modules)
+
+
+def _users_line(error: BaseException) -> str | None:
+    """Name the last line of a user's own code that an error was raised in, if in any."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    modules = [str(frame.f_globals.get("__name__", "")) for frame in frames]
+    # What lies before the pipelines called this package, and was not called by it.
+    start = next(
+        (i for i, name in enumerate(modules) if name.startswith("mining.pip")), len(modules)
+    )
+    library = (*map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib")),)
+    places = (*library, str(Path(__file__).parent.parent), "<")
+    found = None
+    for frame in frames[start:]:
+        name = frame.f_code.co_filename
+        if not name.startswith(places):
+            found = f"{name}:{frame.f_lineno}"
+    return found
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

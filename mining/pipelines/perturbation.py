@@ -26,7 +26,9 @@ class PerturbationSettings:
 
 def run(config: Config, run: Run) -> None:
     """Sample the change of the loss under Gaussian perturbation into ``run``."""
-    settings: PerturbationSettings = make("perturbation", config["perturbation"])
+    settings: PerturbationSettings = make(
+        "perturbation", config["perturbation"], PerturbationSettings
+    )
     setting = build_setting(config)
     found = perturb(
         setting.landscape,

@@ -4,13 +4,13 @@ import inspect
 import math
 import os
 import pydoc
+import sys
+import traceback
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Union
-
-from hydra.utils import instantiate
+from typing import Any, Literal, TypeVar, Union
 
 from mining.errors import InputError
 from mining.pipelines import PIPELINE_KEYS
@@ -121,12 +121,13 @@ def _check_recordable(key: str, value: Any) -> None:
         raise InputError(f"{key} must be a number, text, a list or a mapping, got {value!r}.")
 
 
-def make(group: str, options: Mapping[str, Any], **known: Any) -> Any:
-    """Call the ``_target_`` of a group's options, after checking them against its annotations.
+def make(group: str, options: Mapping[str, Any], kind: type = object, **known: Any) -> Any:
+    """Call the ``_target_`` of a group's options, after looking at it and at its annotations.
 
     Args:
         group: The group, for the error.
         options: ``_target_`` and its keyword arguments.
+        kind: What the target must be a subclass of or return; see ``target_of``.
         known: Further arguments, handed over where the target has a parameter of that name and
             the options do not set it.
 
@@ -134,49 +135,94 @@ def make(group: str, options: Mapping[str, Any], **known: Any) -> Any:
         What the target returns.
 
     Raises:
-        InputError: If a value has the wrong type or is none of what is allowed.
+        InputError: If the target is of another kind, or a value has the wrong type, is none of
+            what is allowed, or is refused by the target.
     """
     _check_group(group, options)
-    target = target_of(options)
-    signature = inspect.signature(target, eval_str=True)
+    name = options["_target_"]
+    target = target_of(group, options, kind)
+    signature = _signature(target)
     arguments = {k: v for k, v in known.items() if k in signature.parameters}
     for key, value in options.items():
         if key != "_target_":
-            hint = getattr(signature.parameters.get(key), "annotation", inspect.Parameter.empty)
-            if hint is not inspect.Parameter.empty:
-                _check(f"{group}.{key}", value, hint)
-            arguments[key] = _make_nested(f"{group}.{key}", value)
+            hint = getattr(signature.parameters.get(key), "annotation", Any)
+            _check(f"{group}.{key}", value, hint)
+            arguments[key] = _make_nested(f"{group}.{key}", value, hint)
     try:
         signature.bind(**arguments)
     except TypeError as error:
-        raise InputError(f"{group}: {options['_target_']}: {error}.") from error
+        raise InputError(f"{group}: {name}: {error}.") from error
     try:
-        return target(**arguments)
-    except (TypeError, RuntimeError) as error:
-        raise InputError(f"{group}: {options['_target_']} refuses its options: {error}") from error
+        made = target(**arguments)
+    except (InputError, OSError, MemoryError, ArithmeticError):
+        raise
+    except Exception as error:
+        if name.startswith("mining.") and not isinstance(error, RuntimeError):
+            raise  # a fault of this package; torch refuses sizes with a RuntimeError
+        text = f"{group}: {name} refuses its options: {error or type(error).__name__}"
+        raise InputError(text + _place(error.__traceback__)) from error
+    if not isinstance(made, kind):
+        raise InputError(f"{group}: {name} gives no {kind.__name__} but {type(made).__name__}.")
+    return made
 
 
-def _make_nested(key: str, value: Any) -> Any:
+def _make_nested(key: str, value: Any, hint: Any = Any) -> Any:
     """Make a value that is itself an object, or holds some."""
-    if isinstance(value, Mapping) and "_target_" in value:
-        return make(key, value)
-    return instantiate(value, _convert_="all") if isinstance(value, Mapping | list) else value
+    if isinstance(value, Mapping):
+        if "_target_" in value:
+            return make(key, value, hint if isinstance(hint, type) else object)
+        return {name: _make_nested(f"{key}.{name}", item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_make_nested(f"{key}[{index}]", item) for index, item in enumerate(value)]
+    return value
 
 
-def target_of(options: Mapping[str, Any]) -> Any:
-    """Import the class or function that ``_target_`` names.
+def target_of(group: str, options: Mapping[str, Any], kind: type = object) -> Any:
+    """Import the class or function that ``_target_`` names, without calling it.
+
+    Args:
+        group: The group, for the error.
+        options: They hold ``_target_``.
+        kind: A class must be a subclass of it; a function must return one, where it says so.
+            Nothing of Python itself is taken, ``os.system`` for instance.
 
     Raises:
-        InputError: If it cannot be imported.
+        InputError: If it cannot be imported or is of another kind.
     """
     name = options["_target_"]
     try:
         target = pydoc.locate(name)
     except pydoc.ErrorDuringImport as error:
-        raise InputError(f"Cannot import {name}: {error.value}.") from error
+        raise InputError(f"Cannot import {name}: {error.value}{_place(error.tb)}.") from error
     if not callable(target):
-        raise InputError(f"{name} is no class or function that can be imported from here.")
+        raise InputError(
+            f"{group}._target_: {name} is no class or function that can be imported from "
+            f"{Path.cwd()} or the installed packages."
+        )
+    package = str(getattr(target, "__module__", None) or "builtins").partition(".")[0]
+    returned = target if isinstance(target, type) else _signature(target).return_annotation
+    fits = not isinstance(returned, type) or returned is inspect.Signature.empty
+    if package in sys.stdlib_module_names or not (fits or issubclass(returned, kind)):
+        expected = "of your own" if kind is object else f"{kind.__module__}.{kind.__name__}"
+        raise InputError(
+            f"{group}._target_ must be a class or function that gives {expected}, got {name}."
+        )
     return target
+
+
+def _signature(target: Any) -> inspect.Signature:
+    try:
+        return inspect.signature(target, eval_str=True)
+    except NameError:  # annotations that only type checkers can read
+        return inspect.signature(target)
+    except (ValueError, TypeError):  # of what is written in C
+        return inspect.Signature([inspect.Parameter("_", inspect.Parameter.VAR_KEYWORD)])
+
+
+def _place(raised: types.TracebackType | None) -> str:
+    """Say in which line an error was raised, for code that is not this package's."""
+    frames = traceback.extract_tb(raised)
+    return f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
 
 
 def _check(key: str, value: Any, hint: Any) -> None:
@@ -190,8 +236,10 @@ def _fits(value: Any, hint: Any) -> bool:
         return any(_fits(value, argument) for argument in arguments)
     if origin is Literal:
         return any(value == a and type(value) is type(a) for a in arguments)
-    if hint is Any:
+    if hint in (Any, object, inspect.Parameter.empty) or isinstance(hint, str | TypeVar):
         return True
+    if hint in (list, tuple, Sequence):
+        return isinstance(value, list)
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if hint is int:

@@ -10,7 +10,7 @@ from torch import Tensor
 from mining.curves import load_curves, save_curves
 from mining.directions import Direction
 from mining.errors import InputError
-from mining.evaluation import Evaluator
+from mining.evaluation import Evaluator, Grid
 from mining.pipelines.building import Config
 from mining.pipelines.finding import find_directions
 from mining.pipelines.schema import make
@@ -55,8 +55,8 @@ class ExpansionSettings:
 
 def run(config: Config, run: Run) -> None:
     """Evaluate one curve and expand it at points between its ends into ``run``."""
-    settings: ExpansionSettings = make("expansion", config["expansion"])
-    grid = make("grid", config["grid"])
+    settings: ExpansionSettings = make("expansion", config["expansion"], ExpansionSettings)
+    grid = make("grid", config["grid"], Grid)
     setting = build_setting(config)
     landscape = setting.landscape
 

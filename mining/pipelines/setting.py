@@ -71,7 +71,7 @@ def build_setting(config: Config) -> Setting:
         else find_checkpoint(config, epoch=config["epoch"]),
     )
     model.to(dtype)
-    policy: BatchNormPolicy = make("batchnorm", config["batchnorm"])
+    policy: BatchNormPolicy = make("batchnorm", config["batchnorm"], BatchNormPolicy)
     main: Literal["train", "test"] = "test" if config["split"] == "test" else "train"
     evaluated = _chosen(dataset, main, config["num_examples"])
     statistics = recalibration = None

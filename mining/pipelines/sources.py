@@ -4,6 +4,7 @@ import inspect
 
 from mining.directions import DirectionSource
 from mining.errors import InputError
+from mining.normalization import Normalization
 from mining.pipelines.building import Config
 from mining.pipelines.schema import make, target_of
 from mining.pipelines.train import find_checkpoint
@@ -18,7 +19,7 @@ def build_source(config: Config, key: str) -> DirectionSource:
     options = dict(config[key])
     known = {}
     if config.get("normalization") is not None:
-        known["normalization"] = make("normalization", config["normalization"])
+        known["normalization"] = make("normalization", config["normalization"], Normalization)
     if "independent" in options:
         epoch, independent = options.pop("epoch"), options.pop("independent")
         if options["checkpoint"] is None:
@@ -31,15 +32,13 @@ def build_source(config: Config, key: str) -> DirectionSource:
             path = find_checkpoint(config, epoch=epoch, seed=seed)
             mark = "E'" if independent else "E"
             options |= {"checkpoint": str(path), "label": f"{mark}={int(path.stem[-4:])}"}
-    source = make(key, options, **known)
-    if not isinstance(source, DirectionSource):
-        raise InputError(f"{key}: {options['_target_']} gives no DirectionSource.")
+    source: DirectionSource = make(key, options, DirectionSource, **known)
     return source
 
 
 def check_normalization(config: Config, key: str) -> None:
     """Raise ``InputError`` if a normalization is given for a source that sets its own length."""
-    target = target_of(config[key])
+    target = target_of(key, config[key], DirectionSource)
     known = inspect.signature(target).parameters
     if config.get("normalization") is not None and "normalization" not in known:
         raise InputError(f"{target.__name__} sets its own length: leave normalization out.")

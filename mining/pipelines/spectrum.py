@@ -94,7 +94,7 @@ def run(config: Config, run: Run) -> None:
 
     Each part is written when it is done, so an interrupted run goes on with the next.
     """
-    settings: SpectrumSettings = make("spectrum", config["spectrum"])
+    settings: SpectrumSettings = make("spectrum", config["spectrum"], SpectrumSettings)
     setting = build_setting(config)
     landscape = setting.landscape
     operator: CurvatureOperator = getattr(landscape, settings.operator)(

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 def run(config: Config, run: Run) -> None:
     """Evaluate loss and accuracy over the plane of two directions into ``run``."""
-    grid = make("grid", config["grid"])
+    grid = make("grid", config["grid"], Grid)
     setting = build_setting(config)
     landscape = setting.landscape
     evaluator = Evaluator(

@@ -12,14 +12,14 @@ from mining.pipelines.experiments import find_run
 from mining.pipelines.schema import make
 from mining.plotting import draw_history, save_figure
 from mining.runs import Run
-from mining.training import checkpoint_path, save_initialization, train
+from mining.training import TrainingSettings, checkpoint_path, save_initialization, train
 
 log = logging.getLogger(__name__)
 
 
 def run(config: Config, run: Run) -> None:
     """Train the configured model into ``run``."""
-    settings = make("train", config["train"])
+    settings = make("train", config["train"], TrainingSettings)
     dataset = load_data(config)
     model = build_model(config, dataset)
     # Refuses, before anything is written, a model that does not fit the data.
@@ -70,7 +70,7 @@ def find_checkpoint(config: Config, *, epoch: int | None = None, seed: int | Non
     Raises:
         InputError: If that epoch is not kept.
     """
-    settings = make("train", config["train"])
+    settings = make("train", config["train"], TrainingSettings)
     kept = settings.kept_epochs
     epoch = kept[-1] if epoch is None else epoch
     if epoch not in kept:
