@@ -240,7 +240,7 @@ def test_one_layer_a_list_a_pattern_and_the_weights_can_be_chosen():
 
 
 def test_unknown_layers_are_refused_with_those_that_exist():
-    with pytest.raises(ValueError, match=r"'lineal'\. There are: conv, bn, linear"):
+    with pytest.raises(ValueError, match=r"'lineal'\. Give a layer \(conv, bn, linear\)"):
         landscape("batchnorm").hessian(parameters="lineal")
     with pytest.raises(ValueError, match="at least one"):
         landscape("batchnorm").hessian(parameters=[])
@@ -355,7 +355,7 @@ def test_attention_on_the_math_kernel_is_said_once(caplog):
         landscape("mlp").hessian()
         assert "math kernel" not in caplog.text
         landscape("attention").hessian()
-    assert caplog.text.count("Attention runs on the math kernel") == 1
+    assert caplog.text.count("Attention uses the math kernel") == 1
 
 
 def test_low_precision_is_refused():

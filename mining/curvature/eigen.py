@@ -249,7 +249,7 @@ def _eigsh(
     start = standard_normal(size, generator).to(operator.dtype).numpy()
     pairs = 2 * k if which == "both" else k
     if pairs >= size:
-        raise InputError(f"eigsh cannot compute all {size} pairs. Use method=lanczos.")
+        raise InputError(f"eigsh computes fewer than all {size} pairs. Use method=lanczos.")
     kept = min(size, max(2 * pairs + 1, 20))  # ARPACK's own choice
     restarts = max(1, (max_products - kept) // (kept - pairs))
     try:
