@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from operator import ne
 from typing import overload
 
 import torch
@@ -20,9 +21,11 @@ def read_batches(
     one example, which has no variance to normalize by, joins its neighbour.
 
     Raises:
-        InputError: If there is none, or one is not a pair of tensors of equal length, or empty.
+        InputError: If there is none, one is not a pair of tensors of equal length, or empty, or
+            the loader overwrites a batch with the next.
     """
     pairs: list[tuple[Tensor, Tensor]] = []
+    sums: list[float] = []
     for batch in loader:
         if not (
             isinstance(batch, list | tuple)
@@ -43,6 +46,13 @@ def read_batches(
         # A loss that differentiates outputs by inputs finds these among the targets.
         same = batch[1] is batch[0]
         pairs.append((inputs, inputs if same else _own(batch[1], device)))
+        sums.append(_sum(pairs[-1]))
+    places = {inputs.data_ptr() for inputs, _ in pairs}
+    if len(places) < len(pairs) and any(map(ne, map(_sum, pairs), sums)):
+        raise InputError(
+            "The loader gives the same memory again with other content, so that its batches "
+            "overwrite each other: let it give copies (inputs.clone())."
+        )
     if not pairs:
         raise InputError("The loader is empty: at least one batch is needed.")
     if len(pairs) > 1 and len(pairs[-1][0]) == 1:
@@ -58,6 +68,10 @@ def _own(tensor: Tensor, device: torch.device) -> Tensor:
     if tensor.requires_grad and not (moved is tensor and tensor.is_leaf):
         moved = moved.detach().requires_grad_()
     return moved.clone() if moved.is_inference() else moved  # usable in derivatives
+
+
+def _sum(pair: tuple[Tensor, Tensor]) -> float:
+    return sum(float(x.detach().nan_to_num().sum()) for x in pair if not x.is_complex())
 
 
 def regroup(pairs: list[tuple[Tensor, Tensor]], size: int) -> list[tuple[Tensor, Tensor]]:

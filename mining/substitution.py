@@ -3,9 +3,13 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import is_
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from mining.errors import InputError
 
 #: Runs a model with what is in it on a batch of inputs.
 Forward = Callable[[Tensor], Tensor]
@@ -34,6 +38,7 @@ class Substitution:
     """
 
     def __init__(self, model: nn.Module) -> None:
+        self._model, self._modules = model, list(model.modules())
         self._slots: list[_Slot] = []
         self._stores: list[dict[str, Any]] = []  # of each module
         first_names: dict[int, str] = {}
@@ -51,7 +56,11 @@ class Substitution:
         """Use ``tensors`` instead of the model's own of the same names.
 
         The model's own are back on leaving, also after an exception.
+
+        Raises:
+            InputError: If some of the model's parameters would not be substituted.
         """
+        self._check()
         own = [dict(store) for store in self._stores]
         try:
             for slot in self._slots:
@@ -63,3 +72,23 @@ class Substitution:
                 if store.keys() != content.keys():
                     store.clear()
                 store.update(content)
+
+    def _check(self) -> None:
+        if parametrize._cache_enabled:
+            raise InputError(
+                "Inside torch.nn.utils.parametrize.cached() a model keeps the weights that it had "
+                "at theta, whatever its parameters are: leave it out around the landscape."
+            )
+        modules = list(self._model.modules())
+        same = len(modules) == len(self._modules) and all(map(is_, modules, self._modules))
+        known = {(id(slot.store), slot.key) for slot in self._slots}
+        if not same or any(
+            (id(module._parameters), key) not in known
+            for module in modules
+            for key, parameter in module._parameters.items()
+            if parameter is not None
+        ):
+            raise InputError(
+                f"{type(self._model).__name__} has other modules or parameters than when its "
+                "landscape was made: make a new Landscape."
+            )

@@ -255,3 +255,50 @@ def test_images_whose_layout_differs_between_batches(mixed):
     theta = found.theta + 0.05 * direction(found).vector
     # Sums in another order, in float32.
     torch.testing.assert_close(found.loss(theta), expected.loss(theta), rtol=1e-5, atol=1e-6)
+
+
+def test_a_model_that_was_taken_apart_since_is_refused():
+    def made() -> tuple[nn.Sequential, Landscape]:
+        net = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Tanh(), nn.Linear(8, 3)).double()
+        return net, Landscape(net, nn.CrossEntropyLoss(), loader())
+
+    net, replaced = made()
+    net[3] = nn.Linear(8, 3).double()
+    _, reparametrized = made()
+    nn.utils.parametrizations.weight_norm(reparametrized.model[1])
+    _, grown = made()
+    grown.model[2].extra = nn.Parameter(torch.zeros(3))
+    for of in (replaced, reparametrized, grown):
+        with pytest.raises(InputError, match=r"other modules or parameters.*new Landscape"):
+            of.loss(of.theta + 1)
+    net, of = made()
+    before = of.loss(of.theta)
+    net.train().requires_grad_(False).float()
+    net(torch.zeros(1, 64))
+    assert torch.equal(of.loss(of.theta), before)
+
+
+def test_cached_parametrizations_would_keep_their_weights():
+    torch.manual_seed(0)
+    layer = nn.utils.parametrizations.weight_norm(nn.Linear(64, 3))
+    net = nn.Sequential(nn.Flatten(), layer).double()
+    of = Landscape(net, nn.CrossEntropyLoss(), loader())
+    with nn.utils.parametrize.cached():
+        net(loader()[0][0])
+        with pytest.raises(InputError, match=r"parametrize\.cached"):
+            of.loss(of.theta + 0.1)
+    of.loss(of.theta + 0.1)
+
+
+def test_a_loader_that_overwrites_its_batches_is_refused():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).double()
+
+    def overwriting():
+        buffer = torch.empty(35, 1, 8, 8, dtype=torch.float64)
+        for inputs, targets in loader(70, 35):
+            yield buffer.copy_(inputs), targets
+
+    with pytest.raises(InputError, match="same memory again with other content"):
+        Landscape(model, nn.CrossEntropyLoss(), overwriting())
+    twice = Landscape(model, nn.CrossEntropyLoss(), 2 * loader())
+    assert twice.num_examples == 140
