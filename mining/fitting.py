@@ -12,6 +12,7 @@ from mining.derivatives import find_underivable
 from mining.errors import InputError
 from mining.memory import is_out_of_memory
 from mining.network import Network
+from mining.randomness import draws_numbers
 from mining.rounding import nearly_equal
 from mining.substitution import Forward
 
@@ -51,6 +52,24 @@ def find_num_classes(
     # One output, or labels beyond the outputs, as of a Poisson loss: no scores of classes.
     largest = max(int(batch.targets.max()) for batch in batches)
     return outputs.shape[1] if outputs.shape[1] > max(largest, 1) else None
+
+
+def is_stochastic(network: Network, criterion: Criterion, batches: Sequence[Batch]) -> bool:
+    """Whether model or loss draw random numbers; tried on a few examples of the first batch.
+
+    Raises:
+        InputError: If they do so otherwise than from torch's global generators.
+    """
+    inputs, targets, *_ = batches[0]
+    if len(inputs) > _CHECKED and not network.insists_on_batches:
+        inputs, targets = inputs[:_CHECKED], targets[:_CHECKED]
+
+    def run() -> tuple[Tensor, Tensor]:
+        with torch.set_grad_enabled(network.needs_graph), network.at_theta() as forward:
+            outputs = forward(inputs)
+            return outputs.detach(), criterion(outputs, targets).detach()
+
+    return draws_numbers(run, network.theta.device, network.rounding)
 
 
 def check_labels(criterion: Criterion, batches: Sequence[Batch], num_classes: int | None) -> None:
@@ -106,7 +125,7 @@ def underivable_parameters(network: Network, batches: Sequence[Batch]) -> list[s
         total = torch.zeros((), dtype=torch.float64, device=network.theta.device)
         gradient = {name: torch.zeros_like(value) for name, value in theta.items()}
         tensors = {**leaves, **network.frozen, **network.copy_buffers()}
-        with torch.enable_grad(), network.running(tensors) as forward:
+        with torch.enable_grad(), network.running(tensors) as forward, network.noise(0):
             for inputs, targets, *_ in few:
                 value = network.criterion(forward(inputs), targets)
                 total += value.detach()
@@ -186,6 +205,7 @@ def _try_out(
         if needs_graph:
             log.info("Passes keep their graphs: the model or the loss differentiates by inputs.")
             network.needs_graph = True
+        network.insists_on_batches = len(given) == len(inputs)
         return found
     *_, plain, with_graph = failures
     raise with_graph if "does not require grad" in str(plain) else plain

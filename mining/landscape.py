@@ -37,6 +37,7 @@ from mining.fitting import (
     check_labels,
     find_num_classes,
     is_separable,
+    is_stochastic,
     underivable_parameters,
 )
 from mining.forward import ForwardPath
@@ -44,6 +45,7 @@ from mining.memory import available_memory
 from mining.minibatches import MiniBatches
 from mining.network import Network, combine
 from mining.parameters import ParameterSpace
+from mining.randomness import seeded
 from mining.recalibration import PolicyEffect, policy_effect
 from mining.score import Evaluation, ExampleScore, MeanScore, Score
 from mining.substitution import Forward
@@ -112,7 +114,19 @@ class Landscape:
         self._num_classes: int | None = None
         self.batches = self.hold(loader)
         self.num_examples = sum(len(batch.inputs) for batch in self.batches)
-        self._num_classes = find_num_classes(network, self._criterion, self.batches)
+        # Trials leave the caller's random numbers as they are, and so does all that follows.
+        with seeded(0, self.device):
+            self._num_classes = find_num_classes(network, self._criterion, self.batches)
+            network.stochastic = is_stochastic(network, self._criterion, self.batches)
+        if network.stochastic:
+            network.compiled = None
+            log.warning(
+                "%s or its loss draws random numbers (functional dropout, sampling, noise). Each "
+                "batch gets the same ones at every point, so that losses and gradients are those "
+                "of one draw; there is no curvature and no tolerance. Turn it off for the loss "
+                "without noise.",
+                type(model).__name__,
+            )
         if path is not None and path.micro_batch is not None and network.mixes_examples:
             raise InputError(
                 "path.micro_batch must be None where examples share batch statistics, got "
@@ -127,7 +141,8 @@ class Landscape:
         # Settings that change when the loss is called count something.
         changed = self._criterion.settings().items() ^ settings.items()
         self._counters = frozenset(name for name, _ in changed)
-        network.path = self._find_path() if path is None else path
+        with seeded(0, self.device):
+            network.path = self._find_path() if path is None else path
         batches, self.batches = self.batches, []
         pairs = [(network.path.prepare(batch.inputs), batch.targets) for batch in batches]
         largest = max(len(inputs) for inputs, _ in pairs)
@@ -192,7 +207,7 @@ class Landscape:
         Returns:
             Buffers by name, under ``recalibrate`` with running statistics estimated at ``theta``.
         """
-        if theta is not self.theta or theta.is_inference():
+        if theta is not self.theta or torch.is_inference_mode_enabled():
             return self._network.statistics(theta, self._recalibration)
         if self._at_theta is None or self._at_theta[0] != theta._version:
             statistics = self._network.statistics(theta, self._recalibration)
@@ -300,6 +315,11 @@ class Landscape:
         Raises:
             InputError: If examples share batch statistics, or the loss is no plain mean.
         """
+        if self._network.stochastic:
+            raise InputError(
+                "Model or loss draw random numbers, which belong to batches and not to examples: "
+                "tolerance needs a model without (dropout in eval mode, no sampling)."
+            )
         if self._network.mixes_examples:
             raise InputError(
                 "The loss of an example depends on the others of its batch: tolerance needs "
@@ -382,10 +402,11 @@ class Landscape:
         total = sum(batch.weight for batch in batches)
         gradient = torch.zeros_like(theta)
         with torch.enable_grad():
-            for inputs, targets, weight, _ in batches:
+            for number, (inputs, targets, weight, _) in enumerate(batches):
                 if weight > 0:
                     leaf = theta.detach().requires_grad_()
-                    with network.running(network.tensors(leaf, buffers)) as forward:
+                    tensors = network.tensors(leaf, buffers)
+                    with network.running(tensors) as forward, network.noise(number):
                         loss = self._criterion(forward(inputs), targets) * (weight / total)
                         if loss.requires_grad:  # else no batch depends on any parameter
                             gradient += torch.autograd.grad(loss, leaf, materialize_grads=True)[0]

@@ -49,7 +49,8 @@ class MiniBatches:
 
         Yields:
             The loss on each mini-batch as a function of the parameters. Sizes differ by one at
-            most; a mini-batch of which all targets are ignored is left out.
+            most; a mini-batch of which all targets are ignored is left out. Random numbers that
+            the model draws are new on each, and the same at all points.
         """
         order = torch.randperm(len(self._inputs), generator=generator).to(self._inputs.device)
         for chosen in order.tensor_split(self.num_batches):
@@ -57,9 +58,12 @@ class MiniBatches:
             # A loss that differentiates outputs by inputs finds these among the targets.
             targets = inputs if self._targets is self._inputs else self._targets[chosen]
             if not self._some_ignored or self._criterion.weigh(targets)[0] > 0:
-                yield self._on(self._network.path.prepare(inputs), targets)
+                seed = 0
+                if self._network.stochastic:
+                    seed = int(torch.randint(2**62, (), generator=generator))
+                yield self._on(self._network.path.prepare(inputs), targets, seed)
 
-    def _on(self, inputs: Tensor, targets: Tensor) -> LossOnBatch:
+    def _on(self, inputs: Tensor, targets: Tensor, seed: int) -> LossOnBatch:
         network = self._network
 
         def loss_and_gradient(theta: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,7 +71,7 @@ class MiniBatches:
             leaf = theta.detach().clone().requires_grad_()
             # Copies of the buffers: a forward pass may write to them.
             tensors = network.tensors(leaf, network.copy_buffers())
-            with torch.enable_grad(), network.running(tensors) as forward:
+            with torch.enable_grad(), network.running(tensors) as forward, network.noise(seed):
                 loss = self._criterion(forward(inputs), targets)
                 (gradient,) = torch.autograd.grad(loss, leaf)
             return loss.detach(), gradient

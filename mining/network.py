@@ -1,8 +1,9 @@
 """A model as a function of its parameters, buffers and inputs."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
+from itertools import count
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from mining.errors import InputError
 from mining.forward import ForwardPath, Trial, find_path
 from mining.parameters import ParameterSpace
 from mining.precision import products_in
+from mining.randomness import seeded
 from mining.score import Score
 from mining.substitution import Forward, Substitution
 
@@ -72,6 +74,11 @@ class Network:
         self.changes_inputs = False
         #: Whether a forward pass writes to parameters.
         self.changes_parameters = False
+        #: Whether fewer examples than those of a batch were refused, or there are no fewer.
+        self.insists_on_batches = False
+        #: Whether model or loss draw random numbers; each batch then has its own, the same ones
+        #: at every point.
+        self.stochastic = False
         self.compiled = CompiledForward(self.rounding) if compile else None
 
     def with_batch_statistics(self) -> "Network":
@@ -113,6 +120,10 @@ class Network:
     def _rounding(self) -> float:
         return min(1e3 * torch.finfo(self.space.dtype).eps, 0.05)
 
+    def noise(self, seed: int) -> AbstractContextManager[None]:
+        """Give the context in which a stochastic model and its loss see a batch."""
+        return seeded(seed, self.theta.device) if self.stochastic else nullcontext()
+
     @property
     def statistics_are_fixed(self) -> bool:
         """Whether ``statistics`` gives the same at every point."""
@@ -128,7 +139,7 @@ class Network:
         Args:
             batches: Examples, as a loader gave them.
         """
-        if self.mixes_examples:
+        if self.mixes_examples or self.stochastic:
             return ForwardPath()
         noise = torch.randn(self.space.size, generator=torch.Generator().manual_seed(0))
         change = noise.to(self.theta) * (0.05 * self.theta.norm() / noise.norm().to(self.theta))
@@ -153,7 +164,13 @@ class Network:
                 self.substitution(self.tensors(theta, buffers)),
                 products_in(self.theta.device, tf32=self.tf32),
             ):
-                recalibrate(self.model, inputs, self.forward)
+                seeds = count()
+
+                def forward(batch: Tensor) -> Tensor:
+                    with self.noise(next(seeds)):
+                        return self.forward(batch)
+
+                recalibrate(self.model, inputs, forward)
         return buffers
 
     def copy_buffers(self) -> dict[str, Tensor]:
@@ -276,14 +293,15 @@ class Network:
         if self.needs_graph:
             check_recording()
         with torch.set_grad_enabled(self.needs_graph), self.running(tensors) as forward:
-            for batch in batches:
+            for number, batch in enumerate(batches):
                 if batch.weight > 0:
-                    outputs = forward(batch.inputs)
-                    compiled = None if self.needs_graph else self.compiled
-                    if compiled is not None and not compiled.checked:
-                        plain = self.path.folding.fold(self.forward, tensors)
-                        compiled.check_loss(self.criterion, forward, plain, batch)
-                    score.add(outputs, batch)
+                    with self.noise(number):
+                        outputs = forward(batch.inputs)
+                        compiled = None if self.needs_graph else self.compiled
+                        if compiled is not None and not compiled.checked:
+                            plain = self.path.folding.fold(self.forward, tensors)
+                            compiled.check_loss(self.criterion, forward, plain, batch)
+                        score.add(outputs, batch)
 
     def score_together(
         self,

@@ -22,6 +22,7 @@ from mining.errors import InputError
 from mining.memory import available_memory, is_out_of_memory
 from mining.parameters import ParameterSpace
 from mining.precision import products_in
+from mining.randomness import seeded
 
 log = logging.getLogger(__name__)
 
@@ -69,15 +70,18 @@ class LossAt:
         """Raise ``InputError`` unless model and loss are deterministic."""
         inputs, targets, *_ = self.batches[0]
         leaves = self.space.unflatten(self.theta)
-        before = _random_states(self.theta.device)
         # Models and losses that differentiate by their inputs need gradients to be recorded.
-        with torch.enable_grad(), self.running(leaves) as forward, _AttentionNotice():
+        with (
+            seeded(0, self.theta.device),  # the caller's random numbers stay as they are
+            torch.enable_grad(),
+            self.running(leaves) as forward,
+            _AttentionNotice(),
+        ):
+            before = _random_states(self.theta.device)
             first, second = (forward(inputs) for _ in range(2))
             losses = [self.loss_fn(first, targets) for _ in range(2)]
-        drawn = any(
-            not torch.equal(old, new)
-            for old, new in zip(before, _random_states(self.theta.device), strict=True)
-        )
+            after = _random_states(self.theta.device)
+        drawn = any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
         # Sums on a GPU may be taken in another order each time; dropout changes far more than that.
         tolerance = 1e3 * torch.finfo(first.dtype).eps
         difference = (first - second).abs().max() / first.abs().max().clamp(min=1e-30)
