@@ -1,5 +1,6 @@
 """What a loss function tells about itself."""
 
+import math
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,6 +14,8 @@ from mining.fingerprint import describe
 from mining.memory import is_out_of_memory
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
+#: Maps what a loader yields, inputs and targets, to the denominator of the mean over a batch.
+WeightFunction = Callable[[tuple[Tensor, Tensor]], Tensor | float]
 
 
 class Batch(NamedTuple):
@@ -29,6 +32,8 @@ class Criterion:
     """A loss function, and how its mean over a batch weighs against that over another."""
 
     loss_fn: LossFunction
+    #: What the mean over a batch is divided by, where that is not to be found out.
+    weight: WeightFunction | None = None
     #: Whether it works in place on outputs or targets, and so is given copies.
     in_place: bool = False
 
@@ -96,16 +101,29 @@ class Criterion:
         ignored: int = getattr(self.loss_fn, "ignore_index", -100)
         return ignored
 
-    def weigh(self, targets: Tensor) -> tuple[float, int]:
+    def weigh(self, inputs: Tensor, targets: Tensor) -> tuple[float, int]:
         """Find the denominator of the mean loss over a batch.
 
         Args:
+            inputs: Shape ``(B, ...)``.
             targets: Shape ``(B, ...)``.
 
         Returns:
             The denominator, the number of targets where neither class weights nor ignored ones
             matter, and the number of targets that are not ignored.
+
+        Raises:
+            InputError: If ``weight`` gives something else than a number that is not negative.
         """
+        if self.weight is not None:
+            given = self.weight((inputs, targets))
+            if isinstance(given, Tensor) and given.numel() != 1:
+                raise InputError(
+                    f"weight must give one number for a batch, got shape {tuple(given.shape)}."
+                )
+            if not 0 <= float(given) < math.inf:
+                raise InputError(f"weight must not be negative, got {float(given)} for a batch.")
+            return float(given), int((targets != self.ignored).sum())
         indices = not targets.is_floating_point() and self.takes_indices
         class_weights: Tensor | None = getattr(self.loss_fn, "weight", None)
         if not indices:
@@ -123,6 +141,8 @@ class Criterion:
             InputError: If the loss over the batch is not their plain mean: with class weights,
                 ignored targets, or a loss that compares examples.
         """
+        if self.weight is not None:
+            raise InputError("tolerance needs a loss that is a plain mean: leave weight out.")
 
         def loss_of_one(output: Tensor, target: Tensor) -> Tensor:
             return self(output[None], target[None])
@@ -155,7 +175,7 @@ class Criterion:
     def split(self, batches: Iterable[Batch], size: int) -> list[Batch]:
         """Cut batches into pieces of at most ``size`` examples, each weighing what it holds."""
         return [
-            Batch(inputs, targets, *self.weigh(targets))
+            Batch(inputs, targets, *self.weigh(inputs, targets))
             for batch in batches
             for inputs, targets in (
                 zip(torch.split(batch.inputs, size), torch.split(batch.targets, size), strict=True)

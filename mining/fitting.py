@@ -1,12 +1,12 @@
 """Whether a model, a loss and examples go together, found out by trying."""
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from mining.averaging import find_gap
 from mining.criterion import Batch, Criterion
 from mining.derivatives import find_underivable
 from mining.errors import InputError
@@ -20,8 +20,6 @@ log = logging.getLogger(__name__)
 
 #: Examples on which model and loss are tried first.
 _CHECKED = 256
-#: Numbers in the outputs on which a loss is tried.
-_TRIED_OUTPUTS = 2**24
 
 
 @torch.no_grad()
@@ -41,7 +39,7 @@ def find_num_classes(
             "itself, without .item() or float()."
         )
     reduction = getattr(criterion.loss_fn, "reduction", "mean")
-    if loss.shape != () or reduction != "mean":
+    if loss.shape != () or reduction not in ("mean", "batchmean"):
         named = reduction if hasattr(criterion.loss_fn, "reduction") else "no reduction"
         raise InputError(
             "loss_fn must return the mean over the batch, with reduction='mean': got "
@@ -103,7 +101,7 @@ def check_independent(
     with network.at_theta() as forward:
         parts = [forward(part) for part in torch.split(inputs, micro_batch)]
         same = nearly_equal(torch.cat(parts), forward(inputs), network.rounding)
-    if not (same and is_separable(network, criterion, batches, micro_batch)):
+    if not same or find_gap(network, criterion, batches) is not None:
         raise InputError(
             f"In micro-batches of {micro_batch} the first batch has another loss: its examples "
             f"depend on each other. Give micro_batch={len(inputs)}, the size of the batches."
@@ -136,51 +134,6 @@ def underivable_parameters(network: Network, batches: Sequence[Batch]) -> list[s
         return total.to(network.space.dtype), gradient
 
     return find_underivable(loss, network.space.unflatten(network.theta))
-
-
-@torch.no_grad()
-def is_separable(
-    network: Network, criterion: Criterion, batches: Sequence[Batch], size: int
-) -> bool:
-    """Whether the loss is the same when batches are cut or joined, tried on any outputs."""
-    if criterion.known:
-        return True
-    try:
-        with network.at_theta() as forward:
-            outputs = forward(batches[0].inputs[:64])
-            return _is_separable(criterion, outputs, batches, size, network.rounding)
-    except RuntimeError as error:  # it insists on a batch as it is, or on outputs of its own
-        if is_out_of_memory(error):
-            raise
-        log.info("The loss takes no other outputs than those of a batch: %s", error)
-        return False
-
-
-def _is_separable(
-    criterion: Criterion, outputs: Tensor, batches: Sequence[Batch], size: int, rounding: float
-) -> bool:
-    most = max(1, _TRIED_OUTPUTS // max(outputs[0].numel(), 1))
-    targets = [batch.targets for batch in batches]
-    targets = [target for target in targets if target.shape[1:] == targets[0].shape[1:]]
-    if sum(map(len, targets)) > most:
-        targets = [target[:most] for target in targets[: max(1, most // len(targets[0]))]]
-    total = sum(map(len, targets))
-    generator = torch.Generator().manual_seed(0)
-    chosen = torch.randint(len(outputs), (total,), generator=generator)
-    outputs = outputs[chosen.to(outputs.device)]
-    whole = _mean_loss(criterion, torch.split(outputs, list(map(len, targets))), targets)
-    joined = torch.cat(targets)
-    # In two parts at least, also where all would fit.
-    size = max(1, min(size, 2 * total // 3))
-    parts = _mean_loss(criterion, torch.split(outputs, size), torch.split(joined, size))
-    return abs(whole - parts) <= rounding * max(abs(whole), abs(parts))
-
-
-def _mean_loss(criterion: Criterion, outputs: Sequence[Tensor], targets: Sequence[Tensor]) -> float:
-    weights = [criterion.weigh(target)[0] for target in targets]
-    losses = [float(criterion(o, t)) for o, t in zip(outputs, targets, strict=True)]
-    total = sum(weight * loss for weight, loss in zip(weights, losses, strict=True) if weight)
-    return total / sum(weights) if any(weights) else math.nan
 
 
 def _try_out(

@@ -145,7 +145,7 @@ class Trial:
 
     def mean_loss(self, outcome: Outcome, parts: Sequence[Pair]) -> float:
         """Average the losses of parts as those of batches are."""
-        weights = [self.criterion.weigh(targets)[0] for _, targets in parts]
+        weights = [self.criterion.weigh(*pair)[0] for pair in parts]
         losses = zip(weights, outcome.losses, strict=True)
         total = sum(weight * float(loss) for weight, loss in losses if weight)
         return total / sum(weights) if any(weights) else math.nan

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from mining.averaging import find_gap, on_first_batches
 from mining.batchnorm import BatchNormPolicy, Mode, recalibration_batch_size
-from mining.criterion import Batch, Criterion, LossFunction
+from mining.criterion import Batch, Criterion, LossFunction, WeightFunction
 from mining.curvature import (
     GaussNewtonOperator,
     HessianOperator,
@@ -36,7 +37,6 @@ from mining.fitting import (
     check_independent,
     check_labels,
     find_num_classes,
-    is_separable,
     is_stochastic,
     underivable_parameters,
 )
@@ -77,6 +77,9 @@ class Landscape:
             which is several times as fast; without it products have fp32 accuracy.
         path: The execution plan. ``None`` chooses the fastest one that reproduces the unmodified
             model to rounding; ``ForwardPath()`` runs the unmodified model.
+        weight: What the mean loss over a batch ``(inputs, targets)`` is divided by, for losses that
+            are means over something else than examples: of tokens that are not ignored it is
+            ``lambda batch: (batch[1] != -100).sum()``. torch's own losses need none.
         compile: Whether evaluations compile the forward pass. This takes 10 to 60 s and makes a
             pass 10 to 20 % faster on a CPU.
 
@@ -97,11 +100,12 @@ class Landscape:
         autocast: torch.dtype | None = None,
         tf32: bool = False,
         path: ForwardPath | None = None,
+        weight: WeightFunction | None = None,
         compile: bool = False,
     ) -> None:
         self.model = model
         self.loss_fn = loss_fn
-        self._criterion = Criterion(loss_fn)
+        self._criterion = Criterion(loss_fn, weight)
         settings = self._criterion.settings()
         self.batchnorm = (
             batchnorm if isinstance(batchnorm, BatchNormPolicy) else BatchNormPolicy(batchnorm)
@@ -142,6 +146,13 @@ class Landscape:
         changed = self._criterion.settings().items() ^ settings.items()
         self._counters = frozenset(name for name, _ in changed)
         with seeded(0, self.device):
+            #: Batches whose losses do not average to the loss of all their examples, if any.
+            self.averaging = find_gap(network, self._criterion, self.batches)
+            if self.averaging is not None and len(self.batches) > 1:
+                self.averaging = on_first_batches(
+                    network, self._criterion, self.batches, self.averaging
+                )
+                log.warning("%s", self.averaging.describe())
             network.path = self._find_path() if path is None else path
         batches, self.batches = self.batches, []
         pairs = [(network.path.prepare(batch.inputs), batch.targets) for batch in batches]
@@ -589,6 +600,8 @@ class Landscape:
             digest.update(repr(tuple(tensor.shape)).encode())
             update_digest(digest, tensor)
         batches = [*self.batches, *also]
+        if self._criterion.weight is not None:
+            digest.update(repr([batch.weight for batch in batches]).encode())
         if network.mixes_examples:  # else it does not matter how they are grouped
             digest.update(repr([len(batch.inputs) for batch in batches]).encode())
         for tensor in (*(b.inputs for b in batches), *(b.targets for b in batches)):
@@ -645,9 +658,7 @@ class Landscape:
         if self._network.needs_graph:  # examples are differentiated by: they are taken as they are
             return ForwardPath()
         path = self._network.find_path(self.batches)
-        if path.micro_batch is not None and not is_separable(
-            self._network, self._criterion, self.batches, path.micro_batch
-        ):
+        if path.micro_batch is not None and self.averaging is not None:
             log.info("The loss of an example depends on its batch: batches are not split.")
             path = replace(path, micro_batch=None)
         return path
@@ -661,7 +672,7 @@ class Landscape:
         """Give batches of one pass each."""
         if self.path.micro_batch is not None:
             pairs = regroup(pairs, self.path.micro_batch)
-        batches = [Batch(*pair, *self._criterion.weigh(pair[1])) for pair in pairs]
+        batches = [Batch(*pair, *self._criterion.weigh(*pair)) for pair in pairs]
         check_labels(self._criterion, batches, self._num_classes)
         return batches
 

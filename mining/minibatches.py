@@ -39,7 +39,9 @@ class MiniBatches:
             num_batches = max(1, min(num_batches, len(inputs) // 2))
         #: Mini-batches in one pass over the examples, those without a target included.
         self.num_batches = num_batches
-        self._some_ignored = criterion.weigh(targets)[1] < targets.numel()
+        self._some_ignored = (
+            criterion.weight is not None or criterion.weigh(inputs, targets)[1] < targets.numel()
+        )
 
     def shuffled(self, generator: torch.Generator) -> Iterator[LossOnBatch]:
         """Pass over the examples once, in random order.
@@ -57,7 +59,7 @@ class MiniBatches:
             inputs = self._inputs[chosen].detach().requires_grad_(self._inputs.requires_grad)
             # A loss that differentiates outputs by inputs finds these among the targets.
             targets = inputs if self._targets is self._inputs else self._targets[chosen]
-            if not self._some_ignored or self._criterion.weigh(targets)[0] > 0:
+            if not self._some_ignored or self._criterion.weigh(inputs, targets)[0] > 0:
                 seed = 0
                 if self._network.stochastic:
                     seed = int(torch.randint(2**62, (), generator=generator))

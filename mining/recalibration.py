@@ -111,7 +111,7 @@ def _parts(network: Network, criterion: Criterion, batches: Sequence[Batch]) -> 
     total = sum(len(batch.inputs) for batch in batches)
     chosen = random_order(total)[:_COMPARED].sort().values
     inputs, targets = pick_examples(batches, chosen)
-    sample = Batch(inputs, targets, *criterion.weigh(targets))
+    sample = Batch(inputs, targets, *criterion.weigh(inputs, targets))
     size = max(1, min(len(chosen) // _PARTS, micro_batch))
     return [part for part in criterion.split([sample], size) if part.weight > 0]
 
