@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
 from analysis.records import describe, experiment_runs
 from analysis.scripts import Drawing
 from mining.curves import Curve, Surface, load_curves, load_surface
+from mining.directions.storage import read_directions
 from mining.plotting import draw_contours, draw_curves, draw_relief, table
 
 #: What every picture of curves shows beside them.
@@ -130,7 +130,7 @@ def told_unconverged(run: Any) -> str:
 
 def _eigenvectors(run: Any) -> dict[str, bool]:
     """Say of each eigenvector among the directions of a run whether it converged."""
-    content = torch.load(Path(run.directory) / "directions.pt", weights_only=True)
+    content = read_directions(Path(run.directory) / "directions.pt")
     pairs = zip(content["sources"], content["infos"], strict=True)
     return {source: bool(info["converged"]) for source, info in pairs if "converged" in info}
 

@@ -8,12 +8,14 @@ import sys
 import sysconfig
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from typing import Any
 
-from mining.files import digest_file, write_atomically
+from mining.errors import InputError
+from mining.files import digest_file, read_record, write_record
 
 #: Keys whose values are places; under others a value needs a separator or a suffix to be one,
 #: so that a folder called ``train`` beside the run is not taken for ``split=train``.
@@ -77,9 +79,8 @@ class Contents:
         if settled and state in _known:
             return _known[state]
         if settled and stored is not None and stored.is_file():
-            digest = stored.read_text()
-            if len(digest) == 64:  # else damaged
-                return _known.setdefault(state, digest)
+            with suppress(InputError):  # damaged
+                return _known.setdefault(state, read_record(stored)["digest"])
         if path.is_file():
             digest = digest_file(path)
         else:
@@ -193,6 +194,6 @@ def _imports(source: bytes, package: str) -> list[str]:
 
 def _remember(path: Path, digest: str) -> None:
     try:
-        write_atomically(path, digest)
+        write_record(path, {"digest": digest})
     except OSError as error:  # a folder that cannot be written costs time alone
         log.debug("cannot remember a digest in %s: %s", path, error)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mining.errors import InputError
-from mining.files import save_arrays
+from mining.files import read_arrays, save_arrays
 
 _CURVE_FIELDS = ("loss", "accuracy", "loss_test", "accuracy_test")
 _COVARIANCES = ("loss_covariance", "loss_test_covariance")
@@ -258,28 +258,28 @@ def save_curves(path: Path, curves: Sequence[Curve]) -> None:
 
 
 def load_curves(path: Path) -> list[Curve]:
-    """Read what ``save_curves`` wrote."""
-    with np.load(path) as arrays:
-        chance = float(arrays["chance_loss"]) if "chance_loss" in arrays else None
-        infos = {key: arrays[key] for key in arrays if key.startswith("info_")}
-        return [
-            Curve(
-                alphas=torch.from_numpy(arrays["alphas"]),
-                name=str(name),
-                chance_loss=chance,
-                info={
-                    key.removeprefix("info_"): float(values[k])
-                    for key, values in infos.items()
-                    if np.isfinite(values[k])
-                },
-                **{
-                    field: torch.from_numpy(arrays[field][k])
-                    for field in (*_CURVE_FIELDS, *_COVARIANCES, *_ACCURACY_ERRORS)
-                    if field in arrays
-                },
-            )
-            for k, name in enumerate(arrays["names"])
-        ]
+    """Read what ``save_curves`` wrote; see ``read_arrays``."""
+    arrays = read_arrays(path)
+    chance = float(arrays["chance_loss"]) if "chance_loss" in arrays else None
+    infos = {key: arrays[key] for key in arrays if key.startswith("info_")}
+    return [
+        Curve(
+            alphas=torch.from_numpy(arrays["alphas"]),
+            name=str(name),
+            chance_loss=chance,
+            info={
+                key.removeprefix("info_"): float(values[k])
+                for key, values in infos.items()
+                if np.isfinite(values[k])
+            },
+            **{
+                field: torch.from_numpy(arrays[field][k])
+                for field in (*_CURVE_FIELDS, *_COVARIANCES, *_ACCURACY_ERRORS)
+                if field in arrays
+            },
+        )
+        for k, name in enumerate(arrays["names"])
+    ]
 
 
 def save_surface(path: Path, surface: Surface) -> None:
@@ -296,13 +296,13 @@ def save_surface(path: Path, surface: Surface) -> None:
 
 
 def load_surface(path: Path) -> Surface:
-    """Read what ``save_surface`` wrote."""
-    with np.load(path) as arrays:
-        x, y = map(str, arrays["names"])
-        return Surface(
-            alphas=torch.from_numpy(arrays["alphas"]),
-            betas=torch.from_numpy(arrays["betas"]),
-            names=(x, y),
-            chance_loss=float(arrays["chance_loss"]) if "chance_loss" in arrays else None,
-            **{name: torch.from_numpy(arrays[name]) for name in _SURFACE_FIELDS if name in arrays},
-        )
+    """Read what ``save_surface`` wrote; see ``read_arrays``."""
+    arrays = read_arrays(path)
+    x, y = map(str, arrays["names"])
+    return Surface(
+        alphas=torch.from_numpy(arrays["alphas"]),
+        betas=torch.from_numpy(arrays["betas"]),
+        names=(x, y),
+        chance_loss=float(arrays["chance_loss"]) if "chance_loss" in arrays else None,
+        **{name: torch.from_numpy(arrays[name]) for name in _SURFACE_FIELDS if name in arrays},
+    )

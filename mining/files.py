@@ -3,16 +3,30 @@
 import hashlib
 import io
 import json
+import logging
 import os
+import struct
 import uuid
-from collections.abc import Mapping
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mining.errors import InputError
 
+#: What NumPy raises for damaged files.
+_UNREADABLE = (
+    *(ValueError, EOFError, OSError, LookupError, zipfile.BadZipFile, zlib.error),
+    *(struct.error, NotImplementedError, RuntimeError, SyntaxError),
+)
+log = logging.getLogger(__name__)
+
+#: Keys of a ``run.json`` from before there were checksums.
+_EARLIER = {"config", "seed", "versions", "device", "git", "seconds", "metrics"}
 #: Bytes up to which a checksum is compared whenever a run is looked at: 10 ms.
 _SMALL = 2**23
 
@@ -80,6 +94,45 @@ def is_whole(path: Path, known: Mapping[str, Any], *, thorough: bool = False) ->
     return (known["bytes"] > _SMALL and not thorough) or digest_file(path) == known["sha256"]
 
 
+def check_archive(path: Path) -> None:
+    """Compare the checksums of the parts of a ZIP file, which ``torch.load`` does not.
+
+    Any other file passes: that of ``torch.save`` before 1.6 for instance, which has none.
+
+    Raises:
+        OSError: If a part is damaged.
+    """
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\x03\x04":
+            return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+        raise OSError(f"it is damaged or was cut short ({error})") from error
+    if damaged is not None:
+        raise OSError(f"it is damaged: the checksum of {damaged} differs")
+
+
+def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Read all arrays of an ``.npz`` file that this package wrote.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        InputError: If it is damaged.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"No file {path}.")
+    try:
+        check_archive(path)
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (*_UNREADABLE, AttributeError, TypeError) as error:
+        raise InputError(
+            f"{path} is damaged: remove it, and the run.json beside it, and run again. {error}"
+        ) from error
+
+
 def set_aside(path: Path) -> None:
     """Rename a damaged file, or a folder in its place, to ``….damaged``, if there is one."""
     if path.exists():
@@ -89,6 +142,21 @@ def set_aside(path: Path) -> None:
             number += 1
             other = path.with_name(f"{path.name}.damaged{number}")
         path.rename(other)
+
+
+def drop_if_damaged(path: Path, read: Callable[[Path], object]) -> None:
+    """Set a file of an interrupted run aside if it cannot be read, and say so.
+
+    Args:
+        path: The file; it may be absent.
+        read: Reads it, and raises ``InputError`` if it is damaged.
+    """
+    if path.exists():
+        try:
+            read(path)
+        except InputError:
+            log.warning("%s is damaged. Computing it again.", path)
+            set_aside(path)
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:
@@ -112,7 +180,8 @@ def read_record(path: Path) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise InputError(f"{path} is damaged: remove it and run again. It holds no record.")
     checksum = record.pop("checksum", None)
-    if checksum is not None and checksum != _checksum(record):
+    earlier = checksum is None and record.keys() == _EARLIER
+    if not earlier and checksum != _checksum(record):
         raise InputError(f"{path} is damaged: remove it and run again. Its checksum differs.")
     return record
 

@@ -4,10 +4,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 
-from mining.files import save_arrays
+from mining.files import read_arrays, save_arrays
 
 Record = TypeVar("Record")
 
@@ -24,7 +23,7 @@ def save_record(path: Path, record: Any, **more: Any) -> None:
 
 
 def load_record(path: Path, kind: type[Record]) -> Record:
-    """Read what ``save_record`` wrote as an instance of ``kind``."""
-    with np.load(path) as arrays:
-        values = {f.name: arrays[f.name] for f in fields(kind)}  # type: ignore[arg-type]
+    """Read what ``save_record`` wrote as an instance of ``kind``; see ``read_arrays``."""
+    arrays = read_arrays(path)
+    values = {f.name: arrays[f.name] for f in fields(kind)}  # type: ignore[arg-type]
     return kind(**{n: torch.from_numpy(v) if v.ndim else v.item() for n, v in values.items()})

@@ -172,8 +172,13 @@ class Run:
 
     def _set_aside(self, read: Sequence[str]) -> None:
         """Move away what an earlier run left and this one must not take for its own."""
+        for path in self.directory.glob("*"):
+            if path.is_dir() and path.suffix in {*_RESULTS, ".json"}:
+                set_aside(path)  # it is where a file goes
         record, start = _read_if_whole(self.record), _read_if_whole(self._start)
         known = (record or {}).get("identity") or start
+        if known is None and self._start.exists():
+            known = {"digest": "damaged"}  # whose what is there is cannot be said
         if self._difference(known) is not None:
             log.info("%s: the files of those other inputs go to replaced/.", self.directory)
             replaced = self.directory / "replaced"

@@ -339,6 +339,31 @@ def test_journal_keeps_values_exactly(tmp_path):
     assert list(map(repr, found)) == list(map(repr, values))
 
 
+def test_every_flipped_bit_of_a_journal_is_noticed(tmp_path, caplog):
+    path, it = tmp_path / "points.csv", Fingerprint("it", (0.5,))
+    points = {0: [2.25, 0.5], 12: [math.inf, math.nan]}
+    journal = Journal(path, it)
+    for index, values in points.items():
+        journal.append(index, values)
+    whole = path.read_bytes()
+    for bit in range(8 * len(whole)):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            found = Journal(path, it).read()
+        except ValueError as error:  # in the first line: it is of something else
+            assert "points of other" in str(error)
+            assert path.read_bytes() == damaged
+            continue
+        assert all(repr(values) == repr(points[index]) for index, values in found.items())
+        header, *lines = path.read_bytes().splitlines(keepends=True)
+        assert whole.startswith(header)
+        assert set(lines) <= set(whole.splitlines(keepends=True))
+        assert len(lines) == len(found)
+    assert "1 damaged lines. Evaluating their points again" in caplog.text
+
+
 def test_a_journal_does_not_overwrite_what_it_did_not_write(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("a line without its end")

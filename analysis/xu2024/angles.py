@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.records import describe, experiment_runs
 from analysis.scripts import Drawing
+from mining.files import read_arrays
 from mining.plotting import draw_angles, table
 
 
@@ -25,6 +25,6 @@ def draw(experiment: str, overrides: Sequence[str]) -> Drawing:
         row["|gradient|^2"] = run.metrics["gradient_norm"] ** 2
         row["log probability"] = run.metrics["log_probability"]
         rows.append(row)
-        with np.load(run.directory / "angles.npz") as angles:
-            drawn.append(pd.DataFrame({"run": describe(run), **angles}))
+        angles = read_arrays(run.directory / "angles.npz")
+        drawn.append(pd.DataFrame({"run": describe(run), **angles}))
     return Drawing(picture, table(rows), pd.concat(drawn))

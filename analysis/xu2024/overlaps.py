@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -17,6 +16,8 @@ from analysis.panels import LEGEND, curve_rows, draw_curve_runs, numbers
 from analysis.records import describe, experiment_runs
 from analysis.scripts import Drawing
 from mining.directions import cosine
+from mining.directions.storage import read_directions
+from mining.files import read_arrays
 from mining.plotting import table
 
 #: What must be the same for two runs to look at the same θ.
@@ -31,7 +32,7 @@ def theta_of(config: dict[str, Any]) -> str:
 
 def read(path: Path) -> dict[str, Tensor]:
     """Read directions by name."""
-    content = torch.load(path, weights_only=True)
+    content = read_directions(path)
     sources, indices = content["sources"], content["indices"]
     names = [
         source if sources.count(source) == 1 else f"{source} {index + 1}"
@@ -42,8 +43,7 @@ def read(path: Path) -> dict[str, Tensor]:
 
 def read_converged(path: Path) -> dict[str, Tensor]:
     """Read the eigenvectors of a spectrum by name, those that converged."""
-    with np.load(path.with_name("eigenpairs.npz")) as content:
-        converged = content["converged"].tolist()
+    converged = read_arrays(path.with_name("eigenpairs.npz"))["converged"].tolist()
     pairs = zip(read(path).items(), converged, strict=True)
     return {name: vector for (name, vector), reached in pairs if reached}
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from mining.data.dataset import Dataset, balanced_subset
 from mining.data.images import Channels, from_arrays, require_statistics
 from mining.errors import InputError
-from mining.files import save_arrays
+from mining.files import drop_if_damaged, read_arrays, save_arrays
 
 _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
@@ -197,6 +197,7 @@ def _decode_cached(
     if cache is None:
         return {key: _decode(root, split.files, size, num_workers) for key, split in splits.items()}
     path = cache / f"{root.resolve().name}-{_digest(root, splits, size)}.npz"
+    drop_if_damaged(path, read_arrays)
     if not path.is_file():
         decoded = {
             key: _decode(root, split.files, size, num_workers) for key, split in splits.items()
@@ -205,8 +206,8 @@ def _decode_cached(
         _logger.info("Cached the decoded images in %s", path)
         return decoded
     _logger.info("Reading the decoded images from %s", path)
-    with np.load(path, allow_pickle=False) as file:
-        return {key: file[key] for key in splits}
+    stored = read_arrays(path)
+    return {key: stored[key] for key in splits}
 
 
 def _digest(root: Path, splits: dict[str, _Listing], size: int) -> str:

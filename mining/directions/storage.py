@@ -3,12 +3,17 @@
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from mining.directions.base import Direction
+from mining.errors import InputError
 from mining.files import write_atomically
 from mining.landscape import Landscape
+from mining.models import read_tensors
+
+_FIELDS = ("vectors", "sources", "indices", "infos")
 
 
 def save_directions(path: Path, directions: Sequence[Direction], landscape: Landscape) -> None:
@@ -32,7 +37,23 @@ def save_directions(path: Path, directions: Sequence[Direction], landscape: Land
 
 
 def load_directions(path: Path, landscape: Landscape) -> list[Direction]:
-    """Read a file of ``save_directions`` onto the device of the landscape."""
-    content = torch.load(path, map_location=landscape.device, weights_only=True)
-    fields = ("vectors", "sources", "indices", "infos")
-    return [Direction(*values) for values in zip(*(content[f] for f in fields), strict=True)]
+    """Read what ``save_directions`` wrote, onto the device of the landscape.
+
+    Raises:
+        InputError: If the file is damaged.
+    """
+    content = read_directions(path)
+    content["vectors"] = content["vectors"].to(landscape.device)
+    return [Direction(*values) for values in zip(*(content[f] for f in _FIELDS), strict=True)]
+
+
+def read_directions(path: Path) -> dict[str, Any]:
+    """Read ``vectors``, ``sources``, ``indices`` and ``infos`` that ``save_directions`` wrote.
+
+    Raises:
+        InputError: If the file is damaged.
+    """
+    content = read_tensors(path)
+    if not isinstance(content, dict) or not content.keys() >= set(_FIELDS):
+        raise InputError(f"{path} holds no directions of a run: remove it and run again.")
+    return content

@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-import torch
 from matplotlib.figure import Figure
 
 from mining.directions import Eigenvectors
-from mining.directions.storage import save_directions
+from mining.directions.storage import read_directions, save_directions
 from mining.errors import InputError
 from mining.pipelines.building import Config
 from mining.pipelines.setting import build_setting, describe_point
@@ -40,7 +39,7 @@ def run(config: Config, run: Run) -> None:
 
 def draw(directory: Path, config: Config) -> None:
     """Draw the eigenvalues."""
-    content = torch.load(directory / "directions.pt", weights_only=True)
+    content = read_directions(directory / "directions.pt")
     picture = Figure(figsize=(5.6, 4), layout="constrained")
     draw_eigenvalues(
         picture.add_subplot(),

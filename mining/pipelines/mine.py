@@ -10,7 +10,8 @@ from mining.directions import Mined, Miner, mine
 from mining.directions.base import check_num
 from mining.directions.storage import save_directions
 from mining.errors import InputError
-from mining.files import write_atomically
+from mining.files import drop_if_damaged, write_atomically
+from mining.models import read_tensors
 from mining.pipelines.building import Config
 from mining.pipelines.setting import build_setting, describe_point
 from mining.pipelines.sources import build_source
@@ -32,6 +33,7 @@ def run(config: Config, run: Run) -> None:
     states, found = [], list[Mined]()
     for index in range(config["num_directions"]):
         states.append(run.directory / f"resume_{index + 1}.pt")
+        drop_if_damaged(states[-1], read_tensors)
         mined = mine(
             miner,
             landscape,

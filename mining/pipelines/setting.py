@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from mining.batchnorm import BatchNormPolicy, norm_layers
 from mining.data import Dataset, Split
 from mining.directions import Direction
-from mining.directions.storage import load_directions, save_directions
+from mining.directions.storage import load_directions, read_directions, save_directions
 from mining.errors import InputError
+from mining.files import drop_if_damaged
 from mining.landscape import Landscape
 from mining.models import load_weights
 from mining.pipelines.building import Config, build_model, has_batch_norm, load_data
@@ -139,6 +140,7 @@ def take_directions(
         The directions, each as long as it is to be followed.
     """
     stored = directory / "directions.pt"
+    drop_if_damaged(stored, read_directions)
     if not stored.exists():
         save_directions(stored, with_scales(landscape, make_them(), scale), landscape)
     return [stretch(direction) for direction in load_directions(stored, landscape)]

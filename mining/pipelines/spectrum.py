@@ -22,9 +22,9 @@ from mining.curvature import (
 from mining.curvature.eigen import Method as EigenMethod
 from mining.curvature.trace import Method as TraceMethod
 from mining.directions import Direction
-from mining.directions.storage import save_directions
+from mining.directions.storage import read_directions, save_directions
 from mining.errors import InputError
-from mining.files import save_arrays
+from mining.files import drop_if_damaged, read_arrays, save_arrays
 from mining.landscape import Landscape
 from mining.pipelines.building import Config
 from mining.pipelines.schema import make
@@ -108,7 +108,7 @@ def run(config: Config, run: Run) -> None:
     directory = run.directory
     for number, (name, wanted, compute) in enumerate(parts):
         path = directory / f"{name}.npz"
-        if wanted and not path.exists():
+        if wanted and not _is_done(path):
             # Each part has random numbers of its own: they do not depend on what was done before.
             generator = torch.Generator().manual_seed(1000 * config["seed"] + number)
             compute(settings, operator, landscape, generator, path)
@@ -325,7 +325,13 @@ def _ends(pairs: dict[str, np.ndarray] | None, field: str) -> tuple[list[Any], l
 
 
 def _load(path: Path) -> dict[str, np.ndarray] | None:
-    if not path.exists():
-        return None
-    with np.load(path) as arrays:
-        return dict(arrays)
+    return read_arrays(path) if path.exists() else None
+
+
+def _is_done(path: Path) -> bool:
+    """Whether an interrupted run wrote a part; a damaged one is set aside."""
+    drop_if_damaged(path, read_arrays)
+    if path.stem == "eigenpairs":
+        drop_if_damaged(path.with_name("eigenvectors.pt"), read_directions)
+        return path.exists() and path.with_name("eigenvectors.pt").exists()
+    return path.exists()

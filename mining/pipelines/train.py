@@ -6,7 +6,9 @@ from pathlib import Path
 from torch import nn
 
 from mining.errors import InputError
+from mining.files import drop_if_damaged
 from mining.landscape import Landscape
+from mining.models import read_tensors
 from mining.pipelines.building import Config, build_model, load_data
 from mining.pipelines.experiments import find_run
 from mining.pipelines.schema import make
@@ -24,6 +26,7 @@ def run(config: Config, run: Run) -> None:
     model = build_model(config, dataset)
     # Refuses, before anything is written, a model that does not fit the data.
     Landscape(model, nn.CrossEntropyLoss(), dataset.split("train").batches(2)[:1])
+    drop_if_damaged(run.directory / "resume.pt", read_tensors)
     history = train(
         model,
         dataset,
@@ -82,6 +85,7 @@ def find_checkpoint(config: Config, *, epoch: int | None = None, seed: int | Non
     training = find_run(config)
     path = checkpoint_path(training.directory, epoch)
     if epoch == 0 and not training.is_finished(path.name):
+        drop_if_damaged(path, read_tensors)
         if not path.exists():
             save_initialization(build_model(config, load_data(config)), path)
         return path

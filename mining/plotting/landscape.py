@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from mining.centre import classify_centre
 from mining.classification import classify
 from mining.curves import Curve, Surface
-from mining.files import write_atomically
+from mining.files import read_arrays, write_atomically
 
 Array = NDArray[np.float64]
 
@@ -283,17 +283,17 @@ _ANGLE_NAMES = {
 
 def draw_angles(picture: FigureBase, path: Path, *, title: str = "") -> None:
     """Draw the distributions of an ``angles.npz`` into a figure; Xu et al. (2024), Fig. 5."""
-    with np.load(path) as arrays:
-        for position, (key, name) in enumerate(_ANGLE_NAMES.items()):
-            axes = picture.add_subplot(1, 3, position + 1)
-            angles = arrays[key]
-            axes.hist(angles, bins=20)
-            axes.axvline(90, color="black", linestyle=":", linewidth=1)
-            axes.set_title(f"{name}\n[{angles.min():.2f}°, {angles.max():.2f}°]", fontsize=8)
-            axes.set_xlabel("angle (degrees)", fontsize=8)
-            axes.set_ylabel("draws", fontsize=8)
-            axes.tick_params(labelsize=7)
-            axes.ticklabel_format(useOffset=False)
+    arrays = read_arrays(path)
+    for position, (key, name) in enumerate(_ANGLE_NAMES.items()):
+        axes = picture.add_subplot(1, 3, position + 1)
+        angles = arrays[key]
+        axes.hist(angles, bins=20)
+        axes.axvline(90, color="black", linestyle=":", linewidth=1)
+        axes.set_title(f"{name}\n[{angles.min():.2f}°, {angles.max():.2f}°]", fontsize=8)
+        axes.set_xlabel("angle (degrees)", fontsize=8)
+        axes.set_ylabel("draws", fontsize=8)
+        axes.tick_params(labelsize=7)
+        axes.ticklabel_format(useOffset=False)
     picture.suptitle(f"{title}: {len(angles)} draws", fontsize=9)
 
 

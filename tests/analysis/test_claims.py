@@ -62,7 +62,8 @@ def test_claims_judge_vvv_basins(network, labels, expected):
 
 
 def test_claims_judge_surfaces(tmp_path):
-    torch.save({"sources": ["P.E.1", "N.E.1"], "infos": [{}, {}]}, tmp_path / "directions.pt")
+    named = {"sources": ["P.E.1", "N.E.1"], "indices": [0, 0], "infos": [{}, {}]}
+    torch.save({"vectors": torch.eye(2), **named}, tmp_path / "directions.pt")
     ends = {"x_direction": {"which": "largest"}, "y_direction": {"which": "smallest"}}
     runs = [
         run_of("mlp-digits", epoch, ends, centre=centre) | {"directory": tmp_path}
