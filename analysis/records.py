@@ -100,8 +100,7 @@ def find_runs(root: Path, command: str, **where: Any) -> pd.DataFrame:
     Raises:
         FileNotFoundError: If there is none.
     """
-    runs = load_runs(root, **where)
-    if runs.empty:
+    if not root.is_dir() or (runs := load_runs(root, **where)).empty:
         raise FileNotFoundError(f"No finished run in {root}. Make it: {command}")
     return runs
 

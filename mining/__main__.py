@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mining.errors import InputError
 from mining.pipelines import PIPELINE_KEYS, UNNAMED_KEYS
+from mining.pipelines.arguments import arrange
 from mining.pipelines.experiments import find_run, register_resolvers
 from mining.pipelines.help import help_text
 from mining.pipelines.messages import describe, describe_fault, is_expected, passed_through_mining
@@ -37,6 +39,9 @@ def main() -> None:
     """Run the command line; exit code 1 and one line on stderr where something is wrong."""
     sys.path.append(str(Path.cwd()))  # a user's own classes, which hide nothing that is installed
     logging.raiseExceptions = False  # a full disk is reported once, not by every log line
+    if "--version" in sys.argv[1:]:
+        print(f"mining {version('mining')}")
+        return
     register_resolvers()
     OmegaConf.register_new_resolver("mining.help", help_text, replace=True)
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
@@ -45,6 +50,7 @@ def main() -> None:
     # Hydra's own report takes several lines, and tells a user who mistyped a key to append it.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
+        sys.argv[1:] = arrange(sys.argv[1:])
         hydra.main(**_HYDRA)(_execute_or_report)()
     except KeyboardInterrupt:
         print("Interrupted. The same command goes on from here.", file=sys.stderr)

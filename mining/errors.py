@@ -1,5 +1,8 @@
 """The error that says the input is wrong."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class InputError(ValueError):
     """Raised where an argument, a file, a model or its data are not what they must be.
@@ -8,3 +11,9 @@ class InputError(ValueError):
     one; the command line shows that line alone. Every other exception is a fault of the program
     and keeps its traceback.
     """
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """Ask whether one of the known words is meant, in brackets; empty where none is close."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.65)
+    return f" (did you mean {close[0]}?)" if close else ""

@@ -6,13 +6,13 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mining.errors import InputError
+from mining.errors import InputError, suggest
 from mining.files import describe_file, is_whole, read_record, set_aside, write_record
 from mining.identity import Identity, data_name
 
@@ -219,11 +219,27 @@ def load_runs(root: str | Path = "outputs", **where: Any) -> "pd.DataFrame":
     Returns:
         A row per run, sorted by directory: ``directory`` (a ``Path``), ``pipeline``, ``model``,
         ``data``, ``seed``, ``seconds``, ``device``, ``config`` and ``metrics`` (mappings).
+
+    Raises:
+        InputError: If there is no such folder, runs lie at another depth of it, or no run has a
+            key of ``where``.
     """
+    if not Path(root).is_dir():
+        raise InputError(
+            f"No folder {Path(root).resolve()}: give the one that outputs=FOLDER named."
+        )
     import numpy as np  # as pandas, takes longer to import than a finished run to skip
 
     paths = sorted(Path(root).glob("*/*/*/run.json"))
+    deeper = None if paths else next(Path(root).rglob("run.json"), None)
+    if deeper is not None:
+        raise InputError(
+            f"{root} holds no folders PIPELINE/MODEL-DATA/DIGEST, but {deeper}: give the folder "
+            "that outputs=FOLDER named."
+        )
     runs = read_runs([path.parent for path in paths])
+    for key in where if len(runs) else ():
+        _check_key(runs.config, key.split("__"))
     chosen = [
         all(_lookup(config, key.split("__")) == value for key, value in where.items())
         for config in runs.config
@@ -268,6 +284,18 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _check_key(configs: Iterable[Any], keys: list[str]) -> None:
+    """Raise ``InputError`` if no configuration has this key."""
+    for depth, key in enumerate(keys):
+        configs = [config for config in configs if isinstance(config, Mapping)]
+        known = sorted({name for config in configs for name in config})
+        if key not in known:
+            name = ".".join(keys[: depth + 1])
+            listed = f"{', '.join(known) or 'none'}{suggest(key, known)}"
+            raise InputError(f"No run has the key {name}; there are {listed}.")
+        configs = [config[key] for config in configs if key in config]
 
 
 def _lookup(config: Any, keys: list[str]) -> Any:

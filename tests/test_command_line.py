@@ -4,6 +4,7 @@ import operator
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 from types import FunctionType
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 from command_line import QUICK, record
 
-import mining
+import mining.__main__
 from mining import Landscape, classify, load_runs
 from mining.curves import load_curves, load_surface
 from mining.data import digits
@@ -361,7 +362,7 @@ def test_a_users_own_model_direction_and_data(command, folder, capsys):
         train_images=images, train_labels=labels, test_images=images, test_labels=labels,
     )  # fmt: skip
     directory = command(
-        "model=custom", "model._target_=mine.Net", "+model.width=3", "data=arrays",
+        "model=custom", "model._target_=mine.Net", "model.width=3", "data=arrays",
         "data.path=own.npz", "train.epochs=2", "progress=false", "grid.num=3",
     )  # fmt: skip
     assert directory.parent.name == "custom-own"
@@ -371,6 +372,18 @@ def test_a_users_own_model_direction_and_data(command, folder, capsys):
 BAD = [
     (["model=resnet50"], "Could not find 'model/resnet50'"),
     (["grid.nun=5"], "no key 'grid.nun'; there are high, low, num"),
+    (["grid.nun=5"], "(did you mean num?)"),
+    (["nonsense=1"], " experiment, "),
+    (["modle=mlp"], "(did you mean model?)"),
+    (["model=resnet"], "Could not find 'model/resnet' There are cifar_resnet, cifar_resnet8,"),
+    (["model=lennet"], "(did you mean lenet?)"),
+    (["--sweep"], "unrecognized arguments: --sweep. Options are "),
+    (["--multirum"], "(did you mean --multirun?). Options are"),
+    (["--cfg", "everything"], "argument --cfg/-c: invalid choice: 'everything'"),
+    (["hydra/launcher=joblib"], "Could not find 'hydra/launcher/joblib'"),
+    (["seed"], "'seed' must be KEY=VALUE or GROUP=OPTION"),
+    (["outputs="], "outputs must be the name of a folder, got nothing"),
+    (["outputs=/proc/absent"], "cannot write /proc/absent: No such file or directory"),
     (["grid.scale=0"], "grid.scale must be positive or curvature, got 0"),
     (["grid.scale=wide"], "grid.scale must be a number or curvature, got 'wide'"),
     (["chunk=0"], "chunk must be at least 1, got 0"),
@@ -383,7 +396,7 @@ BAD = [
     (["compile=maybe"], "compile must be true or false, got 'maybe'"),
     (["num_examples=0"], "num_examples must be at least 1, got 0"),
     (["direction=eigenvectors", "direction.which=top"], "direction.which must be both or largest"),
-    (["direction=eigenvectors", "direction.parameters=fc"], "There are: layers.1, layers.3"),
+    (["direction=eigenvectors", "direction.parameters=fc"], "Give a layer (layers.1, layers.3)"),
     (["direction=eigenvectors", "num_directions=0"], "num_directions must be at least 1"),
     (["direction=eigenvectors", "precision=bf16"], "Second derivatives in torch.bfloat16"),
     (["pipeline=spectrum", "spectrum.operator=fisher"], "spectrum.operator must be hessian or"),
@@ -848,3 +861,16 @@ def test_the_working_directory_hides_no_installed_module(folder, tmp_path):
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.stderr.splitlines()[-1].startswith("error: spectrum.tol must be between 0 and 1")
+
+
+def test_options_come_in_any_order(command, folder):
+    last = command(*QUICK, "seed=21,22", "grid.num=3", "-m")
+    assert last.is_relative_to(folder / "outputs/curve")
+    assert len(load_runs(folder / "outputs", pipeline="curve", grid__num=3, seed=21)) == 1
+    assert len(load_runs(folder / "outputs", pipeline="curve", grid__num=3, seed=22)) == 1
+
+
+def test_the_version_is_that_of_this_package(command, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["mining", "--version"])
+    mining.__main__.main()
+    assert capsys.readouterr().out == f"mining {version('mining')}\n"

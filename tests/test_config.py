@@ -120,3 +120,15 @@ def test_help_names_every_option_with_a_line_on_it():
 def test_configuration_ships_with_the_package():
     names = {p.name for p in files("mining.conf").iterdir()}
     assert {"config.yaml", "direction", "experiment"} <= names
+
+
+def test_help_says_where_the_default_run_has_other_values():
+    written = OmegaConf.to_container(OmegaConf.load(CONF / "config.yaml"))
+    text, config = help_text(), composed()
+    for section in ("train", "descent", "grid", "spectrum", "expansion", "perturbation"):
+        for key, value in config[section].items():
+            if value != written[section][key]:
+                default = next(x for x in text.splitlines() if x.startswith(f"  {key}: "))
+                assert f"model=mlp, the default, sets {value}" in default
+                assert f"{section}.{key}={value}" in text
+    assert config["train"]["momentum"] != written["train"]["momentum"]

@@ -8,6 +8,7 @@ from command_line import record
 
 from mining import contents, load_runs
 from mining.contents import digest_code
+from mining.errors import InputError
 from mining.files import digest_file, save_arrays, write_atomically
 from mining.identity import Identity, identify, run_directory
 from mining.runs import Run
@@ -113,7 +114,14 @@ def test_load_runs_gives_a_row_per_finished_run(tmp_path):
     assert len(load_runs(tmp_path, seed=1)) == 1
     assert len(load_runs(tmp_path, model__name="mlp", pipeline="curve")) == 2
     assert load_runs(tmp_path, model__name="cnn").empty
-    assert load_runs(tmp_path / "nowhere").empty
+    for root, where, message in (
+        (tmp_path / "nowhere", {}, "No folder"),
+        (tmp_path / "curve", {}, "give the folder that outputs=FOLDER named"),
+        (tmp_path, {"sede": 0}, r"No run has the key sede; there are .*did you mean seed\?"),
+        (tmp_path, {"model__nam": "mlp"}, r"key model.nam; .*did you mean name\?"),
+    ):
+        with pytest.raises(InputError, match=message):
+            load_runs(root, **where)
 
 
 def test_files_are_whole_or_absent(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Which runs an experiment consists of; this module imports nothing heavy."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,6 +110,10 @@ def _pick(key: str, values: Mapping[str, Any]) -> Any:
 def _run_directory(*, _root_: DictConfig) -> str:
     """Name the run's directory, for ``hydra.run.dir`` and ``hydra.sweep.subdir``."""
     keys = [str(key) for key in _root_ if key != "hydra"]
-    config = _resolve(OmegaConf.masked_copy(_root_, keys))
-    check_config(config)  # before Hydra makes the directory
+    try:
+        config = _resolve(OmegaConf.masked_copy(_root_, keys))
+        check_config(config)
+    except (InputError, OmegaConfBaseException):
+        # Raised here it would end a whole sweep: the job itself says it, and removes the folder.
+        return f"refused/{os.getpid()}/run"
     return str(directory_of(config))

@@ -50,6 +50,9 @@ def _keys(text: str, group: str) -> list[str]:
     """List the keys of an option, ``direction.basins=null`` for instance, from its file."""
     content = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(text)))
     found = []
+    elsewhere = {name: part for name, part in content.items() if group in content and name != group}
+    for section, options in elsewhere.items():
+        found += [f"{section}.{key}={json.dumps(value)}" for key, value in options.items()]
     for key, value in content.get(group, content).items():
         if key not in ("name", "_target_", "defaults"):
             default = value if isinstance(value, str) else json.dumps(value)

@@ -3,7 +3,7 @@
 import re
 import sysconfig
 import traceback
-from errno import EACCES, EEXIST, ENOSPC, ENOTDIR, EROFS
+from errno import EACCES
 from importlib.resources import files
 from pathlib import Path
 from typing import cast
@@ -17,7 +17,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from mining.errors import InputError
+from mining.errors import InputError, suggest
 from mining.pipelines.help import options_in
 
 #: ArithmeticErrors of Python; those that this package raises say what to change.
@@ -50,20 +50,27 @@ def describe(error: BaseException) -> str:
             isinstance(cause, ConfigAttributeError | ConfigKeyError)
             and cause.parent_node is not None
         ):
-            keys = sorted(map(str, cast(DictConfig, cause.parent_node)))
-            allowed = [key for key in keys if key not in ("hydra", "_target_")]
-            return f"no key {cause.full_key!r}; there are {', '.join(allowed) or 'none'}"
-        if isinstance(cause, MissingMandatoryValue):
+            keys = {str(key) for key in cast(DictConfig, cause.parent_node)}
+            name = str(cause.full_key)
+            path, _, word = name.rpartition(".")
+            if not path:
+                keys |= {entry.name for entry in files("mining.conf").iterdir() if entry.is_dir()}
+            allowed = sorted(key for key in keys if key not in ("hydra", "_target_", "__pycache__"))
+            listed = ", ".join(allowed) or "none"
+            return f"no key {name!r}; there are {listed}{suggest(word, allowed)}"
+        if isinstance(cause, MissingMandatoryValue) and cause.full_key:
             return f"{cause.full_key} must be given: {cause.full_key}=VALUE"
-    if isinstance(error, OSError) and error.errno in (ENOSPC, EACCES, EROFS, ENOTDIR, EEXIST):
+    if isinstance(error, OSError) and error.errno is not None:
         where = f" {error.filename}" if error.filename else ""
         attempt = "access" if error.errno == EACCES else "write"
         return f"cannot {attempt}{where}: {error.strerror}. Make room, or outputs=ANOTHER_FOLDER"
     text = " ".join(str(error).partition("Config search path:")[0].split())
     missing = re.match(r"Could not find '(\w+)/", text) or re.search(r"'(\w+)/[^']*'", text)
-    if isinstance(error, MissingConfigException) and missing:
-        options = options_in(files("mining.conf").joinpath(missing[1]))
-        return f"{text.partition('Available')[0]}There are {', '.join(name for name, _ in options)}"
+    if isinstance(error, MissingConfigException) and missing and missing[1] != "hydra":
+        options = [name for name, _ in options_in(files("mining.conf").joinpath(missing[1]))]
+        word = missing[0].partition("/")[2].rstrip("'")
+        listed = f"{', '.join(options)}{suggest(word, options)}"
+        return f"{text.partition('Available')[0]}There are {listed}"
     if _is_out_of_memory(error):
         return f"out of memory: {text.partition('. ')[0]}. Lower batch_size or chunk"
     return text or type(error).__name__

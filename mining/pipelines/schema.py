@@ -71,6 +71,8 @@ def check_config(config: Mapping[str, Any]) -> None:
         _check(key, config.get(key), hint)
     if not isinstance(config["picture"], Mapping) or set(config["picture"]) != set(_PICTURE):
         raise InputError(f"picture has the keys {', '.join(_PICTURE)}, got {config['picture']}.")
+    if not config["outputs"]:
+        raise InputError("outputs must be the name of a folder, got nothing.")
     for key, hint in _PICTURE.items():
         _check(f"picture.{key}", config["picture"][key], hint)
     if config["picture"]["loss_cap"] is not None and config["picture"]["loss_cap"] <= 0:
