@@ -56,8 +56,9 @@ class FastSecondDerivatives(TorchFunctionMode):
     the image, which takes several times as long as the weight's gradient itself. Both are bilinear,
     so that their derivatives are a convolution's gradients again, with other factors.
 
-    The kernel of ``weight_norm`` is replaced, too: its gradient is right, but torch's derivative
-    of that gradient is not (2.14: wrong by half of its size, and not symmetric).
+    Two functions whose second derivatives are wrong in torch 2.14 are replaced by their formulas:
+    the kernel of ``weight_norm`` (wrong by half of their size), and instance norm with running
+    statistics of a single example whose channels are last in memory.
     """
 
     def __torch_function__(
@@ -72,6 +73,10 @@ class FastSecondDerivatives(TorchFunctionMode):
             found = _convolve(_DIMENSIONS[function], *args, **(kwargs or {}))
             if found is not None:
                 return found
+        if function is F.instance_norm:
+            found = _normalize_by_statistics(*args, **(kwargs or {}))
+            if found is not None:
+                return found
         if function is torch._weight_norm:
             return _scale_to_norm(*args, **(kwargs or {}))
         return function(*args, **(kwargs or {}))
@@ -80,6 +85,26 @@ class FastSecondDerivatives(TorchFunctionMode):
 def _scale_to_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
     """Scale ``v`` so that its slices along ``dim`` have the norms ``g``."""
     return v * (g / torch.norm_except_dim(v, 2, dim))
+
+
+def _normalize_by_statistics(
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor | None:
+    """Normalize by running statistics; ``None`` if torch should use those of the input."""
+    if use_input_stats or running_mean is None or running_var is None:
+        return None
+    shape = (-1,) + (1,) * (input.dim() - 2)
+    scale = torch.rsqrt(running_var + eps)
+    scale = scale if weight is None else scale * weight
+    shift = -running_mean * scale if bias is None else bias - running_mean * scale
+    return input * scale.view(shape) + shift.view(shape)
 
 
 def _convolve(
