@@ -64,15 +64,15 @@ def find_gap(network: Network, criterion: Criterion, batches: Sequence[Batch]) -
 
     Returns:
         The first such batches, ``None`` if there are none. torch's own losses are known to have
-        none, unless their batches are given weights.
+        none, unless their batches are given weights or outputs and targets are broadcast.
     """
-    if criterion.known and criterion.weight is None:
-        return None
     if network.needs_graph:  # it differentiates by inputs: no other outputs will do
         return None
     try:
         with network.at_theta() as forward:
             pool = forward(batches[0].inputs[:_POOL])
+            if criterion.averages(pool, batches[0].targets):
+                return None
             for pair in _pairs(batches, max(1, _TRIED_OUTPUTS // max(pool[0].numel(), 1))):
                 generator = torch.Generator().manual_seed(0)
                 dealt = [

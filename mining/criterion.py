@@ -95,6 +95,14 @@ class Criterion:
         kind = self.loss_fn if hasattr(self.loss_fn, "__qualname__") else type(self.loss_fn)
         return str(getattr(kind, "__module__", "")).startswith("torch.nn")
 
+    def averages(self, outputs: Tensor, targets: Tensor) -> bool:
+        """Whether batch losses average to the loss of all examples, without trying it out.
+
+        A column of outputs and a row of targets are broadcast to all pairs of examples.
+        """
+        alike = self.takes_indices or outputs.shape[1:] == targets.shape[1:]
+        return self.known and self.weight is None and alike
+
     @property
     def ignored(self) -> int:
         """The target that is left out, -100 where nothing else is said."""
@@ -131,6 +139,13 @@ class Criterion:
         if class_weights is None and self.ignored not in targets:
             return float(targets.numel()), targets.numel()
         kept = targets[targets != self.ignored].long()  # bytes would be a mask
+        if class_weights is not None and len(kept):
+            smallest, largest = int(kept.min()), int(kept.max())
+            if smallest < 0 or largest >= len(class_weights):
+                raise InputError(
+                    f"Labels must be from 0 to {len(class_weights) - 1}, for which there are class "
+                    f"weights, or {self.ignored}, which is ignored: got {smallest} to {largest}."
+                )
         weight = len(kept) if class_weights is None else class_weights.to(kept.device)[kept].sum()
         return float(weight), len(kept)
 

@@ -70,6 +70,17 @@ def _own(tensor: Tensor, device: torch.device) -> Tensor:
     return moved.clone() if moved.is_inference() else moved  # usable in derivatives
 
 
+def as_leaves(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Cut tensors that require gradients off the graph of how they were joined or split.
+
+    Derivatives would free that graph, which batches share. Targets that are the inputs stay so.
+    """
+    inputs, targets = (
+        x.detach().requires_grad_() if x.requires_grad and not x.is_leaf else x for x in pair
+    )
+    return inputs, inputs if pair[1] is pair[0] else targets
+
+
 def _sum(pair: tuple[Tensor, Tensor]) -> float:
     return sum(float(x.detach().nan_to_num().sum()) for x in pair if not x.is_complex())
 

@@ -90,6 +90,34 @@ def check_labels(criterion: Criterion, batches: Sequence[Batch], num_classes: in
             )
 
 
+def check_substituted(network: Network, batch: Batch) -> None:
+    """Raise ``InputError`` if model or loss read parameters of the model that are not substituted.
+
+    A list of parameters that a loss was given beforehand holds the model's own: with it the loss
+    at another point would have a term of θ.
+    """
+    own = {id(p): name for name, p in network.model.named_parameters() if p.requires_grad}
+    inputs, targets, *_ = batch
+    if len(inputs) > _CHECKED and not network.insists_on_batches and not network.needs_graph:
+        inputs, targets = inputs[:_CHECKED], targets[:_CHECKED]
+    with torch.enable_grad(), network.at_theta() as forward:
+        loss = network.criterion(forward(inputs), targets)
+    found, seen = [loss.grad_fn], set()
+    while found:
+        node = found.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        name = own.get(id(getattr(node, "variable", None)))
+        if name is not None:
+            raise InputError(
+                f"Model or loss read {name} from a list or attribute that was made beforehand: "
+                "they would read it as it is in the model at every point. Read it from the model "
+                "when they are called (model.parameters(), model.get_parameter)."
+            )
+        found += [following for following, _ in node.next_functions]
+
+
 @torch.no_grad()
 def check_independent(
     network: Network, criterion: Criterion, batches: Sequence[Batch], micro_batch: int
@@ -123,14 +151,15 @@ def underivable_parameters(network: Network, batches: Sequence[Batch]) -> list[s
         total = torch.zeros((), dtype=torch.float64, device=network.theta.device)
         gradient = {name: torch.zeros_like(value) for name, value in theta.items()}
         tensors = {**leaves, **network.frozen, **network.copy_buffers()}
-        with torch.enable_grad(), network.running(tensors) as forward, network.noise(0):
-            for inputs, targets, *_ in few:
+        for seed, (inputs, targets, *_) in enumerate(few):
+            # For every batch anew: folded weights belong to the graph that a derivative frees.
+            with torch.enable_grad(), network.running(tensors) as forward, network.noise(seed):
                 value = network.criterion(forward(inputs), targets)
-                total += value.detach()
-                if value.requires_grad:
-                    slopes = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
-                    for name, slope in zip(leaves, slopes, strict=True):
-                        gradient[name] += 0 if slope is None else slope
+            total += value.detach()
+            if value.requires_grad:
+                slopes = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
+                for name, slope in zip(leaves, slopes, strict=True):
+                    gradient[name] += 0 if slope is None else slope
         return total.to(network.space.dtype), gradient
 
     return find_underivable(loss, network.space.unflatten(network.theta))

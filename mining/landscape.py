@@ -24,6 +24,7 @@ from mining.curvature import (
 from mining.derivatives import check_recording
 from mining.errors import InputError
 from mining.examples import (
+    as_leaves,
     joined,
     lay_out,
     mixed,
@@ -36,6 +37,7 @@ from mining.fingerprint import Fingerprint, rounding_of
 from mining.fitting import (
     check_independent,
     check_labels,
+    check_substituted,
     find_num_classes,
     is_stochastic,
     underivable_parameters,
@@ -121,6 +123,7 @@ class Landscape:
         # Trials leave the caller's random numbers as they are, and so does all that follows.
         with seeded(0, self.device):
             self._num_classes = find_num_classes(network, self._criterion, self.batches)
+            check_substituted(network, self.batches[0])
             network.stochastic = is_stochastic(network, self._criterion, self.batches)
         if network.stochastic:
             network.compiled = None
@@ -672,6 +675,7 @@ class Landscape:
         """Give batches of one pass each."""
         if self.path.micro_batch is not None:
             pairs = regroup(pairs, self.path.micro_batch)
+        pairs = [as_leaves(pair) for pair in pairs]
         batches = [Batch(*pair, *self._criterion.weigh(*pair)) for pair in pairs]
         check_labels(self._criterion, batches, self._num_classes)
         return batches

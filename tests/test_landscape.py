@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -517,3 +518,48 @@ def test_gpu_agrees_with_cpu(policy):
     # float64 on both; sums are taken in another order.
     assert float(gpu.loss(gpu.theta)) == pytest.approx(float(cpu.loss(cpu.theta)), rel=1e-10)
     assert torch.allclose(gpu.gradient().cpu(), cpu.gradient(), rtol=1e-8, atol=1e-10)
+
+
+def test_gradient_of_folded_batch_norm_over_several_passes():
+    of = landscape("batchnorm", "frozen")
+    several = landscape("batchnorm", "frozen", path=replace(of.path, micro_batch=16))
+    assert len(of.path.folding) == 1
+    assert len(several.batches) == 5
+    torch.testing.assert_close(several.gradient(), of.gradient())
+
+
+def test_inputs_that_require_gradients_are_joined_without_a_common_graph():
+    inputs, targets = examples()
+    inputs = inputs.clone().requires_grad_()
+    batches = list(zip(inputs.split(9), targets.split(9), strict=True))
+    of = Landscape(build("mlp"), nn.CrossEntropyLoss(), batches)
+    torch.testing.assert_close(of.gradient(), landscape("mlp").gradient())
+    assert inputs.grad is None
+
+
+def test_outputs_that_are_broadcast_against_targets_are_warned_of(caplog):
+    model = nn.Sequential(build("mlp"), nn.Linear(3, 1).double())
+    inputs, targets = examples()
+    batches = list(zip(inputs.split(32), targets.double().split(32), strict=True))
+    with pytest.warns(UserWarning, match="target size"), caplog.at_level("WARNING"):
+        Landscape(model, nn.MSELoss(), batches)  # (32, 1) and (32,): all pairs of examples
+    assert "do not average" in caplog.text or "mean" in caplog.text
+
+
+def test_parameters_that_a_loss_was_given_beforehand_are_refused():
+    model = build("mlp")
+    parameters = list(model.parameters())
+
+    def kept(outputs, targets):
+        return F.cross_entropy(outputs, targets) + sum(p.square().sum() for p in parameters)
+
+    with pytest.raises(InputError, match=r"read 3.bias from a list"):
+        Landscape(model, kept, loader())
+
+
+def test_labels_without_a_class_weight_are_named():
+    inputs, targets = examples()
+    targets[3] = -100
+    loss_fn = nn.CrossEntropyLoss(torch.tensor([1.0, 2.0, 5.0]).double(), ignore_index=1)
+    with pytest.raises(InputError, match=r"Labels must be from 0 to 2.*or 1, .*-100 to 2"):
+        Landscape(build("mlp"), loss_fn, [(inputs, targets)])
