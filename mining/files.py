@@ -4,8 +4,10 @@ import hashlib
 import io
 import json
 import logging
+import lzma
 import os
 import struct
+import tokenize
 import uuid
 import zipfile
 import zlib
@@ -18,10 +20,11 @@ import numpy.typing as npt
 
 from mining.errors import InputError
 
-#: What NumPy raises for damaged files.
-_UNREADABLE = (
-    *(ValueError, EOFError, OSError, LookupError, zipfile.BadZipFile, zlib.error),
-    *(struct.error, NotImplementedError, RuntimeError, SyntaxError),
+#: What NumPy and its zip reader raise for damaged and foreign files.
+UNREADABLE = (
+    *(ValueError, TypeError, EOFError, OSError, LookupError, NotImplementedError, RuntimeError),
+    *(SyntaxError, OverflowError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+    tokenize.TokenError,  # of the header of an array
 )
 log = logging.getLogger(__name__)
 
@@ -127,7 +130,7 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
         check_archive(path)
         with np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
-    except (*_UNREADABLE, AttributeError, TypeError) as error:
+    except (*UNREADABLE, AttributeError) as error:
         raise InputError(
             f"{path} is damaged: remove it, and the run.json beside it, and run again. {error}"
         ) from error

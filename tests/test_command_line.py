@@ -380,7 +380,7 @@ BAD = [
     (["--sweep"], "unrecognized arguments: --sweep. Options are "),
     (["--multirum"], "(did you mean --multirun?). Options are"),
     (["--cfg", "everything"], "argument --cfg/-c: invalid choice: 'everything'"),
-    (["hydra/launcher=joblib"], "Could not find 'hydra/launcher/joblib'"),
+    (["hydra/launcher=nowhere"], "Could not find 'hydra/launcher/nowhere'"),
     (["seed"], "'seed' must be KEY=VALUE or GROUP=OPTION"),
     (["outputs="], "outputs must be the name of a folder, got nothing"),
     (["outputs=/proc/absent"], "cannot write /proc/absent: No such file or directory"),

@@ -1,9 +1,5 @@
 """Images in one NumPy file."""
 
-import lzma
-import struct
-import zipfile
-import zlib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -15,12 +11,8 @@ from numpy.lib.npyio import NpzFile
 from mining.data.dataset import Dataset
 from mining.data.images import Channels, from_arrays
 from mining.errors import InputError
+from mining.files import UNREADABLE
 
-# What NumPy and its zip reader raise for damaged and foreign files.
-_UNREADABLE = (
-    *(ValueError, TypeError, EOFError, OSError, LookupError, NotImplementedError, RuntimeError),
-    *(SyntaxError, OverflowError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
-)
 _PAIRS = (("train_images", "train_labels"), ("test_images", "test_labels"))
 
 
@@ -101,7 +93,7 @@ def read_npz(path: Path, *, only: Collection[str] | None = None) -> dict[str, np
                 key: np.asarray(file[key]) if only is None or key in only else np.empty(0)
                 for key in file.files
             }
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise InputError(
             f"cannot read {path} as an .npz file of plain arrays: {error}. "
             "Write it with numpy.savez."
