@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -44,6 +44,14 @@ class ForwardPath:
     channels_last: bool = False
     folding: Folding = field(default_factory=Folding)
     first_layer: FirstLayer | None = None
+    #: Why faster plans were rejected.
+    reasons: tuple[str, ...] = field(default=(), compare=False, repr=False)
+
+    def because(self, *reasons: str) -> "ForwardPath":
+        """Give the same plan with further reasons, which are logged."""
+        for reason in reasons:
+            log.info("%s", reason)
+        return replace(self, reasons=(*self.reasons, *reasons))
 
     def prepare(self, inputs: Tensor) -> Tensor:
         """Bring inputs into the memory layout of this plan."""
@@ -177,8 +185,7 @@ def find_path(trial: Trial, rounding: float) -> ForwardPath:
         if is_out_of_memory(error):
             raise
         # Whole batches have run before: the model or the loss requires their size.
-        log.info("The unmodified model is run, on whole batches: %s", _first_line(error))
-        return ForwardPath()
+        return ForwardPath().because(f"it runs on whole batches only: {_first_line(error)}")
 
 
 def _find_path(trial: Trial, rounding: float) -> ForwardPath:
@@ -194,8 +201,7 @@ def _find_path(trial: Trial, rounding: float) -> ForwardPath:
     expected = [trial.run(plain, whole, moved=moved) for moved in (False, True)]
     again = trial.run(plain, whole, moved=False, given=expected[0].outputs)
     if not again.agrees(expected[0], rounding):
-        log.info("Outputs or loss change from run to run: the unmodified model is run.")
-        return plain
+        return plain.because("outputs or loss change from run to run")
     # Cut in two however large a pass may be: later batches can be larger.
     size = max(1, 2 * sum(len(inputs) for inputs, _ in whole) // 3)
     inputs, targets = (
@@ -209,15 +215,22 @@ def _find_path(trial: Trial, rounding: float) -> ForwardPath:
         for a, b in zip(expected, cut, strict=True)
     ]
     if any(abs(a - b) > rounding * max(abs(a), abs(b)) for a, b in means):
-        log.info("The loss depends on the whole batch: batches stay whole.")
+        plain = plain.because("the loss depends on the whole batch")
         micro_batch = None
     reference = [Outcome(a.outputs, b.losses) for a, b in zip(expected, cut, strict=True)]
     if first_layer is not None and not _may_share(
         trial, first_layer, parts, given[1], reference[1], rounding
     ):
+        plain = plain.because(f"the loss or later layers need more of {first_layer.weight}")
         first_layer = None
-    candidates = [ForwardPath(micro_batch, images, folding, first_layer)]
-    candidates.append(ForwardPath(micro_batch, first_layer=first_layer))
+    if not images and any(isinstance(m, nn.Conv2d) for m in trial.model.modules()):
+        plain = plain.because("the model does not take channels last")
+    candidates = [
+        replace(plain, micro_batch=micro_batch, channels_last=images, folding=folding),
+        replace(plain, micro_batch=micro_batch),
+    ]
+    if first_layer is not None:
+        candidates = [replace(path, first_layer=first_layer) for path in candidates]
     for path in candidates:
         if all(
             trial.run(path, parts, moved=moved, given=given[moved]).agrees(
@@ -225,8 +238,8 @@ def _find_path(trial: Trial, rounding: float) -> ForwardPath:
             )
             for moved in (False, True)
         ):
-            return path
-        log.info("Not run with %s: outputs or losses differ.", _describe(path))
+            return replace(path, reasons=plain.reasons)
+        plain = plain.because(f"outputs or losses differ with {_describe(path)}")
     return plain
 
 
@@ -298,12 +311,22 @@ def _describe(path: ForwardPath) -> str:
 
 def _fitting(trial: Trial, inputs: Tensor) -> int:
     """Find how many examples fit the caches, by the largest activation of one."""
-    held = [inputs, *trial.theta.values()]
-    with _Measuring(len(inputs[:2]), held) as measured:
-        trial.forward(inputs[:2])
-    fit = _CACHED // max(measured.largest, 1)
+    fit = _CACHED // max(measure_activation(trial.forward, inputs[:2], trial.theta), 1)
     power: int = 2 ** int(math.log2(max(fit, 1)))
     return max(_FEWEST, min(_MOST, power))
+
+
+def measure_activation(forward: Forward, inputs: Tensor, held: Mapping[str, Tensor]) -> int:
+    """Measure the largest tensor that a forward pass makes, in bytes an example.
+
+    Args:
+        forward: Runs the model.
+        inputs: Few examples.
+        held: The parameters, of which views do not count.
+    """
+    with _Measuring(len(inputs), [inputs, *held.values()]) as measured:
+        forward(inputs)
+    return measured.largest
 
 
 class _Measuring(TorchFunctionMode):

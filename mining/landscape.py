@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mining.averaging import find_gap, on_first_batches
-from mining.batchnorm import BatchNormPolicy, Mode, recalibration_batch_size
+from mining.batchnorm import BatchNormPolicy, Mode, norm_layers, recalibration_batch_size
 from mining.criterion import Batch, Criterion, LossFunction, WeightFunction
 from mining.curvature import (
     GaussNewtonOperator,
@@ -22,6 +22,13 @@ from mining.curvature import (
     ResidualOperator,
 )
 from mining.derivatives import check_recording
+from mining.description import (
+    as_text,
+    describe_cost,
+    describe_norm_layers,
+    describe_parameters,
+    describe_path,
+)
 from mining.errors import InputError
 from mining.examples import (
     as_leaves,
@@ -176,7 +183,6 @@ class Landscape:
             size = recalibration_batch_size(largest)
             self._recalibration = mixed(inputs, size, self.batchnorm.num_examples)
 
-    @torch.inference_mode(False)
     def __repr__(self) -> str:
         """Say what it is, in one line."""
         loss = self.loss_fn
@@ -186,6 +192,49 @@ class Landscape:
             f"{self.num_examples} examples, batchnorm={self.batchnorm.mode}, {self.device})"
         )
 
+    def __str__(self) -> str:
+        """Say what was found out, in some lines; see ``describe``."""
+        return f"{self!r}\n{as_text(self.describe())}"
+
+    def describe(self) -> dict[str, object]:
+        """Say what was found out about model, loss and examples, and measure a pass.
+
+        Returns:
+            Plain values, lists and mappings, as JSON takes them: examples, parameters, norm
+            layers and statistics, whether batch losses average to the loss and outputs repeat,
+            the chance-level loss, the execution plan and why there is no faster one, seconds and
+            bytes of one point.
+        """
+        network, criterion = self._network, self._criterion
+        effect, statistics = self._policy_effect, self.statistics(self.theta)
+        precision = "tf32" if network.tf32 else str(network.autocast or self.space.dtype)
+        return {
+            "model": type(self.model).__name__,
+            "loss": getattr(self.loss_fn, "__name__", type(self.loss_fn).__name__),
+            "device": str(self.device),
+            "precision": precision.removeprefix("torch."),
+            "examples": self.num_examples,
+            "passes": len(self.batches),
+            "parameters": describe_parameters(network, criterion, self.batches),
+            "norm_layers": describe_norm_layers(self.model),
+            "batchnorm": self.batchnorm.mode if norm_layers(self.model) else None,
+            "recalibration_examples": sum(map(len, self._recalibration)),
+            "loss_at_theta": None
+            if effect is None
+            else {"under_the_policy": effect.loss, "in_eval_mode": effect.stored_loss},
+            "mean_over_examples": self.averaging is None,
+            "outputs_repeat": not network.stochastic,
+            "chance_loss": self.chance_loss,
+            "plan": describe_path(self.path),
+            "cost": describe_cost(
+                network,
+                self.batches,
+                lambda batches: self.evaluate(self.theta, batches, statistics),
+                lambda: network.statistics(self.theta, self._recalibration),
+            ),
+        }
+
+    @torch.inference_mode(False)
     def hold(self, loader: Iterable[tuple[Tensor, Tensor]]) -> list[Batch]:
         """Read batches once and keep them on the model's device.
 
@@ -658,12 +707,11 @@ class Landscape:
 
     @torch.no_grad()
     def _find_path(self) -> ForwardPath:
-        if self._network.needs_graph:  # examples are differentiated by: they are taken as they are
-            return ForwardPath()
+        if self._network.needs_graph:
+            return ForwardPath().because("model or loss differentiate by the examples")
         path = self._network.find_path(self.batches)
         if path.micro_batch is not None and self.averaging is not None:
-            log.info("The loss of an example depends on its batch: batches are not split.")
-            path = replace(path, micro_batch=None)
+            path = replace(path, micro_batch=None).because("the loss is no mean over examples")
         return path
 
     def _read(self, loader: Iterable[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:

@@ -139,8 +139,10 @@ class Network:
         Args:
             batches: Examples, as a loader gave them.
         """
-        if self.mixes_examples or self.stochastic:
-            return ForwardPath()
+        if self.mixes_examples:
+            return ForwardPath().because("examples share batch statistics")
+        if self.stochastic:
+            return ForwardPath().because("random numbers belong to batches as they are")
         noise = torch.randn(self.space.size, generator=torch.Generator().manual_seed(0))
         change = noise.to(self.theta) * (0.05 * self.theta.norm() / noise.norm().to(self.theta))
         trial = Trial(

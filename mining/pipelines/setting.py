@@ -49,6 +49,7 @@ class Setting:
             "num_parameters": self.landscape.space.size,
             "num_examples": self.landscape.num_examples,
             "recalibration": None if num is None else {"split": "train", "num_examples": num},
+            "landscape": self.landscape.describe(),
         }
 
 
