@@ -159,7 +159,7 @@ def _pairs(batches: Sequence[Batch], most: int) -> Iterator[list[tuple[Tensor, T
     if first.targets.dtype == torch.bool or first.targets.is_complex():
         return
     for value in _special_values(alike):
-        hits = [(batch.targets == value).flatten(1).sum(1) for batch in alike]
+        hits = [(b.targets == value).reshape(len(b.targets), -1).sum(1) for b in alike]
         shares = [float(hit.sum()) / len(hit) for hit in hits]
         low, high = shares.index(min(shares)), shares.index(max(shares))
         if shares[low] < shares[high]:

@@ -324,7 +324,8 @@ def measure_activation(forward: Forward, inputs: Tensor, held: Mapping[str, Tens
         inputs: Few examples.
         held: The parameters, of which views do not count.
     """
-    with _Measuring(len(inputs), [inputs, *held.values()]) as measured:
+    measured = _Measuring(len(inputs), [inputs, *held.values()])
+    with measured:
         forward(inputs)
     return measured.largest
 
@@ -339,7 +340,7 @@ class _Measuring(TorchFunctionMode):
 
     def __init__(self, num: int, held: Iterable[Tensor]) -> None:
         super().__init__()
-        self.largest = 0
+        self.largest: int = 0
         self._num = num
         self._held = {tensor.untyped_storage().data_ptr() for tensor in held}
 

@@ -225,3 +225,37 @@ def test_ctc_is_a_mean_over_examples_or_over_symbols(reduction, caplog):
         )
         assert len(warnings(caplog)) == 1
         assert float(weighted.loss(weighted.theta)) == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [torch.long, torch.double, torch.bool])
+@pytest.mark.parametrize("shape", [(), (3,), (3, 2)])
+def test_nothing_is_said_of_a_mean_over_examples_of_ones_own(shape, dtype, caplog):
+    inputs, _ = examples()
+    generator = torch.Generator().manual_seed(5)
+    targets = (3 * torch.rand((len(inputs), *shape), generator=generator)).to(dtype)
+
+    def mean(outputs: Tensor, targets: Tensor) -> Tensor:
+        return (
+            (outputs.mean(1) - targets.double().flatten(1).sum(1)).square().mean()
+            if (targets.dim() > 1)
+            else (outputs.mean(1) - targets.double()).square().mean()
+        )
+
+    of = Landscape(build("mlp"), mean, cut(inputs, targets))
+    assert of.averaging is None
+    assert of.path.micro_batch is not None
+    assert not warnings(caplog)
+
+
+def test_derivatives_of_folded_layers_in_several_batches():
+    """Batches that stay whole share folded weights, whose graph serves one derivative."""
+
+    def offset(outputs: Tensor, targets: Tensor) -> Tensor:
+        return root(outputs, F.one_hot(targets, 3).double())
+
+    of = Landscape(build("batchnorm"), offset, loader(), batchnorm="frozen")
+    assert len(of.path.folding) == 1
+    assert len(of.batches) == 3
+    vector, step = direction(of).vector, 1e-5
+    up, down = of.loss(of.theta + step * vector), of.loss(of.theta - step * vector)
+    assert float(of.gradient() @ vector) == pytest.approx(float(up - down) / (2 * step), rel=1e-5)
