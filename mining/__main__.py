@@ -21,7 +21,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from mining.errors import InputError
+from mining.errors import FailedJobError, InputError
 from mining.pipelines import PIPELINE_KEYS, UNNAMED_KEYS
 from mining.pipelines.arguments import arrange
 from mining.pipelines.experiments import find_run, register_resolvers
@@ -32,11 +32,15 @@ from mining.runs import Run
 
 _HYDRA = {"version_base": "1.3", "config_path": "pkg://mining.conf", "config_name": "config"}
 _failures: list[BaseException] = []
+#: Of the process that started a sweep: its jobs may run in others.
+_main_pid: int | None = None
 log = logging.getLogger("mining")
 
 
 def main() -> None:
     """Run the command line; exit code 1 and one line on stderr where something is wrong."""
+    global _main_pid
+    _main_pid = os.getpid()
     sys.path.append(str(Path.cwd()))  # a user's own classes, which hide nothing that is installed
     logging.raiseExceptions = False  # a full disk is reported once, not by every log line
     if "--version" in sys.argv[1:]:
@@ -55,6 +59,8 @@ def main() -> None:
     except KeyboardInterrupt:
         print("Interrupted. The same command goes on from here.", file=sys.stderr)
         sys.exit(130)
+    except FailedJobError as error:  # in another process, which has reported it
+        _failures.append(error)
     except Exception as error:  # while Hydra composed the configuration
         if not is_expected(error) and not passed_through_mining(error):
             text = f"Hydra cannot compose {' '.join(sys.argv[1:])}: {type(error).__name__} {error}"
@@ -74,6 +80,8 @@ def _execute_or_report(cfg: DictConfig) -> None:
     except Exception as error:  # before Hydra adds a line of its own
         _report(error, directory / "mining.log")
         _remove_if_empty(directory, cfg)
+        if os.getpid() != _main_pid:  # whose list of failures nobody reads
+            raise FailedJobError(str(directory)) from error
     except BaseException:
         _remove_if_empty(directory, cfg)
         raise
@@ -128,8 +136,9 @@ def _redraw(run: Run) -> None:
     if same and run.pictures_are_whole:
         return
     pipeline = import_module(f"mining.pipelines.{run.config['pipeline']}")
-    pipeline.draw(run.directory, run.config)
-    run.record_picture()
+    with run.alone():
+        pipeline.draw(run.directory, run.config)
+        run.record_picture()
 
 
 def _remove_if_empty(directory: Path, cfg: DictConfig) -> None:

@@ -4,22 +4,22 @@ import logging
 import math
 import os
 import platform
-import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mining.errors import InputError, suggest
 from mining.files import describe_file, is_whole, read_record, set_aside, write_record
 from mining.identity import Identity, data_name
+from mining.locks import alone
+from mining.provenance import git_state, versions
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_PACKAGES = ("mining", "torch", "torchvision", "numpy", "scipy", "hydra-core")
 _RESULTS = {".npz", ".pt", ".csv", ".png"}
 _FROM_RECORD = ("seed", "seconds", "device", "config", "metrics")
 _COLUMNS = ("directory", "pipeline", "model", "data", *_FROM_RECORD)
@@ -72,7 +72,7 @@ class Run:
         return all(is_whole(self.directory / n, f) for n, f in files.items() if _is_picture(n))
 
     def complete(self, compute: Callable[[], None], *read: str) -> bool:
-        """Compute the run unless it is finished.
+        """Compute the run unless it is finished, alone: another process that wants it waits.
 
         What is damaged, or belongs to a run of other inputs, is set aside first: under the name
         ``….damaged``, and in the folder ``replaced``.
@@ -84,18 +84,21 @@ class Run:
         Returns:
             Whether it was computed now.
         """
-        if self.is_finished(*read):
+        if self.record.exists() and self._fault(read) is None:
             return False
         made = not self.directory.exists()
-        self._set_aside(read)
-        self._note_start()
         try:
-            compute()
+            with self.alone():
+                return self._complete(compute, read)
         except BaseException:
-            self._tidy(made=made)
+            for folder in (self.directory, *self.directory.parents[:2]) if made else ():
+                with suppress(OSError):  # something is in it
+                    folder.rmdir()
             raise
-        self._start.unlink(missing_ok=True)
-        return True
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Hold the lock of the run; see ``mining.locks.alone``."""
+        return alone(self.directory, lambda: _describe_process(_read_if_whole(self._start)))
 
     def finish(self, metrics: Mapping[str, Any], *, device: str) -> None:
         """Write ``run.json``, and with it declare the run complete.
@@ -108,9 +111,9 @@ class Run:
         record = {
             "config": self.config,
             "seed": self.config.get("seed"),
-            "versions": _versions(),
+            "versions": versions(),
             "device": device,
-            "git": _git_state(),
+            "git": git_state(),
             # Of the process that finished the run, not of interrupted ones before it.
             "seconds": round(time.monotonic() - self.started, 3),
             "metrics": _finite(metrics),
@@ -155,7 +158,9 @@ class Run:
 
     def _difference(self, known: Mapping[str, Any] | None) -> str | None:
         """Say in what the inputs differ from those of a record or of an earlier start."""
-        if self.identity is None or known is None or known["digest"] == self.identity.digest:
+        if self.identity is None or known is None or "digest" not in known:
+            return None
+        if known["digest"] == self.identity.digest:
             return None
         now, then = self.identity.contents, known.get("contents", {})
         changed = [key for key in now if now[key] != then.get(key)]
@@ -194,18 +199,40 @@ class Run:
         elif self.record.exists():
             set_aside(self.record)
 
-    def _note_start(self) -> None:
-        known = {"digest": None, "contents": {}} if self.identity is None else asdict(self.identity)
-        write_record(self._start, known)
+    def _take_over(self) -> None:
+        """Say from which dead process an unfinished run is taken over."""
+        start = _read_if_whole(self._start)
+        if start is not None and start.get("pid") is not None:
+            process = _describe_process(start)
+            log.warning("Taking over from %s, which ended without finishing.", process)
 
-    def _tidy(self, *, made: bool) -> None:
-        """Leave no trace of a start from which nothing came."""
+    def _note_start(self, pid: int | None) -> None:
+        """Write down which inputs an unfinished run is of, and the process that computes it."""
+        known = {} if self.identity is None else asdict(self.identity)
+        write_record(self._start, {**known, "pid": pid, "host": platform.node()})
+
+    def _complete(self, compute: Callable[[], None], read: Sequence[str]) -> bool:
+        """Compute the run unless it is finished, while its lock is held."""
+        if self.is_finished(*read):  # by the process that was waited for
+            return False
+        self._take_over()
+        self._set_aside(read)
+        self._note_start(os.getpid())
+        try:
+            compute()
+        except BaseException:
+            self._tidy()
+            raise
+        self._start.unlink(missing_ok=True)
+        return True
+
+    def _tidy(self) -> None:
+        """Leave no trace of a start from which nothing came, nor of this process."""
         if {path.name for path in self.directory.iterdir()} <= {"started.json", "mining.log"}:
             self._start.unlink(missing_ok=True)
-        for folder in (self.directory, *self.directory.parents[:2]) if made else ():
-            if any(folder.iterdir()):
-                return
-            folder.rmdir()
+            return
+        with suppress(OSError):  # a full disk has been reported
+            self._note_start(None)
 
 
 def load_runs(root: str | Path = "outputs", **where: Any) -> "pd.DataFrame":
@@ -308,39 +335,14 @@ def _is_picture(name: str) -> bool:
     return name.endswith(".png")
 
 
+def _describe_process(start: Mapping[str, Any] | None) -> str:
+    if start is None or start.get("pid") is None:
+        return "another process"
+    return f"process {start['pid']} on {start['host']}"
+
+
 def _read_if_whole(path: Path) -> dict[str, Any] | None:
     try:
         return read_record(path) if path.exists() else None
     except InputError:  # what is damaged says nothing
         return None
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # a checkout put on the path without installing it
-            log.debug("%s is not an installed distribution", package)
-    return found
-
-
-def _git_state() -> dict[str, Any]:
-    """Commit and dirty flag of the checkout that holds this file; both null outside one."""
-    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
-
-    def git(*arguments: str) -> str | None:
-        command = ["git", "-C", str(Path(__file__).parent), *arguments]
-        try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, env=environment, check=False
-            )
-        except FileNotFoundError:  # no git on this machine
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    # Installed into a virtual environment inside another project's checkout is not ours.
-    tracked = git("ls-files", "--error-unmatch", Path(__file__).name)
-    commit = git("rev-parse", "HEAD") if tracked else None
-    status = git("status", "--porcelain") if commit else None
-    return {"commit": commit, "dirty": None if status is None else bool(status)}
