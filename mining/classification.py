@@ -318,7 +318,7 @@ def _curvature(alphas: Array, loss: Array, origin: int) -> float:
     """Second divided difference at θ; ``nan`` where θ is an end of the window."""
     if not 0 < origin < len(alphas) - 1:
         return math.nan
-    left, right = -alphas[origin - 1], alphas[origin + 1]
+    left, right = alphas[origin] - alphas[origin - 1], alphas[origin + 1] - alphas[origin]
     with np.errstate(invalid="ignore"):
         slopes = (loss[origin + 1] - loss[origin]) / right, (loss[origin] - loss[origin - 1]) / left
         return float(2 * (slopes[0] - slopes[1]) / (left + right))

@@ -76,15 +76,17 @@ class Curve:
 
     @property
     def origin(self) -> int:
-        """The index of θ itself, α = 0.
+        """The index of θ itself, α = 0 to a millionth of the range.
 
         Raises:
             InputError: If 0 is not among the points.
         """
-        (found,) = torch.nonzero(self.alphas == 0, as_tuple=True)
-        if len(found) == 0:
-            raise InputError("alphas must contain 0, the point θ itself.")
-        return int(found[0])
+        nearest = _index_of_zero(self.alphas)
+        if nearest is None:
+            raise InputError(
+                f"alphas must contain 0, the point θ itself, got {self.alphas.tolist()}."
+            )
+        return nearest
 
     @property
     def relative_error(self) -> float | None:
@@ -167,10 +169,9 @@ def lines_through_origin(alphas: Tensor, betas: Tensor) -> dict[str, tuple[Tenso
     Raises:
         InputError: If 0 is not among the points of an axis.
     """
-    zeros = [torch.nonzero(points == 0).flatten() for points in (alphas, betas)]
-    if not all(len(found) for found in zeros):
+    row, column = (_index_of_zero(points) for points in (alphas, betas))
+    if row is None or column is None:
         raise InputError("The points of both axes must contain 0, where θ is.")
-    row, column = (int(found[0]) for found in zeros)
     width, height = alphas[-1] - alphas[0], betas[-1] - betas[0]
 
     def diagonal(sign: float) -> tuple[Tensor, Tensor]:
@@ -211,12 +212,23 @@ def grid_with_origin(points: Tensor) -> Tensor:
     """
     check_increasing("alphas", points)
     points = points.detach().to("cpu", torch.float64)
-    nearest = int(points.abs().argmin())
-    if abs(points[nearest]) <= 1e-6 * (points[-1] - points[0]):
+    nearest = _index_of_zero(points)
+    if nearest is not None:
         points = points.clone()
         points[nearest] = 0.0
         return points
     return torch.cat([points, points.new_zeros(1)]).sort().values
+
+
+def contains_zero(points: Tensor) -> bool:
+    """Whether θ itself is among the points of an axis, shape ``(T,)``."""
+    return _index_of_zero(points) is not None
+
+
+def _index_of_zero(points: Tensor) -> int | None:
+    """Find the point that is 0 to a millionth of the range, if there is one."""
+    nearest = int(points.abs().argmin())
+    return nearest if abs(points[nearest]) <= 1e-6 * (points[-1] - points[0]) else None
 
 
 def _relative_error(loss: Tensor, error: Tensor | None, chance: float | None) -> float | None:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mining import Curve, CurveClassifier, classify
+from mining import Curve, CurveClassifier, Surface, classify, classify_centre
 from mining.classification import Shape, count_stationary_points
 
 #: Curves on [-1, 1] by shape. Depths differ, so that no symmetry helps.
@@ -190,6 +190,17 @@ def test_curvature_on_unequal_steps():
     alphas = torch.tensor([-0.5, -0.1, 0.0, 0.3, 0.4]).double()
     shape = classify(Curve(alphas, 3 * alphas**2 + alphas))
     assert shape.curvature == pytest.approx(6)
+
+
+def test_points_as_torch_makes_them_have_a_theta():
+    alphas = torch.linspace(-1, 1, 11, dtype=torch.float64)
+    assert float(alphas[5]) != 0  # -5.6e-17
+    assert classify(Curve(alphas, alphas**2)).label == Shape.V_BASIN
+    assert classify(Curve(alphas, alphas**2)).curvature == pytest.approx(2)
+    plane = Surface(alphas, alphas, alphas[:, None] ** 2 - alphas**2)
+    assert classify_centre(plane).kind == "saddle"
+    two = Surface(alphas[5:7], alphas, alphas[5:7, None] ** 2 - alphas**2)
+    assert classify_centre(two).kind == "slope"  # θ is an end of an axis
 
 
 def test_theta_at_the_edge_of_the_window():

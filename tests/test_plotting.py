@@ -129,3 +129,15 @@ def test_factor_of_a_direction_is_on_the_picture():
     axes = drawn(curve(ALPHAS**2, info={"scale": 0.25}))
     assert axes.get_legend().get_texts()[0].get_text() == "test × 0.25: v-basin"
     assert "× its factor" in axes.get_xlabel()
+
+
+def test_long_titles_are_broken():
+    axis = torch.linspace(-1, 1, 11, dtype=torch.float64)
+    covariance = 0.2**2 * torch.eye(11, dtype=torch.float64)
+    shapes = (axis**2, (axis - 0.5) ** 2, -(axis**2), torch.sin(8 * axis))
+    curves = [Curve(axis, loss + 1, loss_covariance=covariance, chance_loss=2.3) for loss in shapes]
+    axes = Figure().add_subplot()
+    draw_curves(axes, curves)
+    assert "labels uncertain" in axes.get_title().replace("\n", " ")
+    assert max(map(len, axes.get_title().split("\n"))) <= 75
+    assert any("uncertain: " in text.get_text() for text in axes.get_legend().get_texts())

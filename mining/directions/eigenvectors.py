@@ -78,9 +78,9 @@ class Eigenvectors(DirectionSource):
         assert operator.space is not None
         gradient = landscape.gradient()
         directions = []
-        for end, sign, count in (("P.E.", 1, up), ("N.E.", -1, num - up)):
+        for sign, count in ((1, up), (-1, num - up)):
             for index in range(self.start - 1, self.start - 1 + count):
-                source = f"{end}{index + 1}"
+                source = eigenvector_name(sign, index + 1)
                 column = _column(found, index, sign, source)
                 vector = landscape.space.embed(found.vectors[:, column], operator.space)
                 slope = float(vector @ gradient)
@@ -95,11 +95,40 @@ class Eigenvectors(DirectionSource):
         return directions
 
 
+def rounding_of(found: Eigenpairs) -> float:
+    """Bound the rounding error in which a zero eigenvalue is computed."""
+    return 10 * torch.finfo(found.vectors.dtype).eps * found.largest_magnitude
+
+
+def eigenvector_name(sign: int, number: int) -> str:
+    """Name the ``number``-th eigenvector of positive or negative eigenvalue, from its end."""
+    return f"{'P.E.' if sign > 0 else 'N.E.'}{number}"
+
+
+def eigenvector_names(values: Sequence[float], num_largest: int, rounding: float) -> list[str]:
+    """Name eigenvectors of both ends of a spectrum.
+
+    Only a positive eigenvalue makes a P.E. and only a negative one an N.E.; others are the
+    largest or smallest of their number.
+
+    Args:
+        values: Eigenvalues, those of the upper end in descending order first, then those of the
+            lower end in ascending order.
+        num_largest: How many are of the upper end.
+        rounding: Magnitude up to which an eigenvalue passes for zero.
+    """
+    names = []
+    for column, value in enumerate(values):
+        sign, number = (1, column + 1) if column < num_largest else (-1, column + 1 - num_largest)
+        other = f"{'largest' if sign > 0 else 'smallest'} {number}"
+        names.append(eigenvector_name(sign, number) if sign * value > rounding else other)
+    return names
+
+
 def _column(found: Eigenpairs, index: int, sign: int, source: str) -> int:
     """Find the column of the ``index``-th largest eigenvalue of one sign, by magnitude."""
     order = (-sign * found.values).argsort()
-    # Zero eigenvalues are computed as rounding errors.
-    rounding = 10 * torch.finfo(found.vectors.dtype).eps * found.largest_magnitude
+    rounding = rounding_of(found)
     of_sign = order[found.values[order] * sign > rounding]
     if index >= len(of_sign):
         computed = f"of the {len(found)} eigenvalues computed at the ends of the spectrum"

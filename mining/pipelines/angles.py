@@ -12,7 +12,7 @@ from mining.directions import CheckpointDelta, Gaussian, Gradient, cosine
 from mining.errors import InputError
 from mining.files import save_arrays
 from mining.pipelines.building import Config
-from mining.pipelines.setting import build_setting
+from mining.pipelines.setting import build_setting, name_seed
 from mining.pipelines.train import find_checkpoint
 from mining.plotting import draw_angles, save_figure
 from mining.runs import Run
@@ -67,7 +67,7 @@ def run(config: Config, run: Run) -> None:
 
 def draw(directory: Path, config: Config) -> None:
     """Draw the distributions of ``angles.npz``."""
-    title = f"{directory.parent.name}, E={config['epoch']}"
+    title = ", ".join([directory.parent.name, f"E={config['epoch']}", *name_seed(config)])
     picture = Figure(figsize=(10, 3), layout="constrained")
     draw_angles(picture, directory / "angles.npz", title=title)
     save_figure(picture, directory / "angles.png")

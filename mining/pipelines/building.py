@@ -1,16 +1,21 @@
 """From a configuration to device, data and model."""
 
+import functools
+import json
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from mining.data import Dataset
 from mining.errors import InputError
 from mining.pipelines.schema import make
 
 Config = Mapping[str, Any]
+log = logging.getLogger(__name__)
 
 
 def find_device(config: Config) -> torch.device:
@@ -50,7 +55,26 @@ def build_model(config: Config, dataset: Dataset) -> nn.Module:
 
 
 def has_batch_norm(config: Config) -> bool:
-    """Whether the network of a run has batch norm, by its class and options; one's own may."""
-    model = config["model"]
-    without = str(model["_target_"]).rpartition(".")[2] in ("MLP", "LeNet")
-    return not without and bool(model.get("batch_norm", True))
+    """Whether the network of a run has layers that ``batchnorm`` acts on.
+
+    It is built once more, a large one without memory for its weights. One that cannot be built
+    without its data counts as having some.
+    """
+    model = {key: value for key, value in config["model"].items() if key != "name"}
+    return _has_batch_norm(json.dumps(model, sort_keys=True, default=str))
+
+
+@functools.cache
+def _has_batch_norm(options: str) -> bool:
+    """Look for batch norm in the model of these options, in JSON."""
+    model = json.loads(options)
+    if "weights" in model:
+        model["weights"] = None  # the architecture alone matters: nothing is downloaded
+    own = model["_target_"].startswith("mining.models.") and "architecture" not in model
+    try:
+        with torch.device("cpu" if own else "meta"), torch.random.fork_rng(devices=[]):
+            module = make("model", model, input_shape=(3, 32, 32), num_classes=10)
+    except Exception as error:  # a model of one's own may do anything
+        log.debug("The model could not be built to look for batch norm: %s", error)
+        return True
+    return any(isinstance(layer, _NormBase) for layer in module.modules())

@@ -72,8 +72,10 @@ def draw(directory: Path, config: Config) -> None:
     curves = load_curves(directory / "curves.npz")
     template = find_template(config, curves[0])
     draw_curves(axes, curves, template=template, **config["picture"])
-    title = f"{directory.parent.name}, {describe_point(config)}\n{axes.get_title()}"
+    title = f"{directory.parent.name}, {describe_point(config, 'dashed: test')}\n{axes.get_title()}"
     axes.set_title(title, fontsize=9)
+    about = "dotted: chance level log C (horizontal), θ (vertical); [stationary points, mean]"
+    picture.supxlabel(about, fontsize=7)
     save_figure(picture, directory / "curves.png")
 
 

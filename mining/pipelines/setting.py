@@ -17,6 +17,7 @@ from mining.errors import InputError
 from mining.files import drop_if_damaged
 from mining.landscape import Landscape
 from mining.models import load_weights
+from mining.pipelines import PIPELINE_KEYS
 from mining.pipelines.building import Config, build_model, has_batch_norm, load_data
 from mining.pipelines.schema import make
 from mining.pipelines.train import find_checkpoint
@@ -147,11 +148,30 @@ def take_directions(
     return [stretch(direction) for direction in load_directions(stored, landscape)]
 
 
-def describe_point(config: Config, second: str = "dashed: test") -> str:
-    """Say in a few words which θ and which loss a picture shows, and where the second one is."""
+def describe_point(config: Config, second: str = "") -> str:
+    """Say in a few words which θ and which loss a picture shows.
+
+    Normalization, where it decides the picture, and seed are named unless they are the defaults.
+
+    Args:
+        config: Of the run.
+        second: Where the loss on the second split of ``split=both`` is, if it is anywhere.
+    """
     theta = "given checkpoint" if config["checkpoint"] else f"E={config['epoch']}"
     if config["checkpoint"] is None and config["epoch"] is None:
         theta = f"E={config['train']['epochs']}"
-    split = f"train loss ({second})" if config["split"] == "both" else f"{config['split']} loss"
-    policy = f", batch norm: {config['batchnorm']['mode']}" if has_batch_norm(config) else ""
-    return f"{theta}, {split}{policy}"
+    parts = [theta, "train loss" if config["split"] == "both" else f"{config['split']} loss"]
+    if config["split"] == "both" and second:
+        parts[-1] += f" ({second})"
+    if has_batch_norm(config):
+        parts.append(f"batch norm: {config['batchnorm']['mode']}")
+    normalization = config.get("normalization")
+    if normalization is not None and "normalization" in PIPELINE_KEYS[config["pipeline"]]:
+        order = "" if normalization.get("order", 2) == 2 else f" (L{normalization['order']})"
+        parts.append(f"normalization: {normalization['name']}{order}")
+    return ", ".join([*parts, *name_seed(config)])
+
+
+def name_seed(config: Config) -> list[str]:
+    """Name the seed where it is not the default, for a title."""
+    return [f"seed {config['seed']}"] if config["seed"] != 0 else []

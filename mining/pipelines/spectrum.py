@@ -22,6 +22,7 @@ from mining.curvature import (
 from mining.curvature.eigen import Method as EigenMethod
 from mining.curvature.trace import Method as TraceMethod
 from mining.directions import Direction
+from mining.directions.eigenvectors import eigenvector_names, rounding_of
 from mining.directions.storage import read_directions, save_directions
 from mining.errors import InputError
 from mining.files import drop_if_damaged, read_arrays, save_arrays
@@ -140,12 +141,14 @@ def draw(directory: Path, config: Config) -> None:
             picture.add_subplot(1, panels, 1), load_record(density, SpectralDensity), extremes
         )
     if pairs and largest:
-        names = [f"P.E.{i + 1}" for i in range(len(largest))]
-        names += [f"N.E.{i + 1}" if value < 0 else "" for i, value in enumerate(smallest)]
+        values = pairs["eigenvalues"]
+        # Runs of an earlier version did not write down what rounding leaves.
+        rounding = float(pairs.get("rounding", 1e-6 * np.abs(values).max()))
+        names = eigenvector_names(values.tolist(), len(largest), rounding)
         draw_eigenvalues(
             picture.add_subplot(1, panels, panels),
             names,
-            pairs["eigenvalues"].tolist(),
+            values.tolist(),
             pairs["residuals"].tolist(),
         )
     settings = config["spectrum"]
@@ -184,6 +187,7 @@ def _eigenpairs(
         "residuals": found.residuals,
         "converged": found.converged,
         "num_largest": num_largest,
+        "rounding": rounding_of(found),
         "verified": found.verified,
         "products": found.products,
         "seconds": seconds,
@@ -200,14 +204,10 @@ def _save_vectors(
 ) -> None:
     """Write the eigenvectors as directions, so that ``direction=from_file`` takes them."""
     assert operator.space is not None
-    rounding = 10 * torch.finfo(operator.dtype).eps * found.largest_magnitude
     directions = []
-    pairs = zip(found.values.tolist(), found.vectors.T, strict=True)
-    for column, (value, vector) in enumerate(pairs):
-        if column < num_largest:
-            name = f"{'P.E.' if value > rounding else 'largest '}{column + 1}"
-        else:
-            name = f"{'N.E.' if value < -rounding else 'smallest '}{column - num_largest + 1}"
+    values = found.values.tolist()
+    names = eigenvector_names(values, num_largest, rounding_of(found))
+    for name, value, vector in zip(names, values, found.vectors.T, strict=True):
         embedded = landscape.space.embed(vector, operator.space)
         directions.append(Direction(embedded, name, info={"eigenvalue": value}))
     save_directions(path, directions, landscape)

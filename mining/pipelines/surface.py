@@ -9,6 +9,7 @@ from typing import cast
 from mining.centre import classify_centre
 from mining.curves import load_surface, save_surface
 from mining.directions import Direction, Eigenvectors, Miner, cosine
+from mining.directions.eigenvectors import eigenvector_name
 from mining.errors import InputError
 from mining.evaluation import Evaluator, Grid
 from mining.pipelines.building import Config
@@ -112,7 +113,7 @@ def _eigenvectors_of_one_end(config: Config) -> tuple[Eigenvectors, Eigenvectors
     x, y = (replace(s, which="largest") if s.which == "both" else s for s in (x, y))
     if (x.which, x.start, x.parameters) == (y.which, y.start, y.parameters):
         # The difference of two computations of one vector is error, and no direction.
-        name = f"{'P.E.' if x.which == 'largest' else 'N.E.'}{x.start}"
+        name = eigenvector_name(1 if x.which == "largest" else -1, x.start)
         raise InputError(
             f"x_direction and y_direction are both {name}: set which=largest or smallest for each, "
             "or y_direction.start=2."

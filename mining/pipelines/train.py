@@ -51,10 +51,13 @@ def run(config: Config, run: Run) -> None:
 
 def draw(directory: Path, config: Config) -> None:
     """Draw loss and accuracy over the epochs from ``history.csv``."""
-    save_figure(
-        draw_history(directory / "history.csv", log_scale=config["picture"]["log_scale"]),
-        directory / "history.png",
+    seed = f", seed {config['seed']}" if config["seed"] != 0 else ""
+    picture = draw_history(
+        directory / "history.csv",
+        title=f"{directory.parent.name}{seed}",
+        log_scale=config["picture"]["log_scale"],
     )
+    save_figure(picture, directory / "history.png")
 
 
 def find_checkpoint(config: Config, *, epoch: int | None = None, seed: int | None = None) -> Path:

@@ -58,14 +58,15 @@ def draw_eigenvalues(
 
     Args:
         axes: Where to draw.
-        names: Names of the eigenvectors, P.E.1 for instance, shape ``(k,)``.
+        names: P.E.1 (of a positive eigenvalue), N.E.1 (of a negative one) and the like, ``(k,)``.
         eigenvalues: Shape ``(k,)``, in any order.
         residuals: Residual norms, which bound the errors of the eigenvalues, ``(k,)``.
     """
     order = np.argsort(eigenvalues, stable=True)[::-1]
     names = [names[i] for i in order]
     values, errors = np.array(eigenvalues)[order], np.array(residuals)[order]
-    colors = [_POSITIVE if value > 0 else _NEGATIVE for value in values]
+    color_of = {"P": _POSITIVE, "N": _NEGATIVE}  # grey: zero, or of the other end
+    colors = [color_of.get(name.partition(".E.")[0], "0.5") for name in names]
     axes.bar(range(len(values)), values, color=colors, yerr=errors, capsize=2)
     axes.axhline(0, color="black", linewidth=0.6)
     # Negative eigenvalues are often a hundredth of the positive ones: both must be visible.
@@ -74,7 +75,10 @@ def draw_eigenvalues(
     axes.set_xticks(range(len(values)), names, rotation=90, fontsize=7)
     axes.set_ylabel("eigenvalue λ (symmetric log scale)", fontsize=8)
     axes.tick_params(axis="y", labelsize=8)
-    axes.set_title("extreme eigenvalues; error bars: residual ‖Hv - λv‖", fontsize=8)
+    axes.set_title(
+        "extreme eigenvalues (P.E.: positive, N.E.: negative), error bars: residual ‖Hv - λv‖",
+        fontsize=7.5,
+    )
 
 
 def draw_expansions(axes: Axes, curve: Curve, found: Expansions) -> None:
@@ -101,7 +105,8 @@ def draw_expansions(axes: Axes, curve: Curve, found: Expansions) -> None:
         axes.axhline(curve.chance_loss, color="black", linestyle=":", linewidth=1)
     axes.axvline(0, color="black", linestyle=":", linewidth=1)
     axes.set_title(f"largest error of a parabola {float(found.error.max()):.2g} nats", fontsize=9)
-    axes.set_xlabel("α, in units of the direction's length", fontsize=8)
+    factor = " × its factor" if "scale" in curve.info else ""
+    axes.set_xlabel(f"α, in units of the direction's length{factor}", fontsize=8)
     axes.set_ylabel("loss (nats)" if curve.chance_loss is not None else "loss", fontsize=8)
     axes.tick_params(labelsize=8)
     axes.legend(fontsize=7)

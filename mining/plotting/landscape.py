@@ -1,6 +1,7 @@
 """Pictures of curves, surfaces, trainings and angles."""
 
 import io
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from mining.centre import classify_centre
 from mining.classification import classify
-from mining.curves import Curve, Surface
+from mining.curves import Curve, Surface, contains_zero
 from mining.files import read_arrays, write_atomically
 
 Array = NDArray[np.float64]
@@ -25,6 +26,9 @@ Array = NDArray[np.float64]
 #: The chance level is drawn unless its distance from the lowest loss exceeds this multiple of the
 #: range of the curves.
 _CHANCE_STRETCH = 3
+
+#: Letters that fit above a picture of one panel.
+_WIDEST = 75
 
 
 def save_figure(figure: Figure, path: Path, *, dpi: int = 150) -> None:
@@ -91,7 +95,7 @@ def draw_curves(
     if loss_cap is not None and lowest < loss_cap:
         axes.set_ylim(lowest - (0 if log_scale else 0.05 * (loss_cap - lowest)), loss_cap)
         notes.append(f"cut off at {loss_cap:.3g} of {highest:.3g}")
-    axes.set_title(", ".join(notes), fontsize=9)
+    axes.set_title(textwrap.fill(", ".join(notes), _WIDEST), fontsize=9)
     unit = "the direction's length"
     if any("scale" in curve.info for curve in curves):
         unit += " × its factor"
@@ -220,7 +224,7 @@ def _surface_mesh(
 
 def _surface_notes(surface: Surface, loss_cap: float | None) -> list[str]:
     """State what kind of critical point θ is, and what is missing, estimated or clipped."""
-    has_centre = bool((surface.alphas == 0).any() and (surface.betas == 0).any())
+    has_centre = all(contains_zero(points) for points in (surface.alphas, surface.betas))
     notes = [f"centre: {classify_centre(surface)}"] if has_centre else []
     if surface.nonfinite:
         notes.append(f"{surface.nonfinite} points not finite")
@@ -235,7 +239,7 @@ def _surface_notes(surface: Surface, loss_cap: float | None) -> list[str]:
     return notes
 
 
-def draw_history(path: Path, *, log_scale: bool = False) -> Figure:
+def draw_history(path: Path, *, title: str = "", log_scale: bool = False) -> Figure:
     """Draw loss and accuracy per epoch from the ``history.csv`` of a training."""
     history = pd.read_csv(path)
     picture = Figure(figsize=(8, 3.4), layout="constrained")
@@ -252,7 +256,9 @@ def draw_history(path: Path, *, log_scale: bool = False) -> Figure:
         axes.legend()
     last = history.iloc[-1]
     accuracy = f", test accuracy {last['test_accuracy']:.2%}" if "test_accuracy" in last else ""
-    picture.suptitle(f"{path.parent.parent.name}: {len(history)} epochs{accuracy}", fontsize=10)
+    picture.suptitle(
+        f"{title or path.parent.parent.name}: {len(history)} epochs{accuracy}", fontsize=10
+    )
     return picture
 
 
