@@ -11,11 +11,14 @@ from torch import Tensor
 from mining.criterion import Batch, Criterion
 from mining.memory import is_out_of_memory
 from mining.network import Network
+from mining.substitution import Forward
 
 log = logging.getLogger(__name__)
 
 #: Outputs of the model that are dealt out to examples on which the loss is tried.
 _POOL = 64
+#: Batches are joined until they give so many: the outputs of one example would all be alike.
+_FEWEST = 16
 #: Numbers in the outputs on which a loss is tried.
 _TRIED_OUTPUTS = 2**24
 #: Numbers in the targets among which values that may stand for none are looked for.
@@ -70,7 +73,7 @@ def find_gap(network: Network, criterion: Criterion, batches: Sequence[Batch]) -
         return None
     try:
         with network.at_theta() as forward:
-            pool = forward(batches[0].inputs[:_POOL])
+            pool = _pool(forward, batches)
             if criterion.averages(pool, batches[0].targets):
                 return None
             for pair in _pairs(batches, max(1, _TRIED_OUTPUTS // max(pool[0].numel(), 1))):
@@ -93,6 +96,15 @@ def find_gap(network: Network, criterion: Criterion, batches: Sequence[Batch]) -
         log.info("The loss takes no other outputs than those of a batch: %s", error)
         return Averaging(math.nan, math.nan, len(batches))
     return None
+
+
+def _pool(forward: Forward, batches: Sequence[Batch]) -> Tensor:
+    """Compute the model's outputs for the first batches of one shape."""
+    parts: list[Tensor] = []
+    for batch in batches:
+        if sum(map(len, parts)) < _FEWEST and _shape(batch) == _shape(batches[0]):
+            parts.append(forward(batch.inputs[:_POOL]))
+    return torch.cat(parts)
 
 
 @torch.no_grad()

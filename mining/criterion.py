@@ -178,7 +178,8 @@ class Criterion:
                     f"The loss does not take a single example ({error}): leave tolerance out."
                 ) from error
         mean, expected = losses.double().mean(), self(outputs, targets).double()
-        rounding = (4 * torch.finfo(losses.dtype).eps + 1e-4) * losses.double().abs().mean()
+        eps = torch.finfo(losses.dtype).eps
+        rounding = min(1e3 * eps, 4 * eps + 1e-4) * losses.double().abs().mean()
         if expected.isfinite() and not (mean - expected).abs() <= rounding:
             raise InputError(
                 f"The loss of a batch is {float(expected):.6g} and the mean over its examples "

@@ -97,8 +97,11 @@ def check_substituted(network: Network, batch: Batch) -> None:
     at another point would have a term of θ.
     """
     own = {id(p): name for name, p in network.model.named_parameters() if p.requires_grad}
-    inputs, targets, *_ = batch
-    if len(inputs) > _CHECKED and not network.insists_on_batches and not network.needs_graph:
+    # A copy: leaves that require gradients cannot be changed in place.
+    inputs, targets = batch.inputs.clone(), batch.targets
+    if targets is batch.inputs:
+        targets = inputs
+    elif len(inputs) > _CHECKED and not network.insists_on_batches:
         inputs, targets = inputs[:_CHECKED], targets[:_CHECKED]
     with torch.enable_grad(), network.at_theta() as forward:
         loss = network.criterion(forward(inputs), targets)

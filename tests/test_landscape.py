@@ -563,3 +563,23 @@ def test_labels_without_a_class_weight_are_named():
     loss_fn = nn.CrossEntropyLoss(torch.tensor([1.0, 2.0, 5.0]).double(), ignore_index=1)
     with pytest.raises(InputError, match=r"Labels must be from 0 to 2.*or 1, .*-100 to 2"):
         Landscape(build("mlp"), loss_fn, [(inputs, targets)])
+
+
+def test_a_loss_that_compares_examples_is_warned_of_in_batches_of_one_too(caplog):
+    def spread(outputs, targets):
+        return F.cross_entropy(outputs, targets) - outputs.std(0, unbiased=False).mean()
+
+    inputs, targets = examples(7)
+    batches = list(zip(inputs.split(1), targets.split(1), strict=True))
+    with caplog.at_level("WARNING"):
+        Landscape(build("mlp"), spread, batches)
+    assert "no mean over examples" in caplog.text
+
+
+def test_a_loss_that_is_nearly_a_mean_has_no_losses_of_examples():
+    def nearly(outputs, targets):
+        return F.cross_entropy(outputs, targets) + 1e-6 * outputs.std()
+
+    of = Landscape(build("mlp"), nearly, loader())
+    with pytest.raises(InputError, match="plain mean"):
+        of.losses_of_examples([], [[]], of.batches)
