@@ -1,0 +1,352 @@
+"""What a landscape says about a case, against the truth."""
+
+import logging
+import math
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from foreign import Case, build
+from foreign.reference import Reference
+from mining import Direction, Evaluator, InputError, Landscape, trace
+
+#: Relative errors of loss, gradient, products of the Hessian and those by central differences. A
+#: float64 network of this size rounds at 1e-14; folding, other kernels and sums in another order
+#: cost a few digits, and every derivative some more. float32 has nine digits less, and bfloat16
+#: two digits in all.
+TOLERANCES = {
+    torch.float64: (1e-10, 1e-8, 1e-7, 1e-4),
+    torch.float32: (2e-4, 2e-3, 2e-2, math.inf),
+    torch.bfloat16: (0.1, math.inf, math.inf, math.inf),
+}
+
+#: What a warning must speak of to excuse that a number is not that of plain PyTorch.
+EXCUSES = {
+    "no mean": r"\bmean\b",
+    "stochastic": r"random|stochastic",
+}
+
+#: What may be refused, and what the refusal must speak of.
+REFUSALS = {
+    "in place on inputs": r"in place|something else",
+    "shape": r"loss",
+    "reduction": r"reduction|mean",
+    "types": r"does not take|does not fit|dtype|float|labels|must",
+    "stochastic": r"stochastic|random",
+    "no derivative": r"derivative|depend|graph|gradient|constant",
+    "in place on targets": r"in place|target",
+    "in place on outputs": r"in place",
+    "no mean": r"mean|examples|batch",
+    "changes parameters": r"in place",
+    "ignored targets": r"ignored",
+    "class weights": r"class weights",
+    "reads the model": r"model|parameters",
+    "keeps parameters": r"model|parameters",
+}
+
+#: Entries of the parameters up to which the whole Hessian is compared, in every fourth case.
+_DENSE = 24
+
+
+class Fault(NamedTuple):
+    """A number or a behaviour that is wrong."""
+
+    kind: str
+    detail: str
+
+
+class Verdict(NamedTuple):
+    """What came of a case."""
+
+    outcome: str  # "equal", "refused", "warned"
+    faults: list[Fault]
+    note: str = ""  # the refusal, or the warning
+
+
+@contextmanager
+def _warnings() -> Iterator[list[str]]:
+    """Collect what the library warns of."""
+    found: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            found.append(record.getMessage())
+
+    handler, logger = Keep(logging.WARNING), logging.getLogger("mining")
+    logger.addHandler(handler)
+    try:
+        yield found
+    finally:
+        logger.removeHandler(handler)
+
+
+def judge(seed: int) -> Verdict:
+    """Compare what a landscape says about the case of a seed with plain PyTorch."""
+    return _Judgement(seed).run()
+
+
+class _Judgement:
+    def __init__(self, seed: int) -> None:
+        self.case = build(seed)
+        self.reference = Reference(build(seed))
+        self.faults: list[Fault] = []
+        self.refusals: list[str] = []
+        self.excused: list[str] = []
+        self.warnings: list[str] = []
+        theta = self.reference.theta
+        generator = torch.Generator().manual_seed(seed)
+        noise = torch.randn(len(theta), 3, generator=generator, dtype=torch.float64)
+        scale = theta.double().norm() / math.sqrt(len(theta)) + 0.05
+        self.vectors = (0.5 * scale * noise).to(theta)
+
+    def run(self) -> Verdict:
+        with _warnings() as self.warnings:
+            self._guard("state", lambda: self._unchanged(self._compare))
+        if self.faults:
+            return Verdict("fault", self.faults)
+        if self.refusals:
+            return Verdict("refused", [], "; ".join(self.refusals))
+        if self.excused:
+            return Verdict("warned", [], "; ".join(self.excused))
+        return Verdict("equal", [])
+
+    def _fault(self, kind: str, detail: str) -> None:
+        self.faults.append(Fault(kind, detail))
+
+    def _guard(self, kind: str, action: Callable[[], Any]) -> Any:
+        """Run the library; an InputError is a refusal and any other exception a fault."""
+        try:
+            return action()
+        except InputError as error:
+            self._refused(kind, error)
+        except Exception as error:
+            self._fault(f"{kind}: {type(error).__name__}", str(error).partition("\n")[0])
+        return None
+
+    def _refused(self, kind: str, error: InputError) -> None:
+        message = str(error)
+        allowed = [p for trait, p in REFUSALS.items() if trait in self.case.traits]
+        if self.truth_failed or self.undefined or any(re.search(p, message) for p in allowed):
+            self.refusals.append(f"{kind}: {message}")
+        else:
+            self._fault(f"{kind} refused", message)
+
+    def _true(self, what: Callable[[], Tensor]) -> Tensor | None:
+        """The truth, ``None`` where plain PyTorch has none."""
+        try:
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                return what()
+        except Exception as error:
+            self.failure = f"{type(error).__name__}: {error}".partition("\n")[0]
+            return None
+
+    truth_failed, undefined, failure = False, False, ""
+
+    def _compare(self) -> None:
+        case, reference = self.case, self.reference
+        theta = reference.theta
+        points = [theta, theta + 0.2 * self.vectors[:, 0], theta + self.vectors[:, 1]]
+        truths = [self._true(lambda p=p: _number(reference.loss(p))) for p in points]
+        self.truth_failed = any(truth is None for truth in truths)
+        self.undefined = not all(truth is None or truth.isfinite() for truth in truths)
+        made: Landscape | None = self._guard(
+            "landscape",
+            lambda: Landscape(case.model, case.loss_fn, case.data.loader, batchnorm=case.batchnorm),
+        )
+        if made is None:
+            return
+        if "shape" in case.traits:
+            self._fault("a loss of wrong shape is taken", case.text)
+            return
+        if self.truth_failed:
+            losses = [self._guard("loss", lambda p=point: made.loss(p)) for point in points]
+            if not self.faults and any(loss is not None for loss in losses):
+                self._fault("a number where plain PyTorch fails", self.failure)
+            return
+        if list(made.space.names) != reference.names:
+            self._fault("names", f"{made.space.names} for {reference.names}")
+            return
+        for number, (point, truth) in enumerate(zip(points, truths, strict=True)):
+            loss = self._guard("loss", lambda p=point: made.loss(p))
+            self._equal(f"loss at point {number}", loss, truth, 0)
+        self._derivatives(made, points[1])
+        self._curve(made)
+
+    def _derivatives(self, made: Landscape, point: Tensor) -> None:
+        reference = self.reference
+        truth = self._true(lambda: reference.gradient(point))
+        if truth is not None:
+            gradient = self._guard("gradient", lambda: made.gradient(point))
+            self._equal("gradient", gradient, truth, 1)
+        dense = len(point) <= _DENSE and self.case.seed % 4 == 0
+        vectors = torch.eye(len(point)).to(point) if dense else self.vectors[:, :2]
+        truth = self._true(lambda: reference.products(point, vectors))
+        if self.case.dtype is torch.bfloat16:
+            truth = None
+        if truth is None or not truth.isfinite().all():
+            return
+        with torch.random.fork_rng():
+            truth, order = self._checked(point, vectors, truth)
+        operator = self._guard("hessian", lambda: made.hessian(point))
+        if operator is None:
+            return
+        self._equal("hessian", self._guard("hessian", lambda: operator @ vectors), truth, order)
+        if dense:
+            # With a sketch of all D dimensions the trace is exact.
+            num = 3 * len(point) + 6
+            found = self._guard(
+                "trace", lambda: torch.tensor(trace(operator, "hutch++", num_products=num).mean)
+            )
+            expected = truth.diagonal().sum()
+            scale = truth.diagonal().abs().sum()
+            self._equal("trace", found, expected, order, float(scale))
+
+    def _checked(self, point: Tensor, vectors: Tensor, truth: Tensor) -> tuple[Tensor, int]:
+        """Take central differences of the gradient where torch's second derivatives are wrong.
+
+        Those of weight norm are. In single precision differences say too little.
+
+        Returns:
+            The products, and which of the tolerances is theirs.
+        """
+        if self.case.dtype is not torch.float64:
+            return truth, 3 if "weight norm" in self.case.traits else 2
+        generator = torch.Generator().manual_seed(self.case.seed)
+        mixed = torch.randn(vectors.shape[1], 2, generator=generator, dtype=torch.float64)
+        differences = self.reference.differences(point, vectors @ mixed)
+        error = (differences - truth @ mixed).norm() / differences.norm().clamp(min=1e-3)
+        if error < 1e-3:
+            return truth, 2
+        return self.reference.differences(point, vectors), 3
+
+    def _curve(self, made: Landscape) -> None:
+        """Evaluate along a direction in different ways."""
+        case, reference = self.case, self.reference
+        direction = Direction(self.vectors[:, 2].contiguous(), "test")
+        alphas = torch.tensor([-0.5, 0.0, 0.5, 1.0], dtype=torch.float64)
+        points = [reference.theta + a * direction.vector for a in alphas.tolist()]
+        truths = [self._true(lambda p=p: _number(reference.loss(p))) for p in points]
+        if any(truth is None for truth in truths):
+            return
+        truth = torch.stack([truth for truth in truths if truth is not None])
+        options: dict[str, Any] = {"chunk": [None, 1, 3][case.seed % 3], "progress": False}
+        kind = "curve"
+        if case.seed % 5 == 0 and not reference.mixes_examples:
+            options["tolerance"], kind = 0.2, "curve to a tolerance"
+        with tempfile.TemporaryDirectory() as folder:
+            journal = Path(folder) / "points.csv"
+
+            def evaluate() -> Any:
+                return Evaluator(made, journal=journal, **options).curve(direction, alphas)
+
+            curve = self._guard(kind, evaluate)
+            if curve is None:
+                return
+            if curve.loss_error is None or not curve.loss_error.any():
+                self._equal(kind, curve.loss, truth, 0)
+            elif ((curve.loss - truth).abs() > 6 * curve.loss_error + 1e-9 * truth.abs()).any():
+                self._fault(kind, f"{curve.loss} ± {curve.loss_error}, {truth} expected")
+            lines = journal.read_text().splitlines(keepends=True)
+            journal.write_text("".join(lines[: 1 + len(lines) // 2]) + "3,")
+            again = self._guard(f"resumed {kind}", evaluate)
+            if again is not None:
+                # The same numbers to the last digit but for points evaluated together.
+                self._equal(f"resumed {kind}", again.loss, curve.loss, 0)
+
+    def _equal(
+        self, kind: str, found: Tensor | None, truth: Tensor | None, order: int, scale: float = 0.0
+    ) -> None:
+        if found is None or truth is None:
+            return
+        rounding = TOLERANCES[self.case.dtype][order]
+        found, truth = found.detach().double(), truth.detach().double()
+        scale = max(scale, float(truth.nan_to_num(0, 0, 0).abs().max()), 1e-3)
+        if found.shape == truth.shape and torch.allclose(
+            found, truth, rtol=0, atol=min(rounding * scale, 1e300), equal_nan=True
+        ):
+            return
+        for trait, pattern in EXCUSES.items():
+            named = [message for message in self.warnings if re.search(pattern, message)]
+            if trait in self.case.traits and named:
+                self.excused.append(f"{kind}: {named[0]}")
+                return
+        if found.dim() < 2 and found.numel() < 5:
+            detail = f"{found.tolist()}, {truth.tolist()} expected"
+        else:
+            error = (found - truth).norm() / truth.norm().clamp(min=1e-300)
+            detail = f"relative error {float(error):.3g}"
+        self._fault(kind, detail)
+
+    def _unchanged(self, action: Callable[[], None]) -> None:
+        """Run, and see that model, tensors of the user and random state are as they were."""
+        case = self.case
+        watched = _state(case)
+        random_state = torch.get_rng_state()
+        action()
+        if not torch.equal(torch.get_rng_state(), random_state):
+            self._fault("global random state", "changed")
+            torch.set_rng_state(random_state)
+        after = _state(case)
+        for key, value in watched.items():
+            if key not in after or not _same(value, after[key]):
+                self._fault(f"{key.partition(':')[0]} changed", key)
+        for key in after.keys() - watched.keys():
+            self._fault(f"{key.partition(':')[0]} appeared", key)
+
+
+def _number(value: Any) -> Tensor:
+    """A loss as a float64 scalar.
+
+    Raises:
+        TypeError: If it is none.
+    """
+    if not isinstance(value, Tensor) or value.shape != () or not value.is_floating_point():
+        raise TypeError(f"No loss: {value}")
+    return value.detach().double()
+
+
+def _state(case: Case) -> dict[str, Any]:
+    """Everything that belongs to the user, tensors as copies beside their identity."""
+    state: dict[str, Any] = {}
+    modules = list(case.model.named_modules())
+    if isinstance(case.loss_fn, nn.Module):
+        modules += [(f"loss.{name}", m) for name, m in case.loss_fn.named_modules()]
+    for prefix, module in modules:
+        state[f"mode:{prefix}"] = module.training
+        state[f"hooks:{prefix}"] = (
+            len(module._forward_pre_hooks),
+            len(module._forward_hooks),
+            "forward" in vars(module),
+        )
+        stores = [("parameter", module._parameters), ("buffer", module._buffers)]
+        stores.append(("attribute", vars(module)))
+        for kind, store in stores:
+            for name, value in store.items():
+                if isinstance(value, Tensor):
+                    state[f"{kind}:{prefix}.{name}"] = (id(value), value.detach().clone())
+                    state[f"requires_grad:{prefix}.{name}"] = value.requires_grad
+                    if value.is_leaf:
+                        grad = value.grad
+                        state[f"gradient:{prefix}.{name}"] = None if grad is None else grad.clone()
+                elif isinstance(value, int | float) and name not in ("training", "calls"):
+                    state[f"setting:{prefix}.{name}"] = value
+    for number, (x, y) in enumerate(case.data.pairs):
+        state[f"inputs:{number}"] = (x._version, x.detach().clone())
+        state[f"inputs' gradient:{number}"] = x.grad if x.is_leaf else None
+        state[f"targets:{number}"] = (y._version, y.clone())
+    return state
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, tuple) and len(one) == 2 and isinstance(one[1], Tensor):
+        return one[0] == other[0] and torch.equal(one[1], other[1])
+    if isinstance(one, Tensor):
+        return isinstance(other, Tensor) and torch.equal(one, other)
+    return bool(one == other)
