@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from foreign.loaders import MadeLoader, random_loader
-from foreign.losses import TASKS, Loss, random_loss, random_task
+from foreign.losses import TASKS, Loss, random_task
 from foreign.models import random_inputs, random_model
+from foreign.wrapping import random_loss
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
 

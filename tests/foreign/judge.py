@@ -1,19 +1,18 @@
 """What a landscape says about a case, against the truth."""
 
-import logging
 import math
 import re
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from foreign import Case, build
+from foreign import build
 from foreign.reference import Reference
+from foreign.watching import collect_warnings, same, state
 from mining import Direction, Evaluator, InputError, Landscape, trace
 
 #: Relative errors of loss, gradient, products of the Hessian and those by central differences. A
@@ -42,7 +41,7 @@ REFUSALS = {
     "no derivative": r"derivative|depend|graph|gradient|constant",
     "in place on targets": r"in place|target",
     "in place on outputs": r"in place",
-    "no mean": r"mean|examples|batch",
+    "no mean": r"mean|examples|batch|not finite",
     "changes parameters": r"in place",
     "ignored targets": r"ignored",
     "class weights": r"class weights",
@@ -69,23 +68,6 @@ class Verdict(NamedTuple):
     note: str = ""  # the refusal, or the warning
 
 
-@contextmanager
-def _warnings() -> Iterator[list[str]]:
-    """Collect what the library warns of."""
-    found: list[str] = []
-
-    class Keep(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            found.append(record.getMessage())
-
-    handler, logger = Keep(logging.WARNING), logging.getLogger("mining")
-    logger.addHandler(handler)
-    try:
-        yield found
-    finally:
-        logger.removeHandler(handler)
-
-
 def judge(seed: int) -> Verdict:
     """Compare what a landscape says about the case of a seed with plain PyTorch."""
     return _Judgement(seed).run()
@@ -106,7 +88,7 @@ class _Judgement:
         self.vectors = (0.5 * scale * noise).to(theta)
 
     def run(self) -> Verdict:
-        with _warnings() as self.warnings:
+        with collect_warnings() as self.warnings:
             self._guard("state", lambda: self._unchanged(self._compare))
         if self.faults:
             return Verdict("fault", self.faults)
@@ -126,10 +108,13 @@ class _Judgement:
         except InputError as error:
             self._refused(kind, error)
         except Exception as error:
+            if type(error) is ArithmeticError:  # documented, of products that are not finite
+                self._refused(kind, error)
+                return None
             self._fault(f"{kind}: {type(error).__name__}", str(error).partition("\n")[0])
         return None
 
-    def _refused(self, kind: str, error: InputError) -> None:
+    def _refused(self, kind: str, error: Exception) -> None:
         message = str(error)
         allowed = [p for trait, p in REFUSALS.items() if trait in self.case.traits]
         if self.truth_failed or self.undefined or any(re.search(p, message) for p in allowed):
@@ -287,15 +272,15 @@ class _Judgement:
     def _unchanged(self, action: Callable[[], None]) -> None:
         """Run, and see that model, tensors of the user and random state are as they were."""
         case = self.case
-        watched = _state(case)
+        watched = state(case)
         random_state = torch.get_rng_state()
         action()
         if not torch.equal(torch.get_rng_state(), random_state):
             self._fault("global random state", "changed")
             torch.set_rng_state(random_state)
-        after = _state(case)
+        after = state(case)
         for key, value in watched.items():
-            if key not in after or not _same(value, after[key]):
+            if key not in after or not same(value, after[key]):
                 self._fault(f"{key.partition(':')[0]} changed", key)
         for key in after.keys() - watched.keys():
             self._fault(f"{key.partition(':')[0]} appeared", key)
@@ -310,43 +295,3 @@ def _number(value: Any) -> Tensor:
     if not isinstance(value, Tensor) or value.shape != () or not value.is_floating_point():
         raise TypeError(f"No loss: {value}")
     return value.detach().double()
-
-
-def _state(case: Case) -> dict[str, Any]:
-    """Everything that belongs to the user, tensors as copies beside their identity."""
-    state: dict[str, Any] = {}
-    modules = list(case.model.named_modules())
-    if isinstance(case.loss_fn, nn.Module):
-        modules += [(f"loss.{name}", m) for name, m in case.loss_fn.named_modules()]
-    for prefix, module in modules:
-        state[f"mode:{prefix}"] = module.training
-        state[f"hooks:{prefix}"] = (
-            len(module._forward_pre_hooks),
-            len(module._forward_hooks),
-            "forward" in vars(module),
-        )
-        stores = [("parameter", module._parameters), ("buffer", module._buffers)]
-        stores.append(("attribute", vars(module)))
-        for kind, store in stores:
-            for name, value in store.items():
-                if isinstance(value, Tensor):
-                    state[f"{kind}:{prefix}.{name}"] = (id(value), value.detach().clone())
-                    state[f"requires_grad:{prefix}.{name}"] = value.requires_grad
-                    if value.is_leaf:
-                        grad = value.grad
-                        state[f"gradient:{prefix}.{name}"] = None if grad is None else grad.clone()
-                elif isinstance(value, int | float) and name not in ("training", "calls"):
-                    state[f"setting:{prefix}.{name}"] = value
-    for number, (x, y) in enumerate(case.data.pairs):
-        state[f"inputs:{number}"] = (x._version, x.detach().clone())
-        state[f"inputs' gradient:{number}"] = x.grad if x.is_leaf else None
-        state[f"targets:{number}"] = (y._version, y.clone())
-    return state
-
-
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, tuple) and len(one) == 2 and isinstance(one[1], Tensor):
-        return one[0] == other[0] and torch.equal(one[1], other[1])
-    if isinstance(one, Tensor):
-        return isinstance(other, Tensor) and torch.equal(one, other)
-    return bool(one == other)
