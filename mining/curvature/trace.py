@@ -197,9 +197,9 @@ def _skewness_factor(samples: Tensor, confidence: float) -> float:
     variance = float(centred.square().mean())
     if variance == 0:
         return 1.0
-    skewness = float(centred.pow(3).mean()) / variance**1.5
+    skewness = float(centred.pow(3).mean()) / math.sqrt(variance) ** 3
     z = float(norm.ppf(0.5 + confidence / 2))
-    return 1 + skewness**2 * (z**4 + 2 * z**2 - 3) / (18 * len(samples))
+    return 1.0 + skewness * skewness * (z**4 + 2 * z**2 - 3) / (18 * len(samples))
 
 
 @dataclass(frozen=True)
