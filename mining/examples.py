@@ -117,6 +117,9 @@ def shuffle(pairs: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
     Returns:
         Batches of the same sizes; the same batches where examples differ in shape.
     """
+    if any(x.requires_grad for x, _ in pairs) and not any(x is y for x, y in pairs):
+        detached = shuffle([(x.detach(), y) for x, y in pairs])
+        return [(x.requires_grad_(), y) for x, y in detached]
     if not _alike(pairs):
         return pairs
     sizes = [len(x) for x, _ in pairs]
@@ -190,10 +193,13 @@ class Gathered(Sequence[Tensor]):
     Args:
         whole: All examples.
         chosen: The numbers of each batch's examples.
+        requires_grad: Whether a model may differentiate by a batch.
     """
 
-    def __init__(self, whole: Tensor, chosen: Sequence[Tensor]) -> None:
-        self.whole = whole
+    def __init__(
+        self, whole: Tensor, chosen: Sequence[Tensor], *, requires_grad: bool = False
+    ) -> None:
+        self.whole, self._requires_grad = whole, requires_grad
         self._chosen = [numbers.to(whole.device) for numbers in chosen]
 
     def __len__(self) -> int:
@@ -207,8 +213,8 @@ class Gathered(Sequence[Tensor]):
 
     def __getitem__(self, number: int | slice) -> Tensor | Sequence[Tensor]:
         if isinstance(number, slice):
-            return Gathered(self.whole, self._chosen[number])
-        return gather(self.whole, self._chosen[number])
+            return Gathered(self.whole, self._chosen[number], requires_grad=self._requires_grad)
+        return gather(self.whole, self._chosen[number]).requires_grad_(self._requires_grad)
 
 
 def mixed(parts: list[Tensor], size: int, num: int | None = None) -> Sequence[Tensor]:
@@ -226,15 +232,16 @@ def mixed(parts: list[Tensor], size: int, num: int | None = None) -> Sequence[Te
     """
     total = sum(map(len, parts))
     num = total if num is None else min(num, total)
-    unlike = len({(part.shape[1:], part.dtype) for part in parts}) > 1
-    if unlike or any(part.requires_grad for part in parts):
+    if len({(part.shape[1:], part.dtype) for part in parts}) > 1:
         return parts if num == total else _first(parts, num)
-    whole = lay_end_to_end(parts)
+    differentiated = any(part.requires_grad for part in parts)
+    whole = lay_end_to_end([part.detach() for part in parts] if differentiated else parts)
     chosen = random_order(total)[:num]
     if num < total:  # the rest need not be kept
         whole, chosen = gather(whole, chosen.to(whole.device)), torch.arange(num)
     # Ascending within a batch, where the order does not matter, is friendlier to the memory.
-    return Gathered(whole, [c.sort().values for c in chosen.tensor_split(-(-num // size))])
+    batches = [c.sort().values for c in chosen.tensor_split(-(-num // size))]
+    return Gathered(whole, batches, requires_grad=differentiated)
 
 
 def _first(parts: list[Tensor], num: int) -> list[Tensor]:

@@ -224,7 +224,7 @@ class Network:
         changed: list[bool] = []
 
         def run(inputs: Tensor) -> Tensor:
-            given = inputs if inputs.requires_grad else inputs.clone()
+            given = _copy(inputs)
             version = given._version
             with self.autocasting():
                 outputs = self._only_tensor(self.model(given))
@@ -246,10 +246,20 @@ class Network:
             yield self.forward
 
     def _checked(self, inputs: Tensor) -> Tensor:
-        if not inputs.requires_grad:  # another tensor: a model may ask for derivatives by it
-            inputs = inputs.clone() if self.changes_inputs else inputs.detach()
+        if self.changes_inputs:
+            inputs = _copy(inputs)
+        elif not inputs.requires_grad:  # another tensor: a model may ask for derivatives by it
+            inputs = inputs.detach()
         version = inputs._version
-        outputs = self.model(inputs)
+        try:
+            outputs = self.model(inputs)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise InputError(
+                f"Batch norm takes the statistics of a batch of {len(inputs)}, which has no "
+                f"variance ({error}): give batches of two examples or more."
+            ) from error
         if inputs._version != version and not self.changes_inputs:
             raise InputError(
                 f"{type(self.model).__name__} changed its inputs in place, which it did not when "
@@ -350,6 +360,12 @@ class Network:
                         # A copy at θ, too: an activation may work in place.
                         pre_activations = combine(first.clone(), others, row)
                         score.add(run(batch.inputs, pre_activations), batch)
+
+
+def _copy(inputs: Tensor) -> Tensor:
+    """Copy inputs; with gradients recorded, those of the copy go on to the inputs."""
+    copied = inputs.clone()
+    return copied.requires_grad_() if inputs.requires_grad else copied
 
 
 def combine(start: Tensor, vectors: Sequence[Tensor], coefficients: Sequence[float]) -> Tensor:

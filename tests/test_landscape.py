@@ -537,6 +537,42 @@ def test_inputs_that_require_gradients_are_joined_without_a_common_graph():
     assert inputs.grad is None
 
 
+@pytest.mark.parametrize("policy", POLICIES)
+def test_inputs_that_require_gradients_are_normalized_in_the_same_batches(policy):
+    inputs, targets = examples()
+    inputs, targets = inputs[targets.argsort()].requires_grad_(), targets.sort().values
+    of, plain = (
+        Landscape(
+            build("batchnorm"),
+            nn.CrossEntropyLoss(),
+            list(zip(x.split(9), targets.split(9), strict=True)),
+            batchnorm=policy,
+        )
+        for x in (inputs, inputs.detach())
+    )
+    assert float(of.loss(of.theta)) == pytest.approx(float(plain.loss(plain.theta)), rel=1e-12)
+
+
+def test_a_model_that_works_in_place_on_inputs_that_require_gradients_keeps_them():
+    inputs, targets = examples()
+    inputs.requires_grad_()
+    before = inputs.detach().clone()
+    model = nn.Sequential(nn.LeakyReLU(0.5, inplace=True), build("mlp"))
+    of = Landscape(model, nn.CrossEntropyLoss(), [(inputs, targets)])
+    plain = Landscape(model, nn.CrossEntropyLoss(), [(inputs.detach(), targets)])
+    torch.testing.assert_close(of.loss(of.theta), plain.loss(of.theta))
+    torch.testing.assert_close(of.gradient(), plain.gradient())
+    assert torch.equal(inputs.detach(), before)
+
+
+def test_batches_of_one_have_no_statistics_wherever_they_come():
+    inputs, targets = examples(9)
+    batches = list(zip(inputs.split([3, 1, 5]), targets.split([3, 1, 5]), strict=True))
+    with pytest.raises(InputError, match="a batch of 1, which has no variance"):
+        of = Landscape(build("in_place"), nn.CrossEntropyLoss(), batches, batchnorm="batch")
+        of.loss(of.theta)
+
+
 def test_outputs_that_are_broadcast_against_targets_are_warned_of(caplog):
     model = nn.Sequential(build("mlp"), nn.Linear(3, 1).double())
     inputs, targets = examples()

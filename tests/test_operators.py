@@ -450,3 +450,21 @@ def test_second_derivatives_of_instance_norm_are_right():
     up, down = (of.gradient(of.theta + s * v, statistics=fixed) for s in (1e-6, -1e-6))
     # Central differences, as above.
     torch.testing.assert_close(of.hessian() @ v, (up - down) / 2e-6, rtol=1e-6, atol=1e-7)
+
+
+def test_second_derivatives_of_sure_probabilities_are_right():
+    # torch's own are wrong for probabilities within 1e-12 of 0 or 1.
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(
+            torch.nn.Flatten(), torch.nn.Linear(64, 2), torch.nn.Sigmoid()
+        ).double()
+    model[1].weight.data *= 30
+    batches = [(x, torch.stack([y > 0, y > 1], 1).double()) for x, y in loader()]
+    of = Landscape(model, torch.nn.BCELoss(), batches)
+    logits = Landscape(model[:2], F.binary_cross_entropy_with_logits, batches)
+    v = vectors(of.space.size)
+    outputs = model(batches[0][0])
+    assert outputs.minimum(1 - outputs).min() < 1e-13
+    # 1 - p has lost all but three digits where it is 1e-13.
+    torch.testing.assert_close(of.hessian() @ v, logits.hessian() @ v, rtol=1e-4, atol=1e-6)

@@ -1,5 +1,6 @@
 """Functions of torch whose second derivatives are taken otherwise: faster, or right."""
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -56,9 +57,10 @@ class FastSecondDerivatives(TorchFunctionMode):
     the image, which takes several times as long as the weight's gradient itself. Both are bilinear,
     so that their derivatives are a convolution's gradients again, with other factors.
 
-    Two functions whose second derivatives are wrong in torch 2.14 are replaced by their formulas:
-    the kernel of ``weight_norm`` (wrong by half of their size), and instance norm with running
-    statistics of a single example whose channels are last in memory.
+    Functions whose second derivatives are wrong in torch 2.14 are replaced by their formulas: the
+    kernel of ``weight_norm`` (wrong by half of their size), instance norm with running statistics
+    of a single example whose channels are last in memory, and the cross-entropy of probabilities
+    within 1e-12 of 0 or 1.
     """
 
     def __torch_function__(
@@ -68,17 +70,16 @@ class FastSecondDerivatives(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Take over convolutions with padding in numbers and the norm of weights."""
+        """Replace convolutions with padding in numbers, and functions with wrong derivatives."""
         if function in _DIMENSIONS:
             found = _convolve(_DIMENSIONS[function], *args, **(kwargs or {}))
             if found is not None:
                 return found
-        if function is F.instance_norm:
-            found = _normalize_by_statistics(*args, **(kwargs or {}))
-            if found is not None:
-                return found
-        if function is torch._weight_norm:
-            return _scale_to_norm(*args, **(kwargs or {}))
+        for replaced, formula in _FORMULAS.items():
+            if function is replaced:
+                found = formula(*args, **(kwargs or {}))
+                if found is not None:
+                    return found
         return function(*args, **(kwargs or {}))
 
 
@@ -105,6 +106,31 @@ def _normalize_by_statistics(
     scale = scale if weight is None else scale * weight
     shift = -running_mean * scale if bias is None else bias - running_mean * scale
     return input * scale.view(shape) + shift.view(shape)
+
+
+def _binary_cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Tensor | None:
+    """Average the cross-entropy of probabilities; ``None`` for other reductions."""
+    if reduction != "mean" or size_average is not None or reduce is not None:
+        return None
+    least = math.exp(-100)  # logarithms are at least -100, as in torch
+    yes, no = (p.clamp(min=least).log() for p in (input, 1 - input))
+    losses = -(target * yes + (1 - target) * no)
+    return (losses if weight is None else losses * weight).mean()
+
+
+#: ``None`` where a formula does not apply.
+_FORMULAS: dict[Callable[..., Any], Callable[..., Tensor | None]] = {
+    torch._weight_norm: _scale_to_norm,
+    F.instance_norm: _normalize_by_statistics,
+    F.binary_cross_entropy: _binary_cross_entropy,
+}
 
 
 def _convolve(

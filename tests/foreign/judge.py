@@ -41,7 +41,7 @@ REFUSALS = {
     "no derivative": r"derivative|depend|graph|gradient|constant",
     "in place on targets": r"in place|target",
     "in place on outputs": r"in place",
-    "no mean": r"mean|examples|batch|not finite",
+    "no mean": r"mean|examples|batch|not finite|nan",
     "changes parameters": r"in place",
     "ignored targets": r"ignored",
     "class weights": r"class weights",
