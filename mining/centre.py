@@ -100,6 +100,7 @@ def lines_through_centre(surface: Surface) -> dict[str, Curve]:
             loss=surface.loss[i, j],
             name=name,
             chance_loss=surface.chance_loss,
+            rounding=surface.rounding,
             loss_covariance=_part(surface.lines_covariance, next(ends), len(i)),
         )
     return curves

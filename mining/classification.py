@@ -49,7 +49,7 @@ class CurveShape:
     """
 
     label: Shape
-    stationary_points: int  # as in the paper; of an estimated curve those beyond its errors
+    stationary_points: int  # as in the paper; beyond rounding and sampling errors, if any
     valleys: tuple[tuple[float, float], ...]  # (α, loss) of each bottom
     barriers: tuple[tuple[float, float], ...]  # (α, loss) of each peak between valleys
     depths: tuple[float, ...]  # per valley, height of the lower of its two rims above it, nats
@@ -135,11 +135,10 @@ class CurveClassifier:
             probability = labels.count(found.label) / len(labels)
         alphas, visible = curve.alphas.numpy(), found.visible
         flat = found.span == 0
+        stationary = count_turns(loss, bounds) if estimated else count_stationary_points(curve.loss)
         return CurveShape(
             label=found.label,
-            stationary_points=(
-                count_turns(loss, bounds) if estimated else count_stationary_points(curve.loss)
-            ),
+            stationary_points=0 if found.label is Shape.FLAT else stationary,
             valleys=tuple((float(alphas[i]), float(loss[i])) for i in found.bottoms),
             barriers=tuple((float(alphas[i]), float(loss[i])) for i in found.peaks),
             depths=_depths(visible, found.bottoms, found.peaks),
@@ -170,10 +169,8 @@ class CurveClassifier:
         exploded = not finite.all() or (chance is not None and scale > self.explosion * chance)
         visible = visible_loss(loss, loss[origin], chance)
         span = float(visible.max() - visible.min()) if finite[origin] else 0.0
-        # Losses are computed in single precision: less than its rounding is no variation.
-        least = max(
-            8 * np.finfo(np.float32).eps * scale, bounds[visible.argmax(), visible.argmin()]
-        )
+        # Less than the rounding of the losses is no variation.
+        least = max(8 * curve.rounding * scale, bounds[visible.argmax(), visible.argmin()])
         if not span > least:
             return Look(Shape.EXPLODED if exploded else Shape.FLAT, visible, 0.0, [], [])
         tolerance = self.prominence * span

@@ -1,7 +1,7 @@
 """Curves and surfaces of loss and accuracy, saved and loaded."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,8 @@ from torch import Tensor
 from mining.errors import InputError
 from mining.files import read_arrays, save_arrays
 
+#: The rounding of single precision, in which losses are computed unless something else is said.
+SINGLE = float(torch.finfo(torch.float32).eps)
 _CURVE_FIELDS = ("loss", "accuracy", "loss_test", "accuracy_test")
 _COVARIANCES = ("loss_covariance", "loss_test_covariance")
 _ACCURACY_ERRORS = ("accuracy_error", "accuracy_test_error")
@@ -42,8 +44,10 @@ class Curve:
     loss_test_covariance: Tensor | None = None  # (T, T)
     accuracy_error: Tensor | None = None  # (T,) standard errors, where it was estimated
     accuracy_test_error: Tensor | None = None  # (T,)
+    rounding: float = SINGLE  # relative error to which the losses were computed
 
     def __post_init__(self) -> None:
+        _hold_as_numbers(self)
         check_increasing("alphas", self.alphas)
         for names, shape in (
             ((*_CURVE_FIELDS, *_ACCURACY_ERRORS), self.alphas.shape),
@@ -123,9 +127,11 @@ class Surface:
     y_step_error: Tensor | None = None  # (A, B - 1) of loss[a, b + 1] - loss[a, b]
     accuracy_error: Tensor | None = None  # (A, B) standard errors, where it was estimated
     accuracy_test_error: Tensor | None = None  # (A, B)
+    rounding: float = SINGLE  # relative error to which the losses were computed
     lines_covariance: Tensor | None = None  # (M, M) of loss at the points of ``lines``, in order
 
     def __post_init__(self) -> None:
+        _hold_as_numbers(self)
         check_increasing("alphas", self.alphas)
         check_increasing("betas", self.betas)
         rows, columns = len(self.alphas), len(self.betas)
@@ -225,6 +231,14 @@ def contains_zero(points: Tensor) -> bool:
     return _index_of_zero(points) is not None
 
 
+def _hold_as_numbers(found: "Curve | Surface") -> None:
+    """Bring the tensors of a result to the CPU and to float64, without a graph."""
+    for item in fields(found):
+        value = getattr(found, item.name)
+        if isinstance(value, Tensor) and value.dtype != torch.bool:
+            object.__setattr__(found, item.name, value.detach().to("cpu", torch.float64))
+
+
 def _index_of_zero(points: Tensor) -> int | None:
     """Find the point that is 0 to a millionth of the range, if there is one."""
     nearest = int(points.abs().argmin())
@@ -264,6 +278,7 @@ def save_curves(path: Path, curves: Sequence[Curve]) -> None:
             arrays[name] = torch.stack(rows)
     if curves[0].chance_loss is not None:
         arrays["chance_loss"] = curves[0].chance_loss
+    arrays["rounding"] = curves[0].rounding
     for key in sorted({key for c in curves for key in c.info}):
         arrays[f"info_{key}"] = [c.info.get(key, np.nan) for c in curves]
     save_arrays(path, arrays)
@@ -273,12 +288,14 @@ def load_curves(path: Path) -> list[Curve]:
     """Read what ``save_curves`` wrote; see ``read_arrays``."""
     arrays = read_arrays(path)
     chance = float(arrays["chance_loss"]) if "chance_loss" in arrays else None
+    rounding = float(arrays.get("rounding", SINGLE))
     infos = {key: arrays[key] for key in arrays if key.startswith("info_")}
     return [
         Curve(
             alphas=torch.from_numpy(arrays["alphas"]),
             name=str(name),
             chance_loss=chance,
+            rounding=rounding,
             info={
                 key.removeprefix("info_"): float(values[k])
                 for key, values in infos.items()
@@ -301,7 +318,7 @@ def save_surface(path: Path, surface: Surface) -> None:
         "betas": surface.betas,
         "names": surface.names,
     }
-    for name in (*_SURFACE_FIELDS, "chance_loss"):
+    for name in (*_SURFACE_FIELDS, "chance_loss", "rounding"):
         if getattr(surface, name) is not None:
             arrays[name] = getattr(surface, name)
     save_arrays(path, arrays)
@@ -316,5 +333,6 @@ def load_surface(path: Path) -> Surface:
         betas=torch.from_numpy(arrays["betas"]),
         names=(x, y),
         chance_loss=float(arrays["chance_loss"]) if "chance_loss" in arrays else None,
+        rounding=float(arrays.get("rounding", SINGLE)),
         **{name: torch.from_numpy(arrays[name]) for name in _SURFACE_FIELDS if name in arrays},
     )

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from mining.adaptive import SampledValues, estimate_points
 from mining.criterion import Batch
-from mining.curves import Curve, Surface, grid_with_origin, lines_through_origin
+from mining.curves import SINGLE, Curve, Surface, grid_with_origin, lines_through_origin
 from mining.directions.base import Direction, cosine
 from mining.errors import InputError
 from mining.examples import pick_examples
@@ -172,6 +172,7 @@ class Evaluator:
                 alphas=alphas,
                 name=name,
                 chance_loss=self.landscape.chance_loss,
+                rounding=self._rounding,
                 info=direction.info,
                 **self._fields(values.rows[chosen]),
                 **{
@@ -238,6 +239,7 @@ class Evaluator:
             betas=betas,
             names=(names[0], names[1]),
             chance_loss=self.landscape.chance_loss,
+            rounding=self._rounding,
             evaluated=None if values.evaluated is None else values.evaluated.view(shape),
             **self._fields(values.rows.view(*shape, -1)),
             **errors,
@@ -335,6 +337,11 @@ class Evaluator:
         }
         covariances = {key: f.covariance for key, f in found.items()}
         return _Values(torch.stack(columns, 1), covariances, accuracy_errors)
+
+    @property
+    def _rounding(self) -> float:
+        """The relative rounding of a loss: of half precision it is that of the outputs."""
+        return max(SINGLE, float(torch.finfo(self.landscape.theta.dtype).eps))
 
     def _fields(self, values: Tensor) -> dict[str, Tensor]:
         """Name the last axis of ``values``, leaving out what was not measured."""

@@ -121,6 +121,8 @@ def test_flat_is_less_than_rounding():
     assert classify(flat).label == "flat"
     rounded = curve_of(lambda a: 2.3 + 1e-7 * torch.sin(50 * a))
     assert classify(rounded).label == "flat"
+    assert count_stationary_points(rounded.loss) > 10
+    assert classify(rounded).stationary_points == 0  # those are of the rounding
     assert classify(curve_of(lambda a: 2.3 + 1e-4 * a**2)).label == "v-basin"
 
 
@@ -201,6 +203,16 @@ def test_points_as_torch_makes_them_have_a_theta():
     assert classify_centre(plane).kind == "saddle"
     two = Surface(alphas[5:7], alphas, alphas[5:7, None] ** 2 - alphas**2)
     assert classify_centre(two).kind == "slope"  # θ is an end of an axis
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_tensors_of_any_kind_make_a_curve(dtype):
+    alphas = torch.linspace(-1, 1, 5)
+    loss = (1 + alphas**2).to(dtype).requires_grad_()
+    curve = Curve(alphas.to(dtype), loss)
+    assert curve.loss.dtype == curve.alphas.dtype == torch.float64
+    assert not curve.loss.requires_grad
+    assert classify(curve).label == "v-basin"
 
 
 def test_theta_at_the_edge_of_the_window():

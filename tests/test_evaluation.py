@@ -20,7 +20,17 @@ from cases import (
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from mining import Direction, Evaluator, Gaussian, Landscape
+from mining import (
+    Direction,
+    Evaluator,
+    Gaussian,
+    Gradient,
+    Landscape,
+    classify,
+    stretch,
+    with_scales,
+)
+from mining.curves import load_curves, save_curves
 from mining.evaluation import Grid, Journal
 from mining.fingerprint import Fingerprint
 
@@ -418,3 +428,20 @@ def test_a_surface_of_parallel_directions_is_refused():
         y = Direction(factor * x.vector, "other")
         with pytest.raises(ValueError, match="test 1 and other 1 are parallel"):
             Evaluator(of).surface(x, y, torch.linspace(-1, 1, 3), torch.linspace(-1, 1, 3))
+
+
+@pytest.mark.parametrize(("dtype", "label"), [(torch.bfloat16, "flat"), (torch.float64, "v-side")])
+def test_steps_of_half_precision_are_no_shape(dtype, label, tmp_path):
+    """A fall of 2 % of the loss is two steps of bfloat16, which noise turns into many labels."""
+    of = Landscape(build("mlp", dtype), nn.CrossEntropyLoss(), loader(dtype=dtype))
+    step = Gradient().directions(of, 1, generator=torch.Generator())[0]
+    alphas = torch.linspace(-1, 1, 21)
+    slope = float(of.gradient().double().norm()) * float(step.vector.double().norm())
+    share = 0.01 * float(of.loss(of.theta)) / slope
+    (scaled,) = with_scales(of, [step], share)
+    curve = Evaluator(of, progress=False).curve(stretch(scaled), alphas)
+    assert classify(curve).label == label
+    save_curves(tmp_path / "curves.npz", [curve])
+    (loaded,) = load_curves(tmp_path / "curves.npz")
+    assert loaded.rounding == curve.rounding
+    assert classify(loaded).label == label
