@@ -463,6 +463,8 @@ class Landscape:
         # A forward pass may write to buffers: under ``batch`` it updates running statistics.
         buffers = {name: buffer.clone() for name, buffer in buffers.items()}
         total = sum(batch.weight for batch in batches)
+        if total == 0:
+            raise InputError("All targets are ignored: there is no loss to differentiate.")
         gradient = torch.zeros_like(theta)
         with torch.enable_grad():
             for number, (inputs, targets, weight, _) in enumerate(batches):

@@ -490,6 +490,8 @@ def test_bad_input_is_named():
         Landscape(build("mlp", torch.bfloat16), loss_fn, loader(dtype=torch.bfloat16)).hessian()
     ignored = Landscape(model, loss_fn, [(inputs, torch.full_like(targets, -100))])
     assert math.isnan(ignored.loss(ignored.theta))
+    with pytest.raises(InputError, match="All targets are ignored"):
+        ignored.gradient()
     with pytest.raises(InputError, match="All targets of a batch are ignored"):
         ignored.losses_of_examples([], [[]], ignored.batches)
     with pytest.raises(ValueError, match=r"does not take inputs \(70, 5\)"):
@@ -571,6 +573,16 @@ def test_batches_of_one_have_no_statistics_wherever_they_come():
     with pytest.raises(InputError, match="a batch of 1, which has no variance"):
         of = Landscape(build("in_place"), nn.CrossEntropyLoss(), batches, batchnorm="batch")
         of.loss(of.theta)
+
+
+def test_a_first_batch_of_ignored_targets_leaves_the_hessian_of_the_others():
+    inputs, targets = examples()
+    batches = list(zip(inputs.split(35), [torch.full((35,), -100), targets[35:]], strict=True))
+    others = Landscape(build("mlp"), nn.CrossEntropyLoss(), batches[1:])
+    path = ForwardPath()  # batches as they come
+    of = Landscape(build("mlp"), nn.CrossEntropyLoss(), batches, path=path)
+    v = torch.ones_like(of.theta)
+    torch.testing.assert_close(of.hessian() @ v, others.hessian() @ v)
 
 
 def test_outputs_that_are_broadcast_against_targets_are_warned_of(caplog):

@@ -68,7 +68,8 @@ class LossAt:
 
     def check_repeatable(self) -> None:
         """Raise ``InputError`` unless model and loss are deterministic."""
-        inputs, targets, *_ = self.batches[0]
+        # Not one whose targets are all ignored: its loss is nan.
+        inputs, targets, *_ = next(batch for batch in self.batches if batch.weight > 0)
         leaves = self.space.unflatten(self.theta)
         # Models and losses that differentiate by their inputs need gradients to be recorded.
         with (
