@@ -14,7 +14,7 @@ quickstart: $(VENV)/.installed
 	$(BIN)/python -m analysis.gallery experiment=quickstart
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .

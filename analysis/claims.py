@@ -12,7 +12,7 @@ from typing import Any
 from analysis.findings import Claim
 from analysis.records import add_overrides, experiment_runs, run_script, save_csv
 from analysis.xu2024.claims import CLAIMS as XU2024
-from mining.errors import InputError
+from mining import InputError
 
 #: Those of all papers.
 CLAIMS: tuple[Claim, ...] = XU2024

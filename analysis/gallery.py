@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 
 from analysis.panels import sources
 from analysis.records import departures, find_runs, parser, planned_runs, point_name, run_script
-from mining.batchnorm import Mode
-from mining.curves import load_curves
-from mining.errors import InputError
-from mining.normalization import Name
+from mining import InputError
+from mining.directions.normalization import Name
+from mining.evaluation.curves import load_curves
+from mining.functional.batchnorm import Mode
 from mining.plotting import draw_curves, save_figure, table
 
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import pandas as pd
 
+from mining.app.experiments import plan
 from mining.directions import Descent
-from mining.files import write_atomically
 from mining.pipelines.building import has_batch_norm
-from mining.pipelines.experiments import find_run, plan
-from mining.runs import load_runs, read_runs
+from mining.pipelines.naming import find_run
+from mining.storage.files import write_atomically
+from mining.storage.runs import load_runs, read_runs
 
 
 def parser(description: str, output: str) -> argparse.ArgumentParser:

@@ -7,13 +7,17 @@ command line starts without waiting for torch.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+
+class InputError(ValueError):
+    """Raised where an argument, a file, a model or its data are not what they must be.
+
+    Its message names the argument, what was expected, what came, and the remedy where there is
+    one; the command line shows that line alone. Every other exception is a fault of the program
+    and keeps its traceback.
+    """
+
+
 if TYPE_CHECKING:
-    from mining.batchnorm import BatchNormPolicy as BatchNormPolicy
-    from mining.centre import Centre as Centre
-    from mining.centre import classify_centre as classify_centre
-    from mining.classification import CurveClassifier as CurveClassifier
-    from mining.classification import CurveShape as CurveShape
-    from mining.classification import classify as classify
     from mining.curvature import CurvatureOperator as CurvatureOperator
     from mining.curvature import Eigenpairs as Eigenpairs
     from mining.curvature import MatrixOperator as MatrixOperator
@@ -22,9 +26,7 @@ if TYPE_CHECKING:
     from mining.curvature import eigenpairs as eigenpairs
     from mining.curvature import make_dense as make_dense
     from mining.curvature import spectral_density as spectral_density
-    from mining.curvature import trace as trace
-    from mining.curves import Curve as Curve
-    from mining.curves import Surface as Surface
+    from mining.curvature.trace import trace as trace
     from mining.directions import CheckpointDelta as CheckpointDelta
     from mining.directions import Descent as Descent
     from mining.directions import Direction as Direction
@@ -40,37 +42,43 @@ if TYPE_CHECKING:
     from mining.directions import Xu2024VVVBasin as Xu2024VVVBasin
     from mining.directions import Xu2024WPeak as Xu2024WPeak
     from mining.directions import mine as mine
-    from mining.errors import InputError as InputError
-    from mining.evaluation import Evaluator as Evaluator
-    from mining.forward import ForwardPath as ForwardPath
+    from mining.directions.normalization import Normalization as Normalization
+    from mining.directions.normalization import filter_normalize as filter_normalize
+    from mining.directions.normalization import orthogonalize as orthogonalize
+    from mining.directions.scaling import stretch as stretch
+    from mining.directions.scaling import with_scales as with_scales
+    from mining.evaluation.curves import Curve as Curve
+    from mining.evaluation.curves import Surface as Surface
+    from mining.evaluation.evaluator import Evaluator as Evaluator
+    from mining.explain.critical_point import Centre as Centre
+    from mining.explain.critical_point import classify_centre as classify_centre
+    from mining.explain.curve_shape import CurveClassifier as CurveClassifier
+    from mining.explain.curve_shape import CurveShape as CurveShape
+    from mining.explain.curve_shape import classify as classify
+    from mining.explain.second_order import Expansions as Expansions
+    from mining.explain.second_order import Perturbations as Perturbations
+    from mining.explain.second_order import expand as expand
+    from mining.explain.second_order import perturb as perturb
+    from mining.functional.batchnorm import BatchNormPolicy as BatchNormPolicy
+    from mining.functional.execution_plan import ForwardPath as ForwardPath
+    from mining.functional.parameters import ParameterSpace as ParameterSpace
     from mining.landscape import Landscape as Landscape
-    from mining.normalization import Normalization as Normalization
-    from mining.normalization import filter_normalize as filter_normalize
-    from mining.normalization import orthogonalize as orthogonalize
-    from mining.parameters import ParameterSpace as ParameterSpace
     from mining.plotting import draw_curves as draw_curves
     from mining.plotting import draw_surface as draw_surface
-    from mining.runs import load_runs as load_runs
-    from mining.scaling import stretch as stretch
-    from mining.scaling import with_scales as with_scales
-    from mining.second_order import Expansions as Expansions
-    from mining.second_order import Perturbations as Perturbations
-    from mining.second_order import expand as expand
-    from mining.second_order import perturb as perturb
+    from mining.storage.runs import load_runs as load_runs
 
 _MODULES = {
-    "BatchNormPolicy": "batchnorm",
-    "Centre": "centre",
+    "BatchNormPolicy": "functional.batchnorm",
+    "Centre": "explain.critical_point",
     "CheckpointDelta": "directions",
-    "Curve": "curves",
-    "CurveClassifier": "classification",
-    "CurveShape": "classification",
+    "Curve": "evaluation.curves",
+    "CurveClassifier": "explain.curve_shape",
+    "CurveShape": "explain.curve_shape",
     "Direction": "directions",
     "DirectionSource": "directions",
-    "Evaluator": "evaluation",
+    "Evaluator": "evaluation.evaluator",
     "FromFile": "directions",
-    "InputError": "errors",
-    "ForwardPath": "forward",
+    "ForwardPath": "functional.execution_plan",
     "Gaussian": "directions",
     "Gradient": "directions",
     "Landscape": "landscape",
@@ -82,9 +90,9 @@ _MODULES = {
     "Xu2024VVVBasin": "directions",
     "Xu2024WPeak": "directions",
     "mine": "directions",
-    "Normalization": "normalization",
-    "ParameterSpace": "parameters",
-    "Surface": "curves",
+    "Normalization": "directions.normalization",
+    "ParameterSpace": "functional.parameters",
+    "Surface": "evaluation.curves",
     "CurvatureOperator": "curvature",
     "Eigenpairs": "curvature",
     "MatrixOperator": "curvature",
@@ -95,22 +103,22 @@ _MODULES = {
     "spectral_density": "curvature",
     "trace": "curvature",
     "Eigenvectors": "directions",
-    "Expansions": "second_order",
-    "Perturbations": "second_order",
-    "expand": "second_order",
-    "perturb": "second_order",
-    "with_scales": "scaling",
-    "stretch": "scaling",
-    "classify": "classification",
-    "classify_centre": "centre",
+    "Expansions": "explain.second_order",
+    "Perturbations": "explain.second_order",
+    "expand": "explain.second_order",
+    "perturb": "explain.second_order",
+    "with_scales": "directions.scaling",
+    "stretch": "directions.scaling",
+    "classify": "explain.curve_shape",
+    "classify_centre": "explain.critical_point",
     "draw_curves": "plotting",
     "draw_surface": "plotting",
-    "filter_normalize": "normalization",
-    "load_runs": "runs",
-    "orthogonalize": "normalization",
+    "filter_normalize": "directions.normalization",
+    "load_runs": "storage.runs",
+    "orthogonalize": "directions.normalization",
 }
 
-__all__ = list(_MODULES)
+__all__ = ["InputError", *_MODULES]
 
 
 def __getattr__(name: str) -> Any:

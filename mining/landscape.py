@@ -12,25 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from mining.averaging import find_gap, on_first_batches
-from mining.batchnorm import BatchNormPolicy, Mode, norm_layers, recalibration_batch_size
-from mining.criterion import Batch, Criterion, LossFunction, WeightFunction
+from mining import InputError
 from mining.curvature import (
     GaussNewtonOperator,
     HessianOperator,
     LossAt,
     ResidualOperator,
 )
-from mining.derivatives import check_recording
-from mining.description import (
-    as_text,
-    describe_cost,
-    describe_norm_layers,
-    describe_parameters,
-    describe_path,
-)
-from mining.errors import InputError
-from mining.examples import (
+from mining.functional.averaging import find_gap, on_first_batches
+from mining.functional.batches import (
     as_leaves,
     joined,
     lay_out,
@@ -40,8 +30,8 @@ from mining.examples import (
     regroup,
     shuffle,
 )
-from mining.fingerprint import Fingerprint, rounding_of
-from mining.fitting import (
+from mining.functional.batchnorm import BatchNormPolicy, Mode, norm_layers, recalibration_batch_size
+from mining.functional.checks import (
     check_independent,
     check_labels,
     check_substituted,
@@ -49,15 +39,25 @@ from mining.fitting import (
     is_stochastic,
     underivable_parameters,
 )
-from mining.forward import ForwardPath
-from mining.memory import available_memory
-from mining.minibatches import MiniBatches
-from mining.network import Network, combine
-from mining.parameters import ParameterSpace
-from mining.randomness import seeded
-from mining.recalibration import PolicyEffect, policy_effect
-from mining.score import Evaluation, ExampleScore, MeanScore, Score
-from mining.substitution import Forward
+from mining.functional.derivatives import check_recording
+from mining.functional.description import (
+    as_text,
+    describe_cost,
+    describe_norm_layers,
+    describe_parameters,
+    describe_path,
+)
+from mining.functional.execution_plan import ForwardPath
+from mining.functional.loss import Batch, Criterion, LossFunction, WeightFunction
+from mining.functional.memory import available_memory
+from mining.functional.metrics import Evaluation, ExampleScore, MeanScore, Score
+from mining.functional.minibatches import MiniBatches
+from mining.functional.network import Network, combine
+from mining.functional.parameters import ParameterSpace
+from mining.functional.randomness import seeded
+from mining.functional.recalibration import PolicyEffect, policy_effect
+from mining.functional.substitution import Forward
+from mining.storage.fingerprint import Fingerprint, rounding_of
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from mining.__main__ import main
+from mining.app.command_line import main
 
 # The same examples in every run; HYPOTHESIS_PROFILE=search looks for new ones.
 settings.register_profile("fixed", derandomize=True, deadline=None)

@@ -10,7 +10,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mining import Landscape
-from mining.models import CifarResNet, load_weights
+from mining.models import CifarResNet
+from mining.storage.checkpoints import load_weights
 
 SHARED = Path(
     os.environ.get("MINING_SHARED", Path(__file__).parent.parent.parent / "shared")

@@ -17,11 +17,12 @@ from cases import landscape
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
+from mining.app.experiments import register_resolvers
 from mining.data import arrays
 from mining.directions import FromFile
-from mining.models import MLP, load_weights
+from mining.models import MLP
 from mining.pipelines import PIPELINE_KEYS
-from mining.pipelines.experiments import register_resolvers
+from mining.storage.checkpoints import load_weights
 
 CASES = int(os.environ.get("MINING_FUZZ", "0"))
 SEED = int(os.environ.get("MINING_FUZZ_SEED", "0"))

@@ -19,8 +19,8 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from mining import BatchNormPolicy, InputError, Landscape
-from mining.batchnorm import modes, recalibrate
-from mining.forward import ForwardPath
+from mining.functional.batchnorm import modes, recalibrate
+from mining.functional.execution_plan import ForwardPath
 
 POLICIES = ("recalibrate", "frozen", "batch")
 

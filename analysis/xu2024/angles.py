@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 
 from analysis.records import describe, experiment_runs
 from analysis.scripts import Drawing
-from mining.files import read_arrays
 from mining.plotting import draw_angles, table
+from mining.storage.files import read_arrays
 
 
 def draw(experiment: str, overrides: Sequence[str]) -> Drawing:

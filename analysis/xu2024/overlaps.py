@@ -17,8 +17,8 @@ from analysis.records import describe, experiment_runs
 from analysis.scripts import Drawing
 from mining.directions import cosine
 from mining.directions.storage import read_directions
-from mining.files import read_arrays
 from mining.plotting import table
+from mining.storage.files import read_arrays
 
 #: What must be the same for two runs to look at the same θ.
 _THETA = ("model", "data", "train", "seed", "checkpoint", "epoch", "split", "batchnorm")

@@ -8,10 +8,10 @@ from matplotlib.figure import Figure
 
 from analysis.records import describe, experiment_runs
 from analysis.scripts import Drawing
-from mining.curves import load_curves
+from mining.evaluation.curves import load_curves
+from mining.explain.second_order import Expansions
 from mining.plotting import draw_expansions, table
-from mining.records import load_record
-from mining.second_order import Expansions
+from mining.storage.records import load_record
 
 _COLUMNS = 2
 

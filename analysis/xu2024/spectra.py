@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from analysis.records import describe, experiment_runs
 from analysis.scripts import Drawing
 from mining.curvature import SpectralDensity
+from mining.explain.second_order import Perturbations
 from mining.plotting import draw_density, draw_perturbations, table
-from mining.records import load_record
-from mining.second_order import Perturbations
+from mining.storage.records import load_record
 
 #: What both runs of a row must have in common.
 _POINT = ("model", "data", "seed", "epoch", "checkpoint", "train", "split", "batchnorm")

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from mining.curvature.operators import CurvatureOperator, check_operator
 from mining.curvature.symmetry import asymmetry_limit, raise_asymmetric
-from mining.memory import check_memory
+from mining.functional.memory import check_memory
 
 
 def make_dense(operator: CurvatureOperator, block_size: int = 64) -> Tensor:

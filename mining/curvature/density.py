@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mining import InputError
 from mining.curvature.krylov import KrylovSpace, check_basis, would_fit
 from mining.curvature.operators import CurvatureOperator, check_operator
 from mining.curvature.trace import Estimate
-from mining.errors import InputError
-from mining.memory import available_memory
-from mining.random_vectors import rademacher
+from mining.functional.memory import available_memory
+from mining.functional.random_vectors import rademacher
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,14 +10,14 @@ from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, eigsh
 from torch import Tensor
 from torch.linalg import vector_norm
 
+from mining import InputError
 from mining.curvature.krylov import RitzPairs
 from mining.curvature.lanczos import add_repeated, thick_restart_lanczos
 from mining.curvature.operators import CurvatureOperator, check_operator
 from mining.curvature.ritz import Which, largest_residuals, wanted_indices
 from mining.curvature.symmetry import check_symmetric
-from mining.errors import InputError
-from mining.memory import available_memory
-from mining.random_vectors import standard_normal, stream
+from mining.functional.memory import available_memory
+from mining.functional.random_vectors import standard_normal, stream
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from torch.linalg import vector_norm
 
 from mining.curvature.operators import CurvatureOperator
 from mining.curvature.symmetry import asymmetry_limit, raise_asymmetric
-from mining.memory import available_memory, check_memory
-from mining.random_vectors import standard_normal
+from mining.functional.memory import available_memory, check_memory
+from mining.functional.random_vectors import standard_normal
 
 #: A rest of a product below this many units of rounding is nothing: the space is closed.
 _NOTHING = 10

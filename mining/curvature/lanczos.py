@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
+from mining import InputError
 from mining.curvature.krylov import KrylovSpace, RitzPairs, check_basis, would_fit
 from mining.curvature.operators import CurvatureOperator
 from mining.curvature.ritz import Which, largest_residuals, wanted_indices
-from mining.errors import InputError
 
 
 def thick_restart_lanczos(

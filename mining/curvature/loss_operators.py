@@ -14,15 +14,15 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as F  # noqa: N812  (the name under which everybody knows it)
 from torch.overrides import TorchFunctionMode
 
-from mining.criterion import Batch, LossFunction
+from mining import InputError
 from mining.curvature.convolution import FastSecondDerivatives
 from mining.curvature.operators import CurvatureOperator
-from mining.derivatives import check_recording
-from mining.errors import InputError
-from mining.memory import available_memory, is_out_of_memory
-from mining.parameters import ParameterSpace
-from mining.precision import products_in
-from mining.randomness import seeded
+from mining.functional.derivatives import check_recording
+from mining.functional.loss import Batch, LossFunction
+from mining.functional.memory import available_memory, is_out_of_memory
+from mining.functional.parameters import ParameterSpace
+from mining.functional.precision import products_in
+from mining.functional.randomness import seeded
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ import torch
 from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
-from mining.errors import InputError
-from mining.parameters import ParameterSpace
+from mining import InputError
+from mining.functional.parameters import ParameterSpace
 
 
 class CurvatureOperator(ABC):

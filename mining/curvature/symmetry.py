@@ -4,9 +4,9 @@ import math
 
 import torch
 
+from mining import InputError
 from mining.curvature.operators import CurvatureOperator
-from mining.errors import InputError
-from mining.random_vectors import standard_normal
+from mining.functional.random_vectors import standard_normal
 
 
 def asymmetry_limit(dtype: torch.dtype) -> float:

@@ -11,12 +11,12 @@ from scipy.stats import norm
 from scipy.stats import t as student
 from torch import Tensor
 
+from mining import InputError
 from mining.curvature.krylov import check_basis, would_fit
 from mining.curvature.operators import CurvatureOperator, check_operator
 from mining.curvature.xtrace import exchangeable_estimates, jackknife_factor
-from mining.errors import InputError
-from mining.memory import available_memory
-from mining.random_vectors import Distribution, random_vector
+from mining.functional.memory import available_memory
+from mining.functional.random_vectors import Distribution, random_vector
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mining.errors import InputError
+from mining import InputError
 
 
 @dataclass(frozen=True, eq=False)

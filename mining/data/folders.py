@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from mining.data.dataset import Dataset, balanced_subset
 from mining.data.images import Channels, from_arrays, require_statistics
-from mining.errors import InputError
-from mining.files import drop_if_damaged, read_arrays, save_arrays
+from mining import InputError
+from mining.storage.files import drop_if_damaged, read_arrays, save_arrays
 
 _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 

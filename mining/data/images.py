@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mining.data.dataset import Dataset, Split, balanced_subset
-from mining.errors import InputError
+from mining import InputError
 
 Channels = float | Sequence[float]  # one value for all channels, or one per channel
 

@@ -10,8 +10,8 @@ from numpy.lib.npyio import NpzFile
 
 from mining.data.dataset import Dataset
 from mining.data.images import Channels, from_arrays
-from mining.errors import InputError
-from mining.files import UNREADABLE
+from mining import InputError
+from mining.storage.files import UNREADABLE
 
 _PAIRS = (("train_images", "train_labels"), ("test_images", "test_labels"))
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from mining.data.dataset import Dataset
 from mining.data.images import Channels, from_arrays
 from mining.data.npz import arrays
-from mining.errors import InputError
+from mining import InputError
 
 _CLASSES = {
     "mnist": "MNIST",

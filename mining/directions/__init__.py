@@ -6,11 +6,11 @@ from mining.directions.eigenvectors import Eigenvectors
 from mining.directions.from_file import FromFile
 from mining.directions.gaussian import Gaussian
 from mining.directions.gradient import Gradient
-from mining.directions.miner import Descent, Mined, Miner, mine
-from mining.directions.multipoint import Multipoint, misfit
+from mining.directions.mined.miner import Descent, Mined, Miner, mine
+from mining.directions.mined.multipoint import Multipoint
+from mining.directions.mined.xu2024_vvv_basin import Xu2024VVVBasin
+from mining.directions.mined.xu2024_w_peak import Xu2024WPeak
 from mining.directions.overlap import MostOverlapping
-from mining.directions.xu2024_vvv_basin import Xu2024VVVBasin
-from mining.directions.xu2024_w_peak import Xu2024WPeak
 
 __all__ = [
     "CheckpointDelta",
@@ -29,5 +29,4 @@ __all__ = [
     "Xu2024WPeak",
     "cosine",
     "mine",
-    "misfit",
 ]

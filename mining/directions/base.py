@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
-from mining.errors import InputError
+from mining import InputError
+from mining.directions.normalization import Name, Normalization, orthogonalize
 from mining.landscape import Landscape
-from mining.normalization import Name, Normalization, orthogonalize
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.linalg import vector_norm
 
+from mining import InputError
 from mining.directions.base import Direction, DirectionSource, as_normalization, check_num
-from mining.errors import InputError
+from mining.directions.normalization import Name, Normalization
 from mining.landscape import Landscape
-from mining.models import fitting_state
-from mining.normalization import Name, Normalization
+from mining.storage.checkpoints import fitting_state
 
 
 @dataclass(frozen=True, eq=False)

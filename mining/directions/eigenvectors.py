@@ -6,10 +6,10 @@ from typing import Literal, get_args
 
 import torch
 
+from mining import InputError
 from mining.curvature import Eigenpairs, eigenpairs
 from mining.curvature.eigen import Method
 from mining.directions.base import Direction, DirectionSource, check_num
-from mining.errors import InputError
 from mining.landscape import Landscape
 
 Ends = Literal["both", "largest", "smallest"]

@@ -9,14 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mining import InputError
 from mining.data.npz import read_npz
 from mining.directions.base import Direction, DirectionSource, as_normalization, check_num
-from mining.errors import InputError
+from mining.directions.normalization import Name, Normalization
+from mining.functional.parameters import ParameterSpace
 from mining.landscape import Landscape
-from mining.models import read_tensors
-from mining.models.checkpoints import describe_kind, is_plain
-from mining.normalization import Name, Normalization
-from mining.parameters import ParameterSpace
+from mining.storage.checkpoints import describe_kind, is_plain, read_tensors
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from mining.directions.base import (
     as_normalization,
     check_num,
 )
+from mining.directions.normalization import Name, Normalization
+from mining.functional.random_vectors import standard_normal
 from mining.landscape import Landscape
-from mining.normalization import Name, Normalization
-from mining.random_vectors import standard_normal
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch.linalg import vector_norm
 
+from mining import InputError
 from mining.directions.base import Direction, DirectionSource, as_normalization, check_num
-from mining.errors import InputError
+from mining.directions.normalization import Name, Normalization
 from mining.landscape import Landscape
-from mining.normalization import Name, Normalization
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 import torch
 from torch.linalg import vector_norm
 
+from mining import InputError
 from mining.directions.base import (
     Direction,
     DirectionSource,
     check_num,
     cosine,
 )
-from mining.errors import InputError
+from mining.functional.random_vectors import standard_normal
 from mining.landscape import Landscape
-from mining.random_vectors import standard_normal
 
 
 @dataclass(frozen=True)

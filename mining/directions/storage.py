@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
+from mining import InputError
 from mining.directions.base import Direction
-from mining.errors import InputError
-from mining.files import write_atomically
 from mining.landscape import Landscape
-from mining.models import read_tensors
+from mining.storage.checkpoints import read_tensors
+from mining.storage.files import write_atomically
 
 _FIELDS = ("vectors", "sources", "indices", "infos")
 

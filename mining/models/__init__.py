@@ -1,6 +1,5 @@
 """Architectures, and reading checkpoints."""
 
-from mining.models.checkpoints import fitting_state, load_state_dict, load_weights, read_tensors
 from mining.models.cifar_resnet import CifarResNet
 from mining.models.cnn import CNN
 from mining.models.lenet import LeNet
@@ -14,9 +13,5 @@ __all__ = [
     "VGG",
     "CifarResNet",
     "LeNet",
-    "fitting_state",
-    "load_state_dict",
-    "load_weights",
-    "read_tensors",
     "torchvision_model",
 ]

@@ -5,7 +5,7 @@ from typing import final
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mining.errors import InputError
+from mining import InputError
 
 
 @final

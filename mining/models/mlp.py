@@ -6,7 +6,7 @@ from typing import final
 
 from torch import Tensor, nn
 
-from mining.errors import InputError
+from mining import InputError
 
 
 @final

@@ -9,8 +9,8 @@ from urllib.parse import urlparse
 import torch
 from torch import nn
 
-from mining.errors import InputError
-from mining.models.checkpoints import load_state_dict, load_weights
+from mining import InputError
+from mining.storage.checkpoints import load_state_dict, load_weights
 
 _logger = logging.getLogger(__name__)
 

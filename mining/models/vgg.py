@@ -4,7 +4,7 @@ from typing import final
 
 from torch import Tensor, nn
 
-from mining.errors import InputError
+from mining import InputError
 
 # Channels of the convolutions before each of the five poolings.
 _STAGES = {

@@ -8,14 +8,14 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
+from mining import InputError
 from mining.directions import CheckpointDelta, Gaussian, Gradient, cosine
-from mining.errors import InputError
-from mining.files import save_arrays
 from mining.pipelines.building import Config
 from mining.pipelines.setting import build_setting, name_seed
 from mining.pipelines.train import find_checkpoint
 from mining.plotting import draw_angles, save_figure
-from mining.runs import Run
+from mining.storage.files import save_arrays
+from mining.storage.runs import Run
 
 
 def run(config: Config, run: Run) -> None:

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from mining import InputError
 from mining.data import Dataset
-from mining.errors import InputError
 from mining.pipelines.schema import make
 
 Config = Mapping[str, Any]

@@ -5,16 +5,16 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from mining.classification import CurveShape, classify
-from mining.curves import load_curves, save_curves
-from mining.directions import Direction, misfit
-from mining.evaluation import Evaluator, Grid
+from mining.directions import Direction
+from mining.evaluation.curves import load_curves, misfit, save_curves
+from mining.evaluation.evaluator import Evaluator, Grid
+from mining.explain.curve_shape import CurveShape, classify
 from mining.pipelines.building import Config
 from mining.pipelines.finding import find_directions, find_template
 from mining.pipelines.schema import make
 from mining.pipelines.setting import build_setting, describe_point, take_directions
 from mining.plotting import draw_curves, save_figure
-from mining.runs import Run
+from mining.storage.runs import Run
 
 log = logging.getLogger(__name__)
 

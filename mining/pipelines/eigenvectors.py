@@ -4,14 +4,14 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from mining import InputError
 from mining.directions import Eigenvectors
 from mining.directions.storage import read_directions, save_directions
-from mining.errors import InputError
 from mining.pipelines.building import Config
 from mining.pipelines.setting import build_setting, describe_point
 from mining.pipelines.sources import build_source
 from mining.plotting import draw_eigenvalues, save_figure
-from mining.runs import Run
+from mining.storage.runs import Run
 
 
 def run(config: Config, run: Run) -> None:

@@ -7,19 +7,19 @@ from typing import cast
 
 import torch
 
-from mining.curves import Curve
+from mining import InputError
 from mining.directions import Direction, DirectionSource, Eigenvectors, Miner, Multipoint
 from mining.directions.storage import load_directions
-from mining.errors import InputError
-from mining.evaluation import Grid
-from mining.memory import check_memory
+from mining.evaluation.curves import Curve
+from mining.evaluation.evaluator import Grid
+from mining.functional.memory import check_memory
 from mining.pipelines import eigenvectors, mine
 from mining.pipelines.building import Config
-from mining.pipelines.experiments import find_run
+from mining.pipelines.naming import find_run
 from mining.pipelines.schema import target_of
 from mining.pipelines.setting import Setting
 from mining.pipelines.sources import build_source, check_normalization
-from mining.runs import Run
+from mining.storage.runs import Run
 
 #: Sources that take long, and the pipelines that compute and keep their directions.
 _KEPT = ((Miner, "mine", mine.run), (Eigenvectors, "eigenvectors", eigenvectors.run))

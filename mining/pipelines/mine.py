@@ -6,17 +6,17 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from mining import InputError
 from mining.directions import Mined, Miner, mine
 from mining.directions.base import check_num
 from mining.directions.storage import save_directions
-from mining.errors import InputError
-from mining.files import drop_if_damaged, write_atomically
-from mining.models import read_tensors
 from mining.pipelines.building import Config
 from mining.pipelines.setting import build_setting, describe_point
 from mining.pipelines.sources import build_source
 from mining.plotting import draw_mining, save_figure
-from mining.runs import Run
+from mining.storage.checkpoints import read_tensors
+from mining.storage.files import drop_if_damaged, write_atomically
+from mining.storage.runs import Run
 
 
 def run(config: Config, run: Run) -> None:

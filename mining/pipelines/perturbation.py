@@ -6,13 +6,13 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from mining.explain.second_order import Perturbations, perturb
 from mining.pipelines.building import Config
 from mining.pipelines.schema import make
 from mining.pipelines.setting import build_setting, describe_point
 from mining.plotting import draw_perturbations, save_figure
-from mining.records import load_record, save_record
-from mining.runs import Run
-from mining.second_order import Perturbations, perturb
+from mining.storage.records import load_record, save_record
+from mining.storage.runs import Run
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
-from mining.errors import InputError
+from mining import InputError
 from mining.pipelines import PIPELINE_KEYS
 
 #: What the keys outside every group may be.

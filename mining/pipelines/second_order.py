@@ -7,18 +7,18 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from mining.curves import load_curves, save_curves
+from mining import InputError
 from mining.directions import Direction
-from mining.errors import InputError
-from mining.evaluation import Evaluator, Grid
+from mining.evaluation.curves import load_curves, save_curves
+from mining.evaluation.evaluator import Evaluator, Grid
+from mining.explain.second_order import Expansions, expand
 from mining.pipelines.building import Config
 from mining.pipelines.finding import find_directions
 from mining.pipelines.schema import make
 from mining.pipelines.setting import build_setting, describe_point, take_directions
 from mining.plotting import draw_expansions, save_figure
-from mining.records import load_record, save_record
-from mining.runs import Run
-from mining.second_order import Expansions, expand
+from mining.storage.records import load_record, save_record
+from mining.storage.runs import Run
 
 
 @dataclass(frozen=True)

@@ -9,19 +9,19 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from mining.batchnorm import BatchNormPolicy, norm_layers
+from mining import InputError
 from mining.data import Dataset, Split
 from mining.directions import Direction
+from mining.directions.scaling import Scale, stretch, with_scales
 from mining.directions.storage import load_directions, read_directions, save_directions
-from mining.errors import InputError
-from mining.files import drop_if_damaged
+from mining.functional.batchnorm import BatchNormPolicy, norm_layers
 from mining.landscape import Landscape
-from mining.models import load_weights
 from mining.pipelines import PIPELINE_KEYS
 from mining.pipelines.building import Config, build_model, has_batch_norm, load_data
 from mining.pipelines.schema import make
 from mining.pipelines.train import find_checkpoint
-from mining.scaling import Scale, stretch, with_scales
+from mining.storage.checkpoints import load_weights
+from mining.storage.files import drop_if_damaged
 
 log = logging.getLogger(__name__)
 

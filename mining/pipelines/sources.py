@@ -2,9 +2,9 @@
 
 import inspect
 
+from mining import InputError
 from mining.directions import DirectionSource
-from mining.errors import InputError
-from mining.normalization import Normalization
+from mining.directions.normalization import Normalization
 from mining.pipelines.building import Config
 from mining.pipelines.schema import make, target_of
 from mining.pipelines.train import find_checkpoint

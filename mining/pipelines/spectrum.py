@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from mining import InputError
 from mining.curvature import (
     CurvatureOperator,
     Eigenpairs,
@@ -24,15 +25,14 @@ from mining.curvature.trace import Method as TraceMethod
 from mining.directions import Direction
 from mining.directions.eigenvectors import eigenvector_names, rounding_of
 from mining.directions.storage import read_directions, save_directions
-from mining.errors import InputError
-from mining.files import drop_if_damaged, read_arrays, save_arrays
 from mining.landscape import Landscape
 from mining.pipelines.building import Config
 from mining.pipelines.schema import make
 from mining.pipelines.setting import build_setting, describe_point
 from mining.plotting import draw_density, draw_eigenvalues, save_figure
-from mining.records import load_record, save_record
-from mining.runs import Run
+from mining.storage.files import drop_if_damaged, read_arrays, save_arrays
+from mining.storage.records import load_record, save_record
+from mining.storage.runs import Run
 
 Kind = Literal["hessian", "gauss_newton", "residual"]
 

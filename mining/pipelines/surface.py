@@ -6,19 +6,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-from mining.centre import classify_centre
-from mining.curves import load_surface, save_surface
+from mining import InputError
 from mining.directions import Direction, Eigenvectors, Miner, cosine
 from mining.directions.eigenvectors import eigenvector_name
-from mining.errors import InputError
-from mining.evaluation import Evaluator, Grid
+from mining.evaluation.curves import load_surface, save_surface
+from mining.evaluation.evaluator import Evaluator, Grid
+from mining.explain.critical_point import classify_centre
 from mining.pipelines.building import Config
 from mining.pipelines.finding import find_directions, is_a
 from mining.pipelines.schema import make
 from mining.pipelines.setting import Setting, build_setting, describe_point, take_directions
 from mining.pipelines.sources import build_source
 from mining.plotting import draw_surface, save_figure
-from mining.runs import Run
+from mining.storage.runs import Run
 
 log = logging.getLogger(__name__)
 

@@ -5,15 +5,15 @@ from pathlib import Path
 
 from torch import nn
 
-from mining.errors import InputError
-from mining.files import drop_if_damaged
+from mining import InputError
 from mining.landscape import Landscape
-from mining.models import read_tensors
 from mining.pipelines.building import Config, build_model, load_data
-from mining.pipelines.experiments import find_run
+from mining.pipelines.naming import find_run
 from mining.pipelines.schema import make
 from mining.plotting import draw_history, save_figure
-from mining.runs import Run
+from mining.storage.checkpoints import read_tensors
+from mining.storage.files import drop_if_damaged
+from mining.storage.runs import Run
 from mining.training import TrainingSettings, checkpoint_path, save_initialization, train
 
 log = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from matplotlib.figure import FigureBase
 from scipy.stats import norm
 
 from mining.curvature import SpectralDensity
-from mining.curves import Curve
-from mining.second_order import Expansions, Perturbations
+from mining.evaluation.curves import Curve
+from mining.explain.second_order import Expansions, Perturbations
 
 _FLOOR = 1e-10
 _POSITIVE, _NEGATIVE = "tab:blue", "tab:red"

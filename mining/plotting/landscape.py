@@ -16,10 +16,10 @@ from matplotlib.ticker import MaxNLocator
 from mpl_toolkits.mplot3d import Axes3D
 from numpy.typing import NDArray
 
-from mining.centre import classify_centre
-from mining.classification import classify
-from mining.curves import Curve, Surface, contains_zero
-from mining.files import read_arrays, write_atomically
+from mining.evaluation.curves import Curve, Surface, contains_zero
+from mining.explain.critical_point import classify_centre
+from mining.explain.curve_shape import classify
+from mining.storage.files import read_arrays, write_atomically
 
 Array = NDArray[np.float64]
 

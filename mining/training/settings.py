@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from mining.errors import InputError
-from mining.optimization import OptimizerName, ScheduleName, check_recipe
+from mining import InputError
+from mining.training.optimization import OptimizerName, ScheduleName, check_recipe
 
 
 @dataclass(frozen=True)

@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from tqdm import tqdm
 
-from mining.batchnorm import modes
+from mining import InputError
 from mining.data import Dataset, Split
-from mining.errors import InputError
-from mining.files import write_atomically
-from mining.fingerprint import Fingerprint, rounding_of
-from mining.forward import takes_channels_last
-from mining.models import read_tensors
-from mining.optimization import learning_rate, make_optimizer
+from mining.functional.batchnorm import modes
+from mining.functional.execution_plan import takes_channels_last
+from mining.storage.checkpoints import read_tensors
+from mining.storage.files import write_atomically
+from mining.storage.fingerprint import Fingerprint, rounding_of
 from mining.training.augmentation import crop_and_flip
+from mining.training.optimization import learning_rate, make_optimizer
 from mining.training.settings import TrainingSettings
 
 #: Seconds between two saves of the state from which a killed training resumes.

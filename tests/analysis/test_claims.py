@@ -13,8 +13,8 @@ from analysis.findings import Claim, Finding, verdict
 from analysis.xu2024.claims_curvature import second_order, surfaces
 from analysis.xu2024.claims_curves import labelled
 from analysis.xu2024.claims_mined import mined_basins, mined_peaks
-from mining.curves import Curve, save_curves
-from mining.errors import InputError
+from mining import InputError
+from mining.evaluation.curves import Curve, save_curves
 
 CONF = Path(__file__).parents[2] / "conf"
 

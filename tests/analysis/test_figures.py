@@ -12,9 +12,9 @@ from analysis.findings import networks
 from analysis.records import experiment_runs, run_script
 from analysis.xu2024.figures import FIGURES as TABLE
 from analysis.xu2024.overlaps import overlaps
-from mining.__main__ import main
-from mining.pipelines.experiments import plan
-from mining.runs import read_runs
+from mining.app.command_line import main
+from mining.app.experiments import plan
+from mining.storage.runs import read_runs
 
 EXPERIMENTS = Path(__file__).parents[2] / "conf/experiment/xu2024"
 FIGURES = sorted(path.stem for path in EXPERIMENTS.glob("fig*.yaml"))

@@ -1,0 +1,173 @@
+"""The command line: ``python -m mining`` or ``mining``."""
+
+import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    # python -m puts the working directory first: a user's random.py would be taken for Python's.
+    sys.path.pop(0)
+
+import logging
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from mining import InputError
+from mining.app.arguments import arrange
+from mining.app.experiments import register_resolvers
+from mining.app.help import help_text
+from mining.app.messages import (
+    FailedJobError,
+    describe,
+    describe_fault,
+    is_expected,
+    passed_through_mining,
+)
+from mining.pipelines import PIPELINE_KEYS, UNNAMED_KEYS
+from mining.pipelines.naming import find_run
+from mining.pipelines.schema import check_config
+from mining.storage.runs import Run
+
+_HYDRA = {"version_base": "1.3", "config_path": "pkg://mining.conf", "config_name": "config"}
+_failures: list[BaseException] = []
+#: Of the process that started a sweep: its jobs may run in others.
+_main_pid: int | None = None
+log = logging.getLogger("mining")
+
+
+def main() -> None:
+    """Run the command line; exit code 1 and one line on stderr where something is wrong."""
+    global _main_pid
+    _main_pid = os.getpid()
+    sys.path.append(str(Path.cwd()))  # a user's own classes, which hide nothing that is installed
+    logging.raiseExceptions = False  # a full disk is reported once, not by every log line
+    if "--version" in sys.argv[1:]:
+        print(f"mining {version('mining')}")
+        return
+    register_resolvers()
+    OmegaConf.register_new_resolver("mining.help", help_text, replace=True)
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        hydra.main(**_HYDRA)(_execute)()
+        return
+    # Hydra's own report takes several lines, and tells a user who mistyped a key to append it.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        sys.argv[1:] = arrange(sys.argv[1:])
+        hydra.main(**_HYDRA)(_execute_or_report)()
+    except KeyboardInterrupt:
+        print("Interrupted. The same command goes on from here.", file=sys.stderr)
+        sys.exit(130)
+    except FailedJobError as error:  # in another process, which has reported it
+        _failures.append(error)
+    except Exception as error:  # while Hydra composed the configuration
+        if not is_expected(error) and not passed_through_mining(error):
+            text = f"Hydra cannot compose {' '.join(sys.argv[1:])}: {type(error).__name__} {error}"
+            error = InputError(text)  # its own checks are assertions, in part
+        _report(error, None)
+    finally:
+        del os.environ["HYDRA_FULL_ERROR"]
+    if _failures:
+        _failures.clear()
+        sys.exit(1)
+
+
+def _execute_or_report(cfg: DictConfig) -> None:
+    directory = Path(HydraConfig.get().runtime.output_dir)
+    try:
+        _execute(cfg)
+    except Exception as error:  # before Hydra adds a line of its own
+        _report(error, directory / "mining.log")
+        _remove_if_empty(directory, cfg)
+        if os.getpid() != _main_pid:  # whose list of failures nobody reads
+            raise FailedJobError(str(directory)) from error
+    except BaseException:
+        _remove_if_empty(directory, cfg)
+        raise
+
+
+def _report(error: Exception, log: Path | None) -> None:
+    """Print one line; the other jobs of a sweep go on.
+
+    Args:
+        error: What was raised.
+        log: Where the traceback of a fault of the program is kept; ``None``: on stderr.
+    """
+    expected = is_expected(error)
+    print(f"error: {describe(error)}" if expected else describe_fault(error, log), file=sys.stderr)
+    _failures.append(error)
+
+
+def _execute(cfg: DictConfig) -> None:
+    """Run one job, unless it is finished, and print its directory."""
+    config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
+    check_config(config)
+    run = find_run(config, Path(HydraConfig.get().runtime.output_dir))
+    _warn_of_unread(config["pipeline"], HydraConfig.get().overrides.task)
+    if not run.complete(lambda: _compute(config, run)):
+        _redraw(run)
+        log.info("Finished before, skipped: %s", run.directory)
+    print(run.directory, flush=True)
+
+
+def _compute(config: dict[str, Any], run: Run) -> None:
+    # Imported here: a finished run is skipped without waiting for torch.
+    pipeline = import_module(f"mining.pipelines.{config['pipeline']}")
+    if config["num_threads"] is not None:
+        import_module("torch").set_num_threads(config["num_threads"])
+    pipeline.run(config, run)
+
+
+def _warn_of_unread(pipeline: str, overrides: Sequence[str]) -> None:
+    """Say which arguments change nothing because the pipeline does not read their key."""
+    read = {*PIPELINE_KEYS[pipeline], *UNNAMED_KEYS}
+    if any(key.endswith("direction") for key in read):
+        read.add("descent")  # of a direction that is mined
+    for override in overrides:
+        key = re.split(r"[.=]", override.lstrip("+~"))[0]
+        if key not in read:
+            log.warning("pipeline=%s does not read %s: it changes nothing.", pipeline, override)
+
+
+def _redraw(run: Run) -> None:
+    """Draw a finished run again where other settings are asked for, or a picture is damaged."""
+    same = run.recorded_config()["picture"] == run.config["picture"]
+    if same and run.pictures_are_whole:
+        return
+    pipeline = import_module(f"mining.pipelines.{run.config['pipeline']}")
+    with run.alone():
+        pipeline.draw(run.directory, run.config)
+        run.record_picture()
+
+
+def _remove_if_empty(directory: Path, cfg: DictConfig) -> None:
+    """Leave no directory behind that holds nothing but log lines, and nothing that writes there.
+
+    A log with the traceback of a fault stays. Folders outside of ``outputs``, given as
+    ``hydra.run.dir``, are the user's and stay.
+    """
+    directory = directory.resolve()
+    own = directory / "mining.log"
+    if Path(str(cfg.outputs)).resolve() not in directory.parents:
+        return
+    if {path.name for path in directory.iterdir()} - {own.name}:
+        return
+    if own.exists() and "\nTraceback " in f"\n{own.read_text()}":
+        return
+    root = logging.getLogger()
+    for handler in list(root.handlers):  # what is logged later would look for the folder
+        if isinstance(handler, logging.FileHandler) and Path(handler.baseFilename).resolve() == own:
+            root.removeHandler(handler)
+            handler.close()
+    shutil.rmtree(directory, ignore_errors=True)
+    for parent in directory.parents[:2]:  # model and data, pipeline
+        with suppress(OSError):  # another run is in it
+            parent.rmdir()

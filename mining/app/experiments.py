@@ -1,0 +1,91 @@
+"""Which runs an experiment consists of; this module imports nothing heavy."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from hydra import compose, initialize_config_module
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mining import InputError
+from mining.pipelines.naming import directory_of
+from mining.pipelines.schema import check_config
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One job of an experiment."""
+
+    config: Mapping[str, Any]
+    directory: Path
+
+
+def register_resolvers() -> None:
+    """Make ``${mining.pick:KEY,{A:1,B:2}}`` and ``${mining.run_directory:}`` known to OmegaConf."""
+    OmegaConf.register_new_resolver("mining.pick", _pick, replace=True)
+    OmegaConf.register_new_resolver("mining.run_directory", _run_directory, replace=True)
+
+
+def plan(overrides: Sequence[str]) -> list[PlannedRun]:
+    """List the runs that ``python -m mining`` with these arguments makes.
+
+    Args:
+        overrides: Arguments, ``experiment=xu2024/fig08`` and ``size=cpu`` for instance; commas
+            sweep, as after ``-m``.
+
+    Returns:
+        A run for every job, in the order of the jobs, none twice.
+
+    Raises:
+        InputError: If an argument is none.
+    """
+    try:
+        return _plan(overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(" ".join(str(error).split())) from error
+
+
+def _plan(overrides: Sequence[str]) -> list[PlannedRun]:
+    register_resolvers()
+    with initialize_config_module("mining.conf", version_base="1.3"):
+        parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+        given = parser.parse_overrides(list(overrides))
+        fixed = [cast(str, o.input_line) for o in given if not o.is_sweep_override()]
+        base = compose("config", fixed, return_hydra_config=True)
+        swept = OmegaConf.select(base, "hydra.sweeper.params") or {}
+        lines = [f"{key}={value}" for key, value in swept.items()]
+        sweep = parser.parse_overrides([*lines, *overrides])
+        (combinations,) = BasicSweeper.split_arguments(sweep, max_batch_size=None)
+        jobs = [_resolve(compose("config", job)) for job in combinations]
+    runs = [PlannedRun(job, Path(job["outputs"]) / directory_of(job)) for job in jobs]
+    return list({run.directory: run for run in runs}.values())
+
+
+def _resolve(config: DictConfig) -> dict[str, Any]:
+    return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+
+
+def _pick(key: str, values: Mapping[str, Any]) -> Any:
+    """Choose one of several values; the key is mostly another value of the configuration."""
+    if key not in values:
+        raise InputError(f"No value for {key!r}, only for {', '.join(map(str, values))}.")
+    return values[key]
+
+
+def _run_directory(*, _root_: DictConfig) -> str:
+    """Name the run's directory, for ``hydra.run.dir`` and ``hydra.sweep.subdir``."""
+    keys = [str(key) for key in _root_ if key != "hydra"]
+    try:
+        config = _resolve(OmegaConf.masked_copy(_root_, keys))
+        check_config(config)
+    except (InputError, OmegaConfBaseException):
+        # Raised here it would end a whole sweep: the job itself says it, and removes the folder.
+        return f"refused/{os.getpid()}/run"
+    return str(directory_of(config))

@@ -1,0 +1,1 @@
+"""Directions found by optimization."""

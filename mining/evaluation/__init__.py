@@ -1,0 +1,6 @@
+"""Curves and surfaces: a landscape evaluated over grids."""
+
+from mining.evaluation.curves import Curve, Surface
+from mining.evaluation.evaluator import Evaluator, Grid
+
+__all__ = ["Curve", "Evaluator", "Grid", "Surface"]

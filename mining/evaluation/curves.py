@@ -1,0 +1,351 @@
+"""Curves and surfaces of loss and accuracy, saved and loaded."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mining import InputError
+from mining.storage.files import read_arrays, save_arrays
+
+#: The rounding of single precision, in which losses are computed unless something else is said.
+SINGLE = float(torch.finfo(torch.float32).eps)
+_CURVE_FIELDS = ("loss", "accuracy", "loss_test", "accuracy_test")
+_COVARIANCES = ("loss_covariance", "loss_test_covariance")
+_ACCURACY_ERRORS = ("accuracy_error", "accuracy_test_error")
+_ERRORS = ("loss_error", "loss_test_error", *_ACCURACY_ERRORS)
+_LINES = "lines_covariance"
+_SURFACE_FIELDS = (*_CURVE_FIELDS, *_ERRORS, "evaluated", "x_step_error", "y_step_error", _LINES)
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Loss along one direction: L(θ + αε) at the points α.
+
+    Values that overflowed are kept as ``inf`` or ``nan``.
+
+    Raises:
+        InputError: If ``alphas`` has fewer than two points or does not increase, or the shape of
+            a field differs.
+    """
+
+    alphas: Tensor  # (T,) float64, strictly increasing, in units of the direction
+    loss: Tensor  # (T,) float64, nats for cross-entropy, mean over examples
+    accuracy: Tensor | None = None  # (T,) in [0, 1]
+    loss_test: Tensor | None = None  # (T,) on the second set of examples
+    accuracy_test: Tensor | None = None  # (T,)
+    name: str = ""  # of the direction
+    chance_loss: float | None = None  # log C, nats
+    info: Mapping[str, float] = field(default_factory=dict)  # of the direction
+    loss_covariance: Tensor | None = None  # (T, T) of the errors of loss, where it was estimated
+    loss_test_covariance: Tensor | None = None  # (T, T)
+    accuracy_error: Tensor | None = None  # (T,) standard errors, where it was estimated
+    accuracy_test_error: Tensor | None = None  # (T,)
+    rounding: float = SINGLE  # relative error to which the losses were computed
+
+    def __post_init__(self) -> None:
+        _hold_as_numbers(self)
+        check_increasing("alphas", self.alphas)
+        for names, shape in (
+            ((*_CURVE_FIELDS, *_ACCURACY_ERRORS), self.alphas.shape),
+            (_COVARIANCES, (len(self.alphas), len(self.alphas))),
+        ):
+            for name in names:
+                values = getattr(self, name)
+                if values is not None and values.shape != shape:
+                    raise InputError(
+                        f"{name} must have shape {tuple(shape)}, got {tuple(values.shape)}."
+                    )
+
+    @property
+    def loss_error(self) -> Tensor | None:
+        """Standard errors of ``loss``, shape ``(T,)``; ``None`` if it is exact."""
+        return None if self.loss_covariance is None else _errors(self.loss_covariance)
+
+    def difference_error(self, first: int, second: int) -> float:
+        """Return the standard error of ``loss[second] - loss[first]``, 0 if losses are exact.
+
+        Both were estimated on the same examples, so it can be far below the errors of the two.
+        """
+        if self.loss_covariance is None:
+            return 0.0
+        change = torch.zeros_like(self.loss_covariance[0])
+        change[second] += 1
+        change[first] -= 1
+        variance = change @ self.loss_covariance.nan_to_num() @ change
+        return float(variance.clamp(min=0).sqrt())
+
+    @property
+    def origin(self) -> int:
+        """The index of θ itself, α = 0 to a millionth of the range.
+
+        Raises:
+            InputError: If 0 is not among the points.
+        """
+        nearest = _index_of_zero(self.alphas)
+        if nearest is None:
+            raise InputError(
+                f"alphas must contain 0, the point θ itself, got {self.alphas.tolist()}."
+            )
+        return nearest
+
+    @property
+    def relative_error(self) -> float | None:
+        """The largest ``loss_error`` relative to the loss, among points below the chance level."""
+        return _relative_error(self.loss, self.loss_error, self.chance_loss)
+
+    @property
+    def nonfinite(self) -> int:
+        """The number of points whose loss is not finite."""
+        return int((~torch.isfinite(self.loss)).sum())
+
+
+@dataclass(frozen=True, eq=False)
+class Surface:
+    """Loss over the plane of two directions: L(θ + αx + βy) at the grid α × β.
+
+    Raises:
+        InputError: If an axis has fewer than two points or does not increase, or the shape of a
+            field differs.
+    """
+
+    alphas: Tensor  # (A,) float64, strictly increasing, in units of x
+    betas: Tensor  # (B,) float64, strictly increasing, in units of y
+    loss: Tensor  # (A, B) float64, nats for cross-entropy, mean over examples
+    accuracy: Tensor | None = None  # (A, B) in [0, 1]
+    loss_test: Tensor | None = None  # (A, B) on the second set of examples
+    accuracy_test: Tensor | None = None  # (A, B)
+    names: tuple[str, str] = ("", "")  # of the directions x and y
+    chance_loss: float | None = None  # log C, nats
+    loss_error: Tensor | None = None  # (A, B) standard errors, where loss was estimated
+    loss_test_error: Tensor | None = None  # (A, B)
+    evaluated: Tensor | None = None  # (A, B) bool; the other points were interpolated
+    x_step_error: Tensor | None = None  # (A - 1, B) of loss[a + 1, b] - loss[a, b]
+    y_step_error: Tensor | None = None  # (A, B - 1) of loss[a, b + 1] - loss[a, b]
+    accuracy_error: Tensor | None = None  # (A, B) standard errors, where it was estimated
+    accuracy_test_error: Tensor | None = None  # (A, B)
+    rounding: float = SINGLE  # relative error to which the losses were computed
+    lines_covariance: Tensor | None = None  # (M, M) of loss at the points of ``lines``, in order
+
+    def __post_init__(self) -> None:
+        _hold_as_numbers(self)
+        check_increasing("alphas", self.alphas)
+        check_increasing("betas", self.betas)
+        rows, columns = len(self.alphas), len(self.betas)
+        shapes = dict.fromkeys((*_CURVE_FIELDS, *_ERRORS, "evaluated"), (rows, columns))
+        shapes |= {"x_step_error": (rows - 1, columns), "y_step_error": (rows, columns - 1)}
+        if self.lines_covariance is not None:
+            num = sum(len(i) for i, _ in self.lines.values())
+            shapes["lines_covariance"] = (num, num)
+        for name, shape in shapes.items():
+            values = getattr(self, name)
+            if values is not None and values.shape != shape:
+                raise InputError(f"{name} must have shape {shape}, got {tuple(values.shape)}.")
+
+    @property
+    def lines(self) -> dict[str, tuple[Tensor, Tensor]]:
+        """Rows and columns of the lines through θ; see ``lines_through_origin``."""
+        return lines_through_origin(self.alphas, self.betas)
+
+    @property
+    def relative_error(self) -> float | None:
+        """The largest ``loss_error`` relative to the loss, among points below the chance level."""
+        return _relative_error(self.loss, self.loss_error, self.chance_loss)
+
+    @property
+    def nonfinite(self) -> int:
+        """The number of points whose loss is not finite."""
+        return int((~torch.isfinite(self.loss)).sum())
+
+
+def lines_through_origin(alphas: Tensor, betas: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    """Find the axes of a grid, and its diagonals where more than two points lie on them.
+
+    Args:
+        alphas: Shape ``(A,)``, with 0 among them.
+        betas: Shape ``(B,)``, with 0 among them.
+
+    Returns:
+        Rows and columns of the points of ``x``, ``y``, and of ``diagonal`` and ``antidiagonal``,
+        where β is proportional to α as the extents of the axes are.
+
+    Raises:
+        InputError: If 0 is not among the points of an axis.
+    """
+    row, column = (_index_of_zero(points) for points in (alphas, betas))
+    if row is None or column is None:
+        raise InputError("The points of both axes must contain 0, where θ is.")
+    width, height = alphas[-1] - alphas[0], betas[-1] - betas[0]
+
+    def diagonal(sign: float) -> tuple[Tensor, Tensor]:
+        distance = (betas[None, :] - sign * alphas[:, None] * height / width).abs()
+        i, j = (distance <= 1e-6 * height).nonzero(as_tuple=True)
+        return i, j
+
+    axes = {
+        "x": (torch.arange(len(alphas)), torch.full((len(alphas),), column)),
+        "y": (torch.full((len(betas),), row), torch.arange(len(betas))),
+    }
+    diagonals = {"diagonal": diagonal(1.0), "antidiagonal": diagonal(-1.0)}
+    return axes | {name: line for name, line in diagonals.items() if len(line[0]) > 2}
+
+
+def check_increasing(name: str, points: Tensor) -> None:
+    """Raise ``InputError`` unless ``points`` are finite, at least two, and strictly increase."""
+    if points.dim() != 1 or len(points) < 2:
+        raise InputError(f"{name} must be at least two points, got shape {tuple(points.shape)}.")
+    if not torch.isfinite(points).all() or not (points.diff() > 0).all():
+        raise InputError(f"{name} must be finite and strictly increasing, got {points.tolist()}.")
+
+
+def grid_with_origin(points: Tensor) -> Tensor:
+    """Add 0 to increasing points, so that θ itself is always evaluated.
+
+    A point within a millionth of the range of 0 becomes 0; otherwise 0 is inserted, and the grid
+    is one point longer.
+
+    Args:
+        points: Shape ``(T,)``, strictly increasing.
+
+    Returns:
+        Shape ``(T,)`` or ``(T + 1,)``, float64, on the CPU.
+
+    Raises:
+        InputError: If the points are fewer than two, not finite, or do not increase.
+    """
+    check_increasing("alphas", points)
+    points = points.detach().to("cpu", torch.float64)
+    nearest = _index_of_zero(points)
+    if nearest is not None:
+        points = points.clone()
+        points[nearest] = 0.0
+        return points
+    return torch.cat([points, points.new_zeros(1)]).sort().values
+
+
+def contains_zero(points: Tensor) -> bool:
+    """Whether θ itself is among the points of an axis, shape ``(T,)``."""
+    return _index_of_zero(points) is not None
+
+
+def _hold_as_numbers(found: "Curve | Surface") -> None:
+    """Bring the tensors of a result to the CPU and to float64, without a graph."""
+    for item in fields(found):
+        value = getattr(found, item.name)
+        if isinstance(value, Tensor) and value.dtype != torch.bool:
+            object.__setattr__(found, item.name, value.detach().to("cpu", torch.float64))
+
+
+def _index_of_zero(points: Tensor) -> int | None:
+    """Find the point that is 0 to a millionth of the range, if there is one."""
+    nearest = int(points.abs().argmin())
+    return nearest if abs(points[nearest]) <= 1e-6 * (points[-1] - points[0]) else None
+
+
+def _relative_error(loss: Tensor, error: Tensor | None, chance: float | None) -> float | None:
+    if error is None:
+        return None
+    below = loss < (torch.inf if chance is None else chance)
+    relative = (error / loss.abs())[below & (error > 0)]
+    return float(relative.max()) if len(relative) else 0.0
+
+
+def _errors(covariance: Tensor) -> Tensor:
+    return covariance.diagonal().clamp(min=0).sqrt()
+
+
+def save_curves(path: Path, curves: Sequence[Curve]) -> None:
+    """Write curves over the same points as one ``.npz`` file.
+
+    The file has ``alphas`` (T,), ``loss`` and ``accuracy`` (K, T), ``loss_test`` and
+    ``accuracy_test`` (K, T) where there are any, ``loss_covariance`` (K, T, T) and
+    ``accuracy_error`` (K, T) with their like of the test set where losses were estimated,
+    ``names`` (K,), ``chance_loss`` (), and one array
+    (K,) named ``info_…`` for each number known of the directions, ``nan`` where it is not.
+
+    Raises:
+        InputError: If there are none or their points differ.
+    """
+    if not curves or any(not torch.equal(c.alphas, curves[0].alphas) for c in curves):
+        raise InputError("curves must be at least one, and over the same alphas.")
+    arrays: dict[str, object] = {"alphas": curves[0].alphas, "names": [c.name for c in curves]}
+    for name in (*_CURVE_FIELDS, *_COVARIANCES, *_ACCURACY_ERRORS):
+        rows = [getattr(c, name) for c in curves]
+        if all(row is not None for row in rows):
+            arrays[name] = torch.stack(rows)
+    if curves[0].chance_loss is not None:
+        arrays["chance_loss"] = curves[0].chance_loss
+    arrays["rounding"] = curves[0].rounding
+    for key in sorted({key for c in curves for key in c.info}):
+        arrays[f"info_{key}"] = [c.info.get(key, np.nan) for c in curves]
+    save_arrays(path, arrays)
+
+
+def load_curves(path: Path) -> list[Curve]:
+    """Read what ``save_curves`` wrote; see ``read_arrays``."""
+    arrays = read_arrays(path)
+    chance = float(arrays["chance_loss"]) if "chance_loss" in arrays else None
+    rounding = float(arrays.get("rounding", SINGLE))
+    infos = {key: arrays[key] for key in arrays if key.startswith("info_")}
+    return [
+        Curve(
+            alphas=torch.from_numpy(arrays["alphas"]),
+            name=str(name),
+            chance_loss=chance,
+            rounding=rounding,
+            info={
+                key.removeprefix("info_"): float(values[k])
+                for key, values in infos.items()
+                if np.isfinite(values[k])
+            },
+            **{
+                field: torch.from_numpy(arrays[field][k])
+                for field in (*_CURVE_FIELDS, *_COVARIANCES, *_ACCURACY_ERRORS)
+                if field in arrays
+            },
+        )
+        for k, name in enumerate(arrays["names"])
+    ]
+
+
+def save_surface(path: Path, surface: Surface) -> None:
+    """Write a surface as an ``.npz`` file with one array a field, axes (A, B) throughout."""
+    arrays: dict[str, object] = {
+        "alphas": surface.alphas,
+        "betas": surface.betas,
+        "names": surface.names,
+    }
+    for name in (*_SURFACE_FIELDS, "chance_loss", "rounding"):
+        if getattr(surface, name) is not None:
+            arrays[name] = getattr(surface, name)
+    save_arrays(path, arrays)
+
+
+def load_surface(path: Path) -> Surface:
+    """Read what ``save_surface`` wrote; see ``read_arrays``."""
+    arrays = read_arrays(path)
+    x, y = map(str, arrays["names"])
+    return Surface(
+        alphas=torch.from_numpy(arrays["alphas"]),
+        betas=torch.from_numpy(arrays["betas"]),
+        names=(x, y),
+        chance_loss=float(arrays["chance_loss"]) if "chance_loss" in arrays else None,
+        rounding=float(arrays.get("rounding", SINGLE)),
+        **{name: torch.from_numpy(arrays[name]) for name in _SURFACE_FIELDS if name in arrays},
+    )
+
+
+def misfit(curve: Curve, template: Sequence[tuple[float, float]]) -> float:
+    """Compute the root mean square deviation (RMSE) of a curve from a template, nats.
+
+    Args:
+        curve: The evaluated curve; points beyond the ends of the template are ignored.
+        template: Pairs of α (increasing) and loss, joined by straight lines.
+    """
+    alphas, losses = zip(*template, strict=True)
+    inside = (curve.alphas >= alphas[0]) & (curve.alphas <= alphas[-1])
+    targets = torch.from_numpy(np.interp(curve.alphas[inside].numpy(), alphas, losses))
+    return float((curve.loss[inside] - targets).square().mean().sqrt())

@@ -1,0 +1,465 @@
+"""Curves and surfaces: a landscape evaluated over grids."""
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Literal, NoReturn
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from mining import InputError
+from mining.directions.base import Direction, cosine
+from mining.evaluation.adaptive import SampledValues, estimate_points
+from mining.evaluation.curves import SINGLE, Curve, Surface, grid_with_origin, lines_through_origin
+from mining.evaluation.refinement import Refinement
+from mining.functional.batches import pick_examples
+from mining.functional.loss import Batch
+from mining.landscape import Landscape, update_digest
+from mining.storage.fingerprint import Fingerprint
+from mining.storage.journal import Journal
+
+#: Points of a grid: beyond it their bookkeeping alone takes gigabytes.
+_MOST_POINTS = 10**6
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The points of a curve or surface, in units of the direction's length.
+
+    The second axis (surfaces only) is the same as the first by default. Each direction is
+    multiplied by ``scale``, or by a factor from its curvature; see ``with_scales``.
+
+    Raises:
+        InputError: If a range is not finite or increasing, or has fewer than two points, or the
+            scale is not positive.
+    """
+
+    low: float = -1.0
+    high: float = 1.0
+    num: int = 41
+    y_low: float | None = None
+    y_high: float | None = None
+    y_num: int | None = None
+    scale: float | Literal["curvature"] = 1.0
+
+    def __post_init__(self) -> None:
+        for prefix, (low, high, num) in {"": self._x, "y_": self._y}.items():
+            if not (math.isfinite(low) and math.isfinite(high) and low < high):
+                raise InputError(
+                    f"grid.{prefix}low must lie below grid.{prefix}high, got {low} and {high}."
+                )
+            if num < 2:
+                raise InputError(f"grid.{prefix}num must be at least 2 points, got {num}.")
+            if num > _MOST_POINTS:
+                raise InputError(f"grid.{prefix}num must be at most {_MOST_POINTS}, got {num}.")
+        if self.scale != "curvature" and not 0 < self.scale < math.inf:
+            raise InputError(f"grid.scale must be positive or curvature, got {self.scale}.")
+
+    @property
+    def alphas(self) -> Tensor:
+        """The points of the first axis with 0 among them, shape ``(T,)``, float64."""
+        return _points(*self._x)
+
+    @property
+    def betas(self) -> Tensor:
+        """The points of the second axis with 0 among them, shape ``(B,)``, float64."""
+        return _points(*self._y)
+
+    @property
+    def _x(self) -> tuple[float, float, int]:
+        return self.low, self.high, self.num
+
+    @property
+    def _y(self) -> tuple[float, float, int]:
+        return (
+            self.low if self.y_low is None else self.y_low,
+            self.high if self.y_high is None else self.y_high,
+            self.num if self.y_num is None else self.y_num,
+        )
+
+
+class Evaluator:
+    """Evaluates loss and accuracy of a landscape along directions.
+
+    Args:
+        landscape: The point θ, the loss and its examples.
+        test: A second set of examples, evaluated in the same pass with the same batch-norm
+            statistics.
+        progress: Whether to draw a progress bar on stderr.
+        journal: A file to which every finished point of one curve, set of curves or surface is
+            written at once. After an interruption the same call with the same file continues from
+            it; a file of other directions, grid, model or data is rejected.
+        tolerance: Relative standard error to which each loss is estimated, on a growing random
+            subset of the examples shared by all points; ten times as large above the chance level.
+            See ``estimate_points``. ``None`` evaluates all examples.
+        refine: For surfaces: the largest error of a smooth interpolation at which points are
+            interpolated instead of evaluated, as a fraction of the range of the loss up to twice
+            the chance level; see ``Refinement``. ``None`` evaluates all points.
+        chunk: Points evaluated together, and written to the journal together; ``None`` chooses a
+            number.
+
+    Raises:
+        InputError: If ``chunk`` is not positive, ``tolerance`` or ``refine`` not between 0 and 1
+            or both given, or if there is a tolerance and the loss is not a plain mean
+            over independent examples.
+    """
+
+    def __init__(
+        self,
+        landscape: Landscape,
+        *,
+        test: Iterable[tuple[Tensor, Tensor]] | None = None,
+        progress: bool = True,
+        journal: str | Path | None = None,
+        tolerance: float | None = None,
+        refine: float | None = None,
+        chunk: int | None = None,
+    ) -> None:
+        if tolerance is not None and not 0 < tolerance < 1:
+            raise InputError(f"tolerance must lie between 0 and 1, got {tolerance}.")
+        if refine is not None and not 0 < refine < 1:
+            raise InputError(f"refine must lie between 0 and 1, got {refine}.")
+        if refine is not None and tolerance is not None:
+            raise InputError(
+                "refine and tolerance cannot be combined: refine interpolates exact losses."
+            )
+        if chunk is not None and chunk < 1:
+            raise InputError(f"chunk must be at least 1 point, got {chunk}.")
+        if tolerance is not None:
+            landscape.losses_of_examples([], [[]], landscape.batches[:1])  # or says why not
+        self.landscape = landscape
+        self._chunk = landscape.points_together() if chunk is None else chunk
+        self._test = None if test is None else landscape.hold(test)
+        self._tolerance, self._refine = tolerance, refine
+        self._progress = progress
+        self._journal = None if journal is None else Path(journal)
+
+    def curve(self, direction: Direction, alphas: Tensor) -> Curve:
+        """Evaluate along one direction.
+
+        Args:
+            direction: Of shape ``(D,)``.
+            alphas: Points, shape ``(T,)``, strictly increasing. The point 0 is added where it is
+                missing.
+
+        Returns:
+            Loss and accuracy at θ + αε; at α = 0 exactly those of θ under the landscape's
+            batch-norm policy.
+        """
+        return self.curves([direction], alphas)[0]
+
+    def curves(self, directions: Sequence[Direction], alphas: Tensor) -> list[Curve]:
+        """Evaluate along several directions; see ``curve``. θ itself is evaluated once."""
+        _check_directions(directions)
+        alphas = grid_with_origin(torch.as_tensor(alphas))
+        origin = int((alphas == 0).nonzero())
+        points = [[0.0] * len(directions)]  # θ first: every direction shares it
+        for k in range(len(directions)):
+            for t, alpha in enumerate(alphas.tolist()):
+                if t != origin:
+                    points.append([alpha if j == k else 0.0 for j in range(len(directions))])
+        values = self._evaluate(directions, points, "curves")
+        numbers = torch.arange(1, len(points)).view(len(directions), -1)
+        theta = torch.zeros(len(directions), 1, dtype=torch.long)
+        numbers = torch.cat([numbers[:, :origin], theta, numbers[:, origin:]], 1)
+        return [
+            Curve(
+                alphas=alphas,
+                name=name,
+                chance_loss=self.landscape.chance_loss,
+                rounding=self._rounding,
+                info=direction.info,
+                **self._fields(values.rows[chosen]),
+                **{
+                    f"{key}_covariance": covariance[chosen[:, None], chosen]
+                    for key, covariance in values.covariances.items()
+                },
+                **{key: errors[chosen] for key, errors in values.accuracy_errors.items()},
+            )
+            for direction, name, chosen in zip(directions, _names(directions), numbers, strict=True)
+        ]
+
+    def surface(self, x: Direction, y: Direction, alphas: Tensor, betas: Tensor) -> Surface:
+        """Evaluate over the plane of two directions, taken as they are.
+
+        Args:
+            x: First direction, shape ``(D,)``.
+            y: Second direction, shape ``(D,)``; ``y.orthogonal_to(x)`` is orthogonal.
+            alphas: Points along ``x``, shape ``(A,)``; 0 is added where it is missing.
+            betas: Points along ``y``, shape ``(B,)``; 0 is added where it is missing.
+
+        Returns:
+            Loss and accuracy at θ + αx + βy, shape ``(A, B)``.
+
+        Raises:
+            InputError: If the two are parallel.
+        """
+        _check_directions([x, y])
+        overlap = cosine(x.vector, y.vector)
+        if abs(overlap) > 1 - 1e-12:  # the angle is 1e-6, as in ``orthogonalize``
+            raise InputError(
+                f"{x.name} and {y.name} are parallel (cosine {overlap:.0f}): they span no plane."
+            )
+        alphas, betas = (grid_with_origin(torch.as_tensor(axis)) for axis in (alphas, betas))
+        if len(alphas) * len(betas) > _MOST_POINTS:
+            raise InputError(
+                f"A surface must have at most {_MOST_POINTS} points, got {len(alphas)} × "
+                f"{len(betas)}: lower grid.num and grid.y_num."
+            )
+        points = [[a, b] for a in alphas.tolist() for b in betas.tolist()]
+        names, shape = _names([x, y]), (len(alphas), len(betas))
+        refinement = None
+        if self._refine is not None:
+            chance = self.landscape.chance_loss
+            origin = (int((alphas == 0).nonzero()), int((betas == 0).nonzero()))
+            cap = math.inf if chance is None else 2 * chance
+            refinement = Refinement(shape, origin, self._refine, cap)
+        values = self._evaluate([x, y], points, "surface", refinement)
+        errors = {
+            f"{key}_error": covariance.diagonal().clamp(min=0).sqrt().view(shape)
+            for key, covariance in values.covariances.items()
+        }
+        if "loss" in values.covariances:
+            numbers = torch.arange(len(points)).view(shape)
+            for axis, key in enumerate(("x_step_error", "y_step_error")):
+                steps = numbers.unfold(axis, 2, 1)  # (..., 2): from which point to which
+                errors[key] = _difference_errors(values.covariances["loss"], steps)
+            on_lines = torch.cat(
+                [numbers[i, j] for i, j in lines_through_origin(alphas, betas).values()]
+            )
+            errors["lines_covariance"] = values.covariances["loss"][on_lines[:, None], on_lines]
+        errors |= {key: found.view(shape) for key, found in values.accuracy_errors.items()}
+        return Surface(
+            alphas=alphas,
+            betas=betas,
+            names=(names[0], names[1]),
+            chance_loss=self.landscape.chance_loss,
+            rounding=self._rounding,
+            evaluated=None if values.evaluated is None else values.evaluated.view(shape),
+            **self._fields(values.rows.view(*shape, -1)),
+            **errors,
+        )
+
+    def _evaluate(
+        self,
+        directions: Sequence[Direction],
+        points: Sequence[Sequence[float]],
+        name: str,
+        refinement: Refinement | None = None,
+    ) -> "_Values":
+        """Evaluate at θ + Σ c_k ε_k for each row c of ``points``."""
+        for direction in directions:
+            self.landscape.space.check(direction.vector)
+        self.landscape.warn_of_policy()
+        journal = None
+        done: dict[int, list[float]] = {}
+        if self._journal is not None:
+            journal = Journal(self._journal, self._fingerprint(directions, points))
+            done = journal.read()
+        with tqdm(
+            total=len(points),
+            desc=name,
+            unit="point",
+            disable=not self._progress,
+            dynamic_ncols=True,
+        ) as bar:
+            if self._tolerance is not None:
+                return self._estimate(directions, points, journal, done, bar)
+            measure = partial(self._evaluate_all, directions, points, journal, done, bar)
+            if refinement is None:
+                return _Values(measure(range(len(points))))
+            rows, evaluated = refinement(measure)
+            return _Values(rows, evaluated=evaluated)
+
+    def _evaluate_all(
+        self,
+        directions: Sequence[Direction],
+        points: Sequence[Sequence[float]],
+        journal: Journal | None,
+        done: Mapping[int, Sequence[float]],
+        bar: "tqdm[NoReturn]",
+        numbers: Sequence[int],
+    ) -> Tensor:
+        """Evaluate the points of these numbers on every example, shape ``(n, 4)``."""
+        rows = {n: torch.tensor(done[n], dtype=torch.float64) for n in numbers if n in done}
+        to_do = [number for number in numbers if number not in rows]
+        sets = [self.landscape.batches] + ([] if self._test is None else [self._test])
+        vectors = [direction.vector for direction in directions]
+        bar.update(len(rows))
+        for start in range(0, len(to_do), self._chunk):
+            chunk = to_do[start : start + self._chunk]
+            found = self.landscape.evaluate_points(vectors, [points[i] for i in chunk], sets)
+            for number, values in zip(chunk, found.flatten(1).cpu(), strict=True):
+                rows[number] = torch.full((4,), math.nan, dtype=torch.float64)
+                rows[number][: len(values)] = values
+                if journal is not None:
+                    journal.append(number, rows[number].tolist())
+            bar.update(len(chunk))
+        return torch.stack([rows[number] for number in numbers])
+
+    def _estimate(
+        self,
+        directions: Sequence[Direction],
+        points: Sequence[Sequence[float]],
+        journal: Journal | None,
+        done: Mapping[int, Sequence[float]],
+        bar: "tqdm[NoReturn]",
+    ) -> "_Values":
+        """Evaluate points on as few examples as the tolerance takes."""
+        assert self._tolerance is not None
+        sets = {"loss": self.landscape.batches}
+        if self._test is not None:
+            sets["loss_test"] = self._test
+        vectors = [direction.vector for direction in directions]
+        losses = _ExampleLosses(self.landscape, vectors, points, self._chunk, journal, done)
+        found: dict[str, SampledValues] = {}
+        for key, examples in sets.items():
+            found[key] = estimate_points(
+                partial(losses.measure, examples),
+                len(points),
+                sum(len(batch.inputs) for batch in examples),
+                next(p for p, row in enumerate(points) if not any(row)),
+                tolerance=self._tolerance,
+                chance_loss=self.landscape.chance_loss,
+                generator=torch.Generator().manual_seed(0),
+            )
+        bar.update(len(points))
+        columns = [column for f in found.values() for column in (f.loss, f.accuracy)]
+        accuracy_errors = {
+            f"{key.replace('loss', 'accuracy')}_error": f.accuracy_error
+            for key, f in found.items()
+            if self.landscape.scores_classes
+        }
+        covariances = {key: f.covariance for key, f in found.items()}
+        return _Values(torch.stack(columns, 1), covariances, accuracy_errors)
+
+    @property
+    def _rounding(self) -> float:
+        """The relative rounding of a loss: of half precision it is that of the outputs."""
+        return max(SINGLE, float(torch.finfo(self.landscape.theta.dtype).eps))
+
+    def _fields(self, values: Tensor) -> dict[str, Tensor]:
+        """Name the last axis of ``values``, leaving out what was not measured."""
+        measured = {"loss": values[..., 0]}
+        classes = self.landscape.scores_classes
+        if classes:
+            measured["accuracy"] = values[..., 1]
+        if self._test is not None:
+            measured["loss_test"] = values[..., 2]
+            if classes:
+                measured["accuracy_test"] = values[..., 3]
+        return measured
+
+    def _fingerprint(
+        self, directions: Sequence[Direction], points: Sequence[Sequence[float]]
+    ) -> Fingerprint:
+        digest = hashlib.sha256(self.landscape.fingerprint(self._test or ()).encode())
+        for direction in directions:
+            update_digest(digest, direction.vector)
+        digest.update(repr(points).encode())
+        if self._tolerance is not None:
+            digest.update(repr(self._tolerance).encode())
+        return self.landscape.identify(digest.hexdigest())
+
+
+class _ExampleLosses:
+    """Losses of single examples at points θ + Σ c_k ε_k, written down as they come."""
+
+    def __init__(
+        self,
+        landscape: Landscape,
+        vectors: Sequence[Tensor],
+        points: Sequence[Sequence[float]],
+        chunk: int,
+        journal: Journal | None,
+        done: Mapping[int, Sequence[float]],
+    ) -> None:
+        self._landscape, self._vectors, self._points = landscape, vectors, points
+        self._chunk, self._journal, self._done = chunk, journal, done
+        self._statistics: dict[int, dict[str, Tensor]] = {}
+        self._step = 0  # the same requests come in the same order after an interruption
+
+    def measure(self, examples: Sequence[Batch], numbers: Sequence[int], chosen: Tensor) -> Tensor:
+        """Evaluate p points on n of the examples, shape ``(p, n, 2)``; see ``Measure``."""
+        keys = {p: self._step * len(self._points) + p for p in numbers}
+        self._step += 1
+        rows = {
+            p: torch.tensor(self._done[key], dtype=torch.float64).view(-1, 2)
+            for p, key in keys.items()
+            if key in self._done
+        }
+        to_do = [p for p in numbers if p not in rows]
+        batches = self._pick(examples, chosen) if to_do else []
+        for start in range(0, len(to_do), self._chunk):
+            chunk = to_do[start : start + self._chunk]
+            for p, found in zip(chunk, self._evaluate(chunk, batches).cpu(), strict=True):
+                rows[p] = found
+                if self._journal is not None:
+                    self._journal.append(keys[p], found.flatten().tolist())
+        return torch.stack([rows[p] for p in numbers])
+
+    def _pick(self, examples: Sequence[Batch], chosen: Tensor) -> Sequence[Batch]:
+        """Take n examples in batches no larger than those of the landscape."""
+        if len(chosen) == sum(len(batch.inputs) for batch in examples):
+            return examples
+        size = max(len(batch.inputs) for batch in examples)
+        inputs, targets = pick_examples(examples, chosen)
+        pairs = zip(torch.split(inputs, size), torch.split(targets, size), strict=True)
+        return self._landscape.hold(pairs)
+
+    def _evaluate(self, chunk: Sequence[int], batches: Sequence[Batch]) -> Tensor:
+        landscape, points = self._landscape, [self._points[p] for p in chunk]
+        if landscape.statistics_are_fixed:
+            return landscape.losses_of_examples(self._vectors, points, batches)
+        for p, point in zip(chunk, points, strict=True):
+            if p not in self._statistics:
+                theta = landscape.at(self._vectors, point)
+                self._statistics[p] = landscape.statistics(theta)
+        known = [self._statistics[p] for p in chunk]
+        return landscape.losses_of_examples(self._vectors, points, batches, known)
+
+
+@dataclass(frozen=True)
+class _Values:
+    """What was found at P points."""
+
+    rows: Tensor  # (P, 2) or (P, 4): loss and accuracy of each set of examples
+    # (P, P) of loss and loss_test, where they were estimated
+    covariances: Mapping[str, Tensor] = field(default_factory=dict)
+    # (P,) of accuracy and accuracy_test, likewise
+    accuracy_errors: Mapping[str, Tensor] = field(default_factory=dict)
+    evaluated: Tensor | None = None  # (P,) bool; the others were interpolated
+
+
+def _difference_errors(covariance: Tensor, steps: Tensor) -> Tensor:
+    """Find the standard errors of differences between points, given by ``(..., 2)`` numbers."""
+    first, second = steps[..., 0], steps[..., 1]
+    variances = (
+        covariance[first, first] + covariance[second, second] - 2 * covariance[first, second]
+    )
+    return variances.clamp(min=0).sqrt()
+
+
+def _check_directions(directions: Sequence[object]) -> None:
+    """Raise ``InputError`` unless all are ``Direction``."""
+    for direction in directions:
+        if not isinstance(direction, Direction):
+            raise InputError(
+                f"A direction must be a Direction, got {type(direction).__name__}: "
+                'Direction(vector, "name") makes one of a vector of shape (D,).'
+            )
+
+
+def _names(directions: Sequence[Direction]) -> list[str]:
+    """Name directions by their sources, numbered where a source occurs more than once."""
+    sources = [direction.source for direction in directions]
+    return [d.name if sources.count(d.source) > 1 else d.source for d in directions]
+
+
+def _points(low: float, high: float, num: int) -> Tensor:
+    return grid_with_origin(torch.linspace(low, high, num, dtype=torch.float64))

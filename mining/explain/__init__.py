@@ -1,0 +1,1 @@
+"""What a curve is called, and why it looks as it does."""

@@ -1,0 +1,243 @@
+"""Whether a model, a loss and examples go together, found out by trying."""
+
+import logging
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from mining import InputError
+from mining.functional.averaging import find_gap
+from mining.functional.derivatives import find_underivable
+from mining.functional.loss import Batch, Criterion
+from mining.functional.memory import is_out_of_memory
+from mining.functional.network import Network
+from mining.functional.randomness import draws_numbers
+from mining.functional.rounding import nearly_equal
+from mining.functional.substitution import Forward
+
+log = logging.getLogger(__name__)
+
+#: Examples on which model and loss are tried first.
+_CHECKED = 256
+
+
+@torch.no_grad()
+def find_num_classes(
+    network: Network, criterion: Criterion, batches: Sequence[Batch]
+) -> int | None:
+    """Count the classes, ``None`` unless outputs are scores of classes.
+
+    Raises:
+        InputError: If the model does not take the inputs, or the loss not its outputs.
+    """
+    outputs, targets, loss = _try_out(network, criterion, batches)
+    shapes = _shapes(outputs, targets)
+    if not isinstance(loss, Tensor):
+        raise InputError(
+            f"loss_fn must return a tensor of shape (), got {type(loss).__name__}: the mean loss "
+            "itself, without .item() or float()."
+        )
+    reduction = getattr(criterion.loss_fn, "reduction", "mean")
+    if loss.shape != () or reduction not in ("mean", "batchmean"):
+        named = reduction if hasattr(criterion.loss_fn, "reduction") else "no reduction"
+        raise InputError(
+            "loss_fn must return the mean over the batch, with reduction='mean': got "
+            f"{named!r} and shape {tuple(loss.shape)} for {shapes}."
+        )
+    if not _scores(outputs, targets):
+        return None
+    # One output, or labels beyond the outputs, as of a Poisson loss: no scores of classes.
+    largest = max(int(batch.targets.max()) for batch in batches)
+    return outputs.shape[1] if outputs.shape[1] > max(largest, 1) else None
+
+
+def is_stochastic(network: Network, criterion: Criterion, batches: Sequence[Batch]) -> bool:
+    """Whether model or loss draw random numbers; tried on a few examples of the first batch.
+
+    Raises:
+        InputError: If they do so otherwise than from torch's global generators.
+    """
+    inputs, targets, *_ = batches[0]
+    if len(inputs) > _CHECKED and not network.insists_on_batches:
+        inputs, targets = inputs[:_CHECKED], targets[:_CHECKED]
+
+    def run() -> tuple[Tensor, Tensor]:
+        with torch.set_grad_enabled(network.needs_graph), network.at_theta() as forward:
+            outputs = forward(inputs)
+            return outputs.detach(), criterion(outputs, targets).detach()
+
+    return draws_numbers(run, network.theta.device, network.rounding)
+
+
+def check_labels(criterion: Criterion, batches: Sequence[Batch], num_classes: int | None) -> None:
+    """Raise ``InputError`` if a label that is not ignored is none of the model's outputs."""
+    if not (criterion.takes_indices and num_classes):
+        return
+    for _, targets, *_ in batches:
+        kept = targets[targets != criterion.ignored]
+        if len(kept) == 0:
+            continue
+        smallest, largest = int(kept.min()), int(kept.max())
+        if largest >= num_classes:
+            raise InputError(
+                f"The model has {num_classes} outputs, but there are labels up to {largest}."
+            )
+        if smallest < 0:
+            raise InputError(
+                f"Labels must be from 0 to {num_classes - 1}, or {criterion.ignored}, which is "
+                f"ignored: got {smallest}."
+            )
+
+
+def check_substituted(network: Network, batch: Batch) -> None:
+    """Raise ``InputError`` if model or loss read parameters of the model that are not substituted.
+
+    A list of parameters that a loss was given beforehand holds the model's own: with it the loss
+    at another point would have a term of θ.
+    """
+    own = {id(p): name for name, p in network.model.named_parameters() if p.requires_grad}
+    # A copy: leaves that require gradients cannot be changed in place.
+    inputs, targets = batch.inputs.clone(), batch.targets
+    if targets is batch.inputs:
+        targets = inputs
+    elif len(inputs) > _CHECKED and not network.insists_on_batches:
+        inputs, targets = inputs[:_CHECKED], targets[:_CHECKED]
+    with torch.enable_grad(), network.at_theta() as forward:
+        loss = network.criterion(forward(inputs), targets)
+    found, seen = [loss.grad_fn], set()
+    while found:
+        node = found.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        name = own.get(id(getattr(node, "variable", None)))
+        if name is not None:
+            raise InputError(
+                f"Model or loss read {name} from a list or attribute that was made beforehand: "
+                "they would read it as it is in the model at every point. Read it from the model "
+                "when they are called (model.parameters(), model.get_parameter)."
+            )
+        found += [following for following, _ in node.next_functions]
+
+
+@torch.no_grad()
+def check_independent(
+    network: Network, criterion: Criterion, batches: Sequence[Batch], micro_batch: int
+) -> None:
+    """Raise ``InputError`` if examples of the first batch depend on each other."""
+    inputs = batches[0].inputs
+    if len(inputs) <= micro_batch:
+        return
+    with network.at_theta() as forward:
+        parts = [forward(part) for part in torch.split(inputs, micro_batch)]
+        same = nearly_equal(torch.cat(parts), forward(inputs), network.rounding)
+    if not same or find_gap(network, criterion, batches) is not None:
+        raise InputError(
+            f"In micro-batches of {micro_batch} the first batch has another loss: its examples "
+            f"depend on each other. Give micro_batch={len(inputs)}, the size of the batches."
+        )
+
+
+def underivable_parameters(network: Network, batches: Sequence[Batch]) -> list[str]:
+    """Name parameters that change the loss of a few examples, and have no derivative of it.
+
+    See ``find_underivable``.
+    """
+    few: list[Batch] = []
+    for batch in batches:
+        if sum(len(other.inputs) for other in few) < _CHECKED and batch.weight > 0:
+            few.append(batch)
+
+    def loss(theta: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        leaves = {name: value.detach().clone().requires_grad_() for name, value in theta.items()}
+        total = torch.zeros((), dtype=torch.float64, device=network.theta.device)
+        gradient = {name: torch.zeros_like(value) for name, value in theta.items()}
+        tensors = {**leaves, **network.frozen, **network.copy_buffers()}
+        for seed, (inputs, targets, *_) in enumerate(few):
+            # For every batch anew: folded weights belong to the graph that a derivative frees.
+            with torch.enable_grad(), network.running(tensors) as forward, network.noise(seed):
+                value = network.criterion(forward(inputs), targets)
+            total += value.detach()
+            if value.requires_grad:
+                slopes = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
+                for name, slope in zip(leaves, slopes, strict=True):
+                    gradient[name] += 0 if slope is None else slope
+        return total.to(network.space.dtype), gradient
+
+    return find_underivable(loss, network.space.unflatten(network.theta))
+
+
+def _try_out(
+    network: Network, criterion: Criterion, batches: Sequence[Batch]
+) -> tuple[Tensor, Tensor, object]:
+    """Run model and loss on a few examples, or on a batch if they insist on its size.
+
+    Returns:
+        Outputs, targets and what the loss returned.
+    """
+    inputs, *_ = batches[0]
+    attempts = [(inputs[:_CHECKED], False)] if len(inputs) > _CHECKED else []
+    attempts += [(inputs, False), (inputs, True)]
+    failures: list[InputError] = []
+    for given, needs_graph in attempts:
+        try:
+            with torch.set_grad_enabled(needs_graph), network.trying() as forward:
+                found = _first_loss(network, criterion, batches, forward, given)
+        except InputError as error:
+            failures.append(error)
+            continue
+        if needs_graph:
+            log.info("Passes keep their graphs: the model or the loss differentiates by inputs.")
+            network.needs_graph = True
+        network.insists_on_batches = len(given) == len(inputs)
+        return found
+    *_, plain, with_graph = failures
+    raise with_graph if "does not require grad" in str(plain) else plain
+
+
+def _first_loss(
+    network: Network,
+    criterion: Criterion,
+    batches: Sequence[Batch],
+    forward: Forward,
+    inputs: Tensor,
+) -> tuple[Tensor, Tensor, object]:
+    targets = batches[0].targets
+    targets = targets if len(inputs) == len(targets) else targets[: len(inputs)]
+    try:
+        outputs = forward(inputs)
+    except InputError:
+        raise
+    except (RuntimeError, TypeError, IndexError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise InputError(
+            f"{type(network.model).__name__} does not take inputs {tuple(inputs.shape)} "
+            f"{inputs.dtype}: {error}"
+        ) from error
+    if _scores(outputs, targets):
+        check_labels(criterion, batches, outputs.shape[1])
+    try:
+        return outputs.detach(), targets, criterion.try_out(outputs, targets)
+    except (RuntimeError, ValueError, IndexError) as error:
+        if is_out_of_memory(error):
+            raise
+        remedy = ""
+        if torch.is_grad_enabled() and "grad" in str(error):
+            remedy = (
+                " A loss that differentiates outputs by inputs needs batches (x, x), twice the "
+                "same tensor with x.requires_grad."
+            )
+        raise InputError(
+            f"The loss does not fit: {_shapes(outputs, targets)}: {error}.{remedy}"
+        ) from error
+
+
+def _scores(outputs: Tensor, targets: Tensor) -> bool:
+    """Whether outputs and targets have the shapes of scores and indices of classes."""
+    return outputs.dim() == 2 and targets.dim() == 1 and not targets.is_floating_point()
+
+
+def _shapes(outputs: Tensor, targets: Tensor) -> str:
+    return f"outputs {tuple(outputs.shape)}, targets {tuple(targets.shape)} {targets.dtype}"

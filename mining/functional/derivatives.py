@@ -1,0 +1,71 @@
+"""Whether automatic differentiation has a derivative to give."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from mining import InputError
+
+#: How far parameters are moved, relative to their norm, to see whether the loss depends on them.
+_STEPS = (0.05, 1.0)
+
+#: Maps parameters by name to the loss, shape (), and its gradient by name.
+LossAndGradient = Callable[[Mapping[str, Tensor]], tuple[Tensor, Mapping[str, Tensor]]]
+
+
+def check_recording() -> None:
+    """Raise ``InputError`` inside ``torch.inference_mode()``, where every derivative is zero."""
+    if torch.is_inference_mode_enabled():
+        raise InputError(
+            "Inside torch.inference_mode() nothing can be differentiated. Take torch.no_grad(), "
+            "which landscapes, operators and miners see to themselves, or neither."
+        )
+
+
+def find_underivable(loss: LossAndGradient, theta: Mapping[str, Tensor]) -> list[str]:
+    """Find parameters that change the loss, but by which its derivative is zero everywhere.
+
+    So it is where a loss is detached from them (``detach``, ``item``, ``no_grad``) or constant in
+    steps (``argmax``, ``round``). A derivative that is exactly zero at θ and at two points away
+    from it is taken for such, if the loss at these points differs. Parameters that the loss does
+    not depend on are none of these, nor are those at which it happens to be stationary.
+
+    Args:
+        loss: The loss, and its gradient with zeros where there is none.
+        theta: The parameters.
+
+    Returns:
+        Names, in the order of ``theta``.
+    """
+    at_theta, gradient = loss(theta)
+    names = [name for name in theta if not gradient[name].any()]
+    for seed, step in enumerate(_STEPS):
+        if names:
+            _, gradient = loss(_moved(theta, names, step, seed))
+            names = [name for name in names if not gradient[name].any()]
+
+    def changes(moving: Sequence[str], steps: Sequence[float] = _STEPS) -> bool:
+        values = torch.stack([loss(_moved(theta, moving, step, 2))[0] for step in steps])
+        scale = torch.maximum(values.abs().max(), at_theta.abs())
+        rounding = 1e3 * torch.finfo(at_theta.dtype).eps * scale
+        return bool(((values - at_theta).abs() > rounding).any())
+
+    # A loss that draws random numbers changes by itself.
+    if not names or changes([], (0.0,)) or not changes(names):
+        return []
+    return [name for name in names if changes([name])]
+
+
+def _moved(
+    theta: Mapping[str, Tensor], names: Sequence[str], step: float, seed: int
+) -> dict[str, Tensor]:
+    """Move some of the parameters at random."""
+    generator = torch.Generator().manual_seed(seed)
+    moved = dict(theta)
+    for name in names:
+        value = theta[name]
+        noise = torch.randn(value.shape, generator=generator).to(value)
+        length = step * (value.norm() if value.any() else value.numel() ** 0.5)
+        moved[name] = value + noise * (length / noise.norm())
+    return moved

@@ -1,0 +1,143 @@
+"""What was found out about a landscape, for people and for records."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from mining.functional.execution_plan import ForwardPath, measure_activation
+from mining.functional.loss import Batch, Criterion
+from mining.functional.network import Network
+
+_NORM_LAYERS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
+#: Examples on which parameters that the loss does not use are looked for.
+_TRIED = 64
+
+
+def describe_parameters(
+    network: Network, criterion: Criterion, batches: Sequence[Batch]
+) -> dict[str, int | list[str]]:
+    """Count parameters and name those that are tied, frozen or unused.
+
+    Args:
+        network: Runs the model.
+        criterion: The loss.
+        batches: Examples. A parameter is unused if the loss of the first of them has no
+            derivative by it.
+    """
+    named = list(network.model.named_parameters(remove_duplicate=False))
+    first: dict[int, str] = {}
+    tied = [
+        f"{name} = {first[id(parameter)]}"
+        for name, parameter in named
+        if first.setdefault(id(parameter), name) != name
+    ]
+    return {
+        "trainable": network.space.size,
+        "frozen": sum(tensor.numel() for tensor in network.frozen.values()),
+        "tied": tied,
+        "unused": _unused(network, criterion, next(b for b in batches if b.weight > 0)),
+    }
+
+
+def _unused(network: Network, criterion: Criterion, batch: Batch) -> list[str]:
+    inputs, targets, *_ = batch
+    if not network.insists_on_batches:
+        inputs, targets = inputs[:_TRIED], targets[:_TRIED]
+    values = network.space.unflatten(network.theta)
+    leaves = {name: value.detach().clone().requires_grad_() for name, value in values.items()}
+    tensors = {**leaves, **network.frozen, **network.copy_buffers()}
+    # Parameters whose derivative is known to be zero lead to nothing either.
+    with torch.enable_grad(), network.running(tensors) as forward, network.noise(0):
+        loss = criterion(forward(inputs), targets)
+        if not loss.requires_grad:
+            return list(leaves)
+        gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+    return [name for name, slope in zip(leaves, gradients, strict=True) if slope is None]
+
+
+def describe_norm_layers(model: nn.Module) -> dict[str, int]:
+    """Count the norm layers of each kind."""
+    return dict(Counter(type(m).__name__ for m in model.modules() if isinstance(m, _NORM_LAYERS)))
+
+
+def describe_path(path: ForwardPath) -> dict[str, object]:
+    """Say how the model is run, and why not faster."""
+    return {
+        "examples_per_pass": path.micro_batch,
+        "channels_last": path.channels_last,
+        "folded_norm_layers": len(path.folding),
+        "shared_first_layer": None if path.first_layer is None else path.first_layer.weight,
+        "why_not_faster": list(path.reasons),
+    }
+
+
+def describe_cost(
+    network: Network,
+    batches: Sequence[Batch],
+    evaluate: Callable[[Sequence[Batch]], object],
+    recalibrate: Callable[[], object],
+) -> dict[str, float | int]:
+    """Measure what one point costs.
+
+    Args:
+        network: Runs the model.
+        batches: All examples.
+        evaluate: Evaluates some of them, without recalibration.
+        recalibrate: Estimates the statistics.
+
+    Returns:
+        Seconds of a pass over all examples, extrapolated from one batch, and of a recalibration;
+        bytes of the examples, of the parameters and of the largest activation of a pass.
+    """
+    few = batches[:1]
+    total = sum(len(batch.inputs) for batch in batches)
+    seconds = _seconds(network.theta.device, lambda: evaluate(few))
+    examples = {t.data_ptr(): t.nbytes for batch in batches for t in (batch.inputs, batch.targets)}
+    with torch.no_grad(), network.at_theta() as forward, network.noise(0):
+        # A model may insist on the size of its batches.
+        inputs = few[0].inputs if network.insists_on_batches else few[0].inputs[:2]
+        activation = measure_activation(forward, inputs, network.tensors(network.theta, {}))
+    return {
+        "seconds": seconds * total / len(few[0].inputs),
+        "seconds_of_recalibration": _seconds(network.theta.device, recalibrate)
+        if network.recalibrates
+        else 0.0,
+        "bytes_of_examples": sum(examples.values()),
+        "bytes_of_parameters": network.theta.nbytes,
+        "bytes_of_largest_activation": activation * max(len(b.inputs) for b in batches),
+    }
+
+
+def _seconds(device: torch.device, run: Callable[[], object]) -> float:
+    run()  # the first time takes longer
+    start = time.perf_counter()
+    run()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def as_text(description: Mapping[str, object]) -> str:
+    """Lay a description out in lines."""
+    lines: list[str] = []
+    for key, value in description.items():
+        if isinstance(value, Mapping):
+            parts = [f"{name.replace('_', ' ')} {_word(part)}" for name, part in value.items()]
+            value = ", ".join(parts) or "none"
+        lines.append(f"{key.replace('_', ' ')}: {_word(value)}")
+    return "\n".join(lines)
+
+
+def _word(value: object) -> str:
+    if isinstance(value, list):
+        shown = "; ".join(map(str, value[:5])) or "none"
+        return f"{shown}; … ({len(value)})" if len(value) > 5 else shown
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,217 @@
+"""What a loss function tells about itself."""
+
+import math
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812  (the name under which everybody knows it)
+
+from mining import InputError
+from mining.functional.memory import is_out_of_memory
+from mining.storage.fingerprint import describe
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+#: Maps what a loader yields, inputs and targets, to the denominator of the mean over a batch.
+WeightFunction = Callable[[tuple[Tensor, Tensor]], Tensor | float]
+
+
+class Batch(NamedTuple):
+    """Examples on the device of the model, and what they weigh in a mean."""
+
+    inputs: Tensor  # (B, ...)
+    targets: Tensor  # (B, ...)
+    weight: float  # B; the sum of class weights, or fewer where targets are ignored
+    counted: int  # targets that are not ignored
+
+
+@dataclass
+class Criterion:
+    """A loss function, and how its mean over a batch weighs against that over another."""
+
+    loss_fn: LossFunction
+    #: What the mean over a batch is divided by, where that is not to be found out.
+    weight: WeightFunction | None = None
+    #: Whether it works in place on outputs or targets, and so is given copies.
+    in_place: bool = False
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Compute the mean loss over a batch, shape ``()``.
+
+        A loss may read the model: call it where parameters are substituted.
+
+        Raises:
+            InputError: If it changes the targets, which it did not when it was tried.
+        """
+        if self.in_place:
+            return self.loss_fn(outputs.clone(), targets.clone())
+        version = targets._version
+        loss = self.loss_fn(outputs, targets)
+        if targets._version != version:
+            raise InputError(
+                "The loss changed the targets in place, which it did not when the landscape was "
+                "made: the targets are spoilt. Let it work on a copy."
+            )
+        return loss
+
+    def try_out(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Compute the loss of copies, and note whether it works in place on them."""
+        # What is differentiated by cannot be changed in place, and a copy is another tensor.
+        copies = [t if t.requires_grad and t.is_leaf else t.clone() for t in (outputs, targets)]
+        versions = [copy._version for copy in copies]
+        loss = self.loss_fn(*copies)
+        self.in_place = versions != [copy._version for copy in copies] or not torch.equal(
+            copies[1], targets
+        )
+        return loss
+
+    @property
+    def cross_entropy(self) -> bool:
+        """Whether it is the cross-entropy of class scores."""
+        return self.loss_fn is F.cross_entropy or isinstance(self.loss_fn, nn.CrossEntropyLoss)
+
+    @property
+    def takes_indices(self) -> bool:
+        """Whether its integer targets are indices of classes, weighted or ignored."""
+        nll = self.loss_fn is F.nll_loss or isinstance(self.loss_fn, nn.NLLLoss)
+        return nll or self.cross_entropy
+
+    @property
+    def log_c_at_chance(self) -> bool:
+        """Whether it is log C where C classes are guessed: no subclass may add to it."""
+        if self.loss_fn is F.cross_entropy:
+            return True
+        loss = self.loss_fn
+        # Smoothing spreads a target over all classes, whose weights are not those of the mean.
+        return type(loss) is nn.CrossEntropyLoss and not (
+            loss.label_smoothing > 0 and loss.weight is not None
+        )
+
+    @property
+    def known(self) -> bool:
+        """Whether it is one of torch's own, whose means over batches ``weigh`` knows."""
+        kind = self.loss_fn if hasattr(self.loss_fn, "__qualname__") else type(self.loss_fn)
+        return str(getattr(kind, "__module__", "")).startswith("torch.nn")
+
+    def averages(self, outputs: Tensor, targets: Tensor) -> bool:
+        """Whether batch losses average to the loss of all examples, without trying it out.
+
+        A column of outputs and a row of targets are broadcast to all pairs of examples.
+        """
+        alike = self.takes_indices or outputs.shape[1:] == targets.shape[1:]
+        return self.known and self.weight is None and alike
+
+    @property
+    def ignored(self) -> int:
+        """The target that is left out, -100 where nothing else is said."""
+        ignored: int = getattr(self.loss_fn, "ignore_index", -100)
+        return ignored
+
+    def weigh(self, inputs: Tensor, targets: Tensor) -> tuple[float, int]:
+        """Find the denominator of the mean loss over a batch.
+
+        Args:
+            inputs: Shape ``(B, ...)``.
+            targets: Shape ``(B, ...)``.
+
+        Returns:
+            The denominator, the number of targets where neither class weights nor ignored ones
+            matter, and the number of targets that are not ignored.
+
+        Raises:
+            InputError: If ``weight`` gives something else than a number that is not negative.
+        """
+        if self.weight is not None:
+            given = self.weight((inputs, targets))
+            if isinstance(given, Tensor) and given.numel() != 1:
+                raise InputError(
+                    f"weight must give one number for a batch, got shape {tuple(given.shape)}."
+                )
+            if not 0 <= float(given) < math.inf:
+                raise InputError(f"weight must not be negative, got {float(given)} for a batch.")
+            return float(given), int((targets != self.ignored).sum())
+        indices = not targets.is_floating_point() and self.takes_indices
+        class_weights: Tensor | None = getattr(self.loss_fn, "weight", None)
+        if not indices:
+            return float(len(targets)), len(targets)
+        if class_weights is None and self.ignored not in targets:
+            return float(targets.numel()), targets.numel()
+        kept = targets[targets != self.ignored].long()  # bytes would be a mask
+        if class_weights is not None and len(kept):
+            smallest, largest = int(kept.min()), int(kept.max())
+            if smallest < 0 or largest >= len(class_weights):
+                raise InputError(
+                    f"Labels must be from 0 to {len(class_weights) - 1}, for which there are class "
+                    f"weights, or {self.ignored}, which is ignored: got {smallest} to {largest}."
+                )
+        weight = len(kept) if class_weights is None else class_weights.to(kept.device)[kept].sum()
+        return float(weight), len(kept)
+
+    def each(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Compute the loss of every example, shape ``(B,)``.
+
+        Raises:
+            InputError: If the loss over the batch is not their plain mean: with class weights,
+                ignored targets, or a loss that compares examples.
+        """
+        if self.weight is not None:
+            raise InputError("tolerance needs a loss that is a plain mean: leave weight out.")
+
+        def loss_of_one(output: Tensor, target: Tensor) -> Tensor:
+            return self(output[None], target[None])
+
+        losses: Tensor
+        try:
+            losses = torch.vmap(loss_of_one)(outputs, targets)
+        except RuntimeError as reason:  # it looks at values, or runs the model: one by one then
+            if is_out_of_memory(reason):
+                raise
+            pairs = zip(outputs, targets, strict=True)
+            try:
+                losses = torch.stack([loss_of_one(*pair).to(outputs.device) for pair in pairs])
+            except RuntimeError as error:
+                if is_out_of_memory(error):
+                    raise
+                raise InputError(
+                    f"The loss does not take a single example ({error}): leave tolerance out."
+                ) from error
+        mean, expected = losses.double().mean(), self(outputs, targets).double()
+        eps = torch.finfo(losses.dtype).eps
+        rounding = min(1e3 * eps, 4 * eps + 1e-4) * losses.double().abs().mean()
+        if expected.isfinite() and not (mean - expected).abs() <= rounding:
+            raise InputError(
+                f"The loss of a batch is {float(expected):.6g} and the mean over its examples "
+                f"{float(mean):.6g}: tolerance needs a loss that is a plain mean. Leave out class "
+                "weights and ignored targets, or tolerance."
+            )
+        return losses
+
+    def split(self, batches: Iterable[Batch], size: int) -> list[Batch]:
+        """Cut batches into pieces of at most ``size`` examples, each weighing what it holds."""
+        return [
+            Batch(inputs, targets, *self.weigh(inputs, targets))
+            for batch in batches
+            for inputs, targets in (
+                zip(torch.split(batch.inputs, size), torch.split(batch.targets, size), strict=True)
+                if len(batch.inputs) > size
+                else [(batch.inputs, batch.targets)]
+            )
+        ]
+
+    def describe(self, counters: Collection[str] = ()) -> list[object]:
+        """Describe the loss and its plain settings but ``counters``, the same in every process."""
+        plain = {k: v for k, v in self.settings().items() if k not in counters}
+        return [describe(self.loss_fn), plain]
+
+    def settings(self) -> dict[str, bool | int | float | str]:
+        """Give the plain attributes of a loss that is a module."""
+        attributes = vars(self.loss_fn) if isinstance(self.loss_fn, nn.Module) else {}
+        return {k: v for k, v in attributes.items() if isinstance(v, bool | int | float | str)}
+
+    def tensors(self) -> list[Tensor]:
+        """List its own tensors, class weights for instance."""
+        return (
+            list(self.loss_fn.state_dict().values()) if isinstance(self.loss_fn, nn.Module) else []
+        )

@@ -1,0 +1,94 @@
+"""Loss and accuracy of outputs, batch after batch."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from mining import InputError
+from mining.functional.loss import Batch, Criterion
+
+
+class Evaluation(NamedTuple):
+    """Loss and accuracy over a set of examples."""
+
+    loss: Tensor  # () float64, mean over examples
+    accuracy: Tensor | None  # () float64 in [0, 1]; None where the targets are not class indices
+
+    def row(self) -> Tensor:
+        """Loss and accuracy, shape ``(2,)``, ``nan`` where there is no accuracy."""
+        nothing = torch.full_like(self.loss, math.nan)
+        return torch.stack([self.loss, nothing if self.accuracy is None else self.accuracy])
+
+
+class Score(Protocol):
+    """Takes the outputs for one batch after the other."""
+
+    def add(self, outputs: Tensor, batch: Batch) -> None:
+        """Take the outputs for ``batch``."""
+
+    def row(self) -> Tensor:
+        """Give what was found, loss and accuracy along the last axis."""
+
+
+class MeanScore:
+    """Mean loss and accuracy over batches.
+
+    Args:
+        criterion: The loss.
+        batches: All that will be added.
+        classes: Whether outputs score classes.
+    """
+
+    def __init__(self, criterion: Criterion, batches: Sequence[Batch], *, classes: bool) -> None:
+        self._criterion, self._batches, self._classes = criterion, batches, classes
+        device = batches[0].inputs.device
+        self._loss = torch.zeros((), dtype=torch.float64, device=device)
+        self._correct = torch.zeros((), dtype=torch.float64, device=device)
+
+    def add(self, outputs: Tensor, batch: Batch) -> None:
+        """Take the outputs for ``batch``."""
+        if self._classes:
+            kept = batch.targets != self._criterion.ignored
+            self._correct += (kept & (outputs.argmax(1) == batch.targets)).sum()
+        loss = self._criterion(outputs, batch.targets)
+        if loss.is_meta:
+            raise InputError(
+                "The loss reads parameters of the model's first layer, which it did not when the "
+                "landscape was made. Give path=ForwardPath()."
+            )
+        self._loss += loss.detach().double() * batch.weight
+
+    def mean(self) -> Evaluation:
+        """Give the means over all batches."""
+        weight = sum(batch.weight for batch in self._batches)
+        counted = sum(batch.counted for batch in self._batches)
+        return Evaluation(self._loss / weight, self._correct / counted if self._classes else None)
+
+    def row(self) -> Tensor:
+        """Give mean loss and accuracy, shape ``(2,)``, float64."""
+        return self.mean().row()
+
+
+class ExampleScore:
+    """Loss of every example, and whether it is classified correctly."""
+
+    def __init__(self, criterion: Criterion, batches: Sequence[Batch], *, classes: bool) -> None:
+        self._criterion, self._classes = criterion, classes
+        self._rows: list[Tensor] = []
+
+    def add(self, outputs: Tensor, batch: Batch) -> None:
+        """Take the outputs for ``batch``."""
+        correct = None
+        if self._classes:
+            correct = (outputs.argmax(1) == batch.targets).double()
+        losses = self._criterion.each(outputs, batch.targets).detach().double()
+        if correct is None:
+            correct = torch.full_like(losses, math.nan)
+        self._rows.append(torch.stack([losses, correct], 1))
+
+    def row(self) -> Tensor:
+        """Give the rows of all examples, shape ``(n, 2)``, float64."""
+        return torch.cat(self._rows)

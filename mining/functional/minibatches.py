@@ -1,0 +1,81 @@
+"""The loss on random mini-batches: what stochastic optimization sees."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from mining.functional.derivatives import check_recording
+from mining.functional.loss import Criterion
+from mining.functional.network import Network
+
+#: Maps flat parameters (D,) to the loss on one batch, shape (), and its gradient (D,).
+LossOnBatch = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+class MiniBatches:
+    """Examples in random order and equal parts, and the loss on each part.
+
+    Args:
+        network: Runs the model.
+        criterion: The loss.
+        inputs: Of n examples, the first axis.
+        targets: Of the same examples.
+        batch_size: Most examples of a mini-batch, at least 1.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        criterion: Criterion,
+        inputs: Tensor,
+        targets: Tensor,
+        batch_size: int,
+    ) -> None:
+        self._network, self._criterion = network, criterion
+        self._inputs, self._targets = inputs, targets
+        num_batches = -(-len(inputs) // batch_size)
+        if network.mixes_examples:  # a single example has no variance to normalize by
+            num_batches = max(1, min(num_batches, len(inputs) // 2))
+        #: Mini-batches in one pass over the examples, those without a target included.
+        self.num_batches = num_batches
+        self._some_ignored = (
+            criterion.weight is not None or criterion.weigh(inputs, targets)[1] < targets.numel()
+        )
+
+    def shuffled(self, generator: torch.Generator) -> Iterator[LossOnBatch]:
+        """Pass over the examples once, in random order.
+
+        Args:
+            generator: Source of the order, on the CPU.
+
+        Yields:
+            The loss on each mini-batch as a function of the parameters. Sizes differ by one at
+            most; a mini-batch of which all targets are ignored is left out. Random numbers that
+            the model draws are new on each, and the same at all points.
+        """
+        order = torch.randperm(len(self._inputs), generator=generator).to(self._inputs.device)
+        for chosen in order.tensor_split(self.num_batches):
+            inputs = self._inputs[chosen].detach().requires_grad_(self._inputs.requires_grad)
+            # A loss that differentiates outputs by inputs finds these among the targets.
+            targets = inputs if self._targets is self._inputs else self._targets[chosen]
+            if not self._some_ignored or self._criterion.weigh(inputs, targets)[0] > 0:
+                seed = 0
+                if self._network.stochastic:
+                    seed = int(torch.randint(2**62, (), generator=generator))
+                yield self._on(self._network.path.prepare(inputs), targets, seed)
+
+    def _on(self, inputs: Tensor, targets: Tensor, seed: int) -> LossOnBatch:
+        network = self._network
+
+        def loss_and_gradient(theta: Tensor) -> tuple[Tensor, Tensor]:
+            check_recording()
+            leaf = theta.detach().clone().requires_grad_()
+            # Copies of the buffers: a forward pass may write to them.
+            tensors = network.tensors(leaf, network.copy_buffers())
+            with torch.enable_grad(), network.running(tensors) as forward, network.noise(seed):
+                loss = self._criterion(forward(inputs), targets)
+                (gradient,) = torch.autograd.grad(loss, leaf)
+            return loss.detach(), gradient
+
+        return loss_and_gradient

@@ -1,0 +1,382 @@
+"""A model as a function of its parameters, buffers and inputs."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import copy
+from itertools import count
+
+import torch
+from torch import Tensor, nn
+
+from mining import InputError
+from mining.functional.batchnorm import (
+    BatchNormPolicy,
+    mixes_examples,
+    modes,
+    norm_layers,
+    recalibrate,
+)
+from mining.functional.compiled import CompiledForward, FreeForward
+from mining.functional.derivatives import check_recording
+from mining.functional.execution_plan import ForwardPath, Trial, find_path
+from mining.functional.loss import Batch, Criterion
+from mining.functional.metrics import Score
+from mining.functional.parameters import ParameterSpace
+from mining.functional.precision import products_in
+from mining.functional.randomness import seeded
+from mining.functional.substitution import Forward, Substitution
+
+#: Bytes of parameters of the points that share the products of a first layer.
+_POINTS_MEMORY = 2**28
+
+
+class Network:
+    """Runs a model with other parameters and buffers, and leaves it as it was.
+
+    Parameters and buffers are those that the model has now.
+
+    Args:
+        model: Any module that maps a batch of inputs to outputs. It stays on its device.
+        criterion: The loss, which may read the model.
+        policy: Which statistics batch norm normalizes by.
+        autocast: A lower precision for the forward pass, or ``None``.
+        tf32: Whether a GPU may round the factors of products to ten bits.
+        compile: Whether passes that are not differentiated are compiled; those of points that
+            share a first layer are not.
+
+    Raises:
+        InputError: If the model has no trainable parameters, or is on a CPU and ``tf32`` is set.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        criterion: Criterion,
+        policy: BatchNormPolicy,
+        autocast: torch.dtype | None,
+        *,
+        tf32: bool,
+        compile: bool,
+    ) -> None:
+        self.model, self.criterion, self.policy = model, criterion, policy
+        self.autocast, self.tf32 = autocast, tf32
+        self.space = ParameterSpace.of(model)
+        parameters = {name: p.detach() for name, p in model.named_parameters()}
+        self.theta = self.space.flatten({name: parameters[name] for name in self.space.names})
+        if self.theta.is_meta:
+            raise InputError(
+                "The model is on the meta device, where parameters have no values: load it onto a "
+                "device first (model.to_empty, then load_state_dict)."
+            )
+        if tf32 and self.theta.device.type != "cuda":
+            raise InputError("tf32 is a precision of GPUs: the model is on a CPU.")
+        self.frozen = {n: p.clone() for n, p in parameters.items() if n not in self.space.names}
+        self.buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        self.substitution = Substitution(model)
+        self.path = ForwardPath()
+        #: Whether model or loss differentiate by inputs, so that passes need graphs.
+        self.needs_graph = False
+        #: Whether the model works in place on its inputs, and so is given copies.
+        self.changes_inputs = False
+        #: Whether a forward pass writes to parameters.
+        self.changes_parameters = False
+        #: Whether fewer examples than those of a batch were refused, or there are no fewer.
+        self.insists_on_batches = False
+        #: Whether model or loss draw random numbers; each batch then has its own, the same ones
+        #: at every point.
+        self.stochastic = False
+        self.compiled = CompiledForward(self.rounding) if compile else None
+
+    def with_batch_statistics(self) -> "Network":
+        """Give the same network with every batch normalized by its own statistics."""
+        other = copy(self)
+        other.policy = BatchNormPolicy("batch")
+        other.path = ForwardPath(channels_last=self.path.channels_last)
+        other.compiled = None
+        return other
+
+    def with_stored_statistics(self) -> "Network":
+        """Give the same network with the running statistics stored in the model."""
+        other = copy(self)
+        other.policy = BatchNormPolicy("frozen")
+        return other
+
+    def in_precision(self, autocast: torch.dtype) -> "Network":
+        """Give the same network with forward passes in a lower precision."""
+        other = copy(self)
+        other.autocast = autocast
+        return other
+
+    @property
+    def mixes_examples(self) -> bool:
+        """Whether the output for one example depends on the others of its batch."""
+        return mixes_examples(self.model, self.policy)
+
+    @property
+    def recalibrates(self) -> bool:
+        """Whether statistics are estimated anew at every point."""
+        return self.policy.mode == "recalibrate" and bool(norm_layers(self.model))
+
+    @property
+    def rounding(self) -> float:
+        """How far equal outputs may differ, relative to the largest of them."""
+        return self._rounding if self.autocast is None and not self.tf32 else 0.05
+
+    @property
+    def _rounding(self) -> float:
+        return min(1e3 * torch.finfo(self.space.dtype).eps, 0.05)
+
+    def noise(self, seed: int) -> AbstractContextManager[None]:
+        """Give the context in which a stochastic model and its loss see a batch."""
+        return seeded(seed, self.theta.device) if self.stochastic else nullcontext()
+
+    @property
+    def statistics_are_fixed(self) -> bool:
+        """Whether ``statistics`` gives the same at every point."""
+        return self.policy.mode == "frozen" or not norm_layers(self.model)
+
+    @torch.no_grad()
+    def find_path(self, batches: Sequence[Batch]) -> ForwardPath:
+        """Find the fastest way to run the model that gives what it gives as it stands.
+
+        It is tried in full precision, in which what is not rounding shows, at θ and at a point
+        near it.
+
+        Args:
+            batches: Examples, as a loader gave them.
+        """
+        if self.mixes_examples:
+            return ForwardPath().because("examples share batch statistics")
+        if self.stochastic:
+            return ForwardPath().because("random numbers belong to batches as they are")
+        noise = torch.randn(self.space.size, generator=torch.Generator().manual_seed(0))
+        change = noise.to(self.theta) * (0.05 * self.theta.norm() / noise.norm().to(self.theta))
+        trial = Trial(
+            self.model,
+            self._checked,
+            self.substitution,
+            self.tensors(self.theta, self.copy_buffers()),
+            self.space.unflatten(change),
+            batches,
+            self.criterion,
+        )
+        with self.modes(), products_in(self.theta.device):
+            return find_path(trial, self._rounding)
+
+    def statistics(self, theta: Tensor, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Give buffers with which to evaluate at ``theta``, estimated on batches of inputs."""
+        buffers = self.copy_buffers()
+        if self.policy.mode == "recalibrate":
+            with (
+                torch.set_grad_enabled(self.needs_graph),
+                self.substitution(self.tensors(theta, buffers)),
+                products_in(self.theta.device, tf32=self.tf32),
+            ):
+                seeds = count()
+
+                def forward(batch: Tensor) -> Tensor:
+                    with self.noise(next(seeds)):
+                        return self.forward(batch)
+
+                recalibrate(self.model, inputs, forward)
+        return buffers
+
+    def copy_buffers(self) -> dict[str, Tensor]:
+        """Copy the buffers: a forward pass may write to them."""
+        return {name: buffer.clone() for name, buffer in self.buffers.items()}
+
+    def tensors(self, theta: Tensor, buffers: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Name all parameters, those of ``theta`` and the frozen ones, and the buffers."""
+        return {**self.space.unflatten(theta), **self.frozen, **buffers}
+
+    @contextmanager
+    def running(self, tensors: Mapping[str, Tensor]) -> Iterator[Forward]:
+        """Give the model as a function, with other tensors, on the fast path."""
+        with (
+            self.modes(),
+            self.substitution(tensors),
+            products_in(self.theta.device, tf32=self.tf32),
+        ):
+            plain = self.path.folding.fold(self.forward, tensors)
+            if self.compiled is None:
+                yield plain
+            else:
+                yield self.compiled.bind(self._as_function(), plain, tensors)
+
+    def _as_function(self) -> FreeForward:
+        def run(tensors: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+            with self.substitution(tensors):
+                return self.path.folding.fold(self.forward, tensors)(inputs)
+
+        return run
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Run the model with what is in it now.
+
+        Raises:
+            InputError: If it returns anything but a tensor.
+        """
+        with self.autocasting():
+            outputs = self._checked(inputs)
+        return outputs if self.autocast is None else outputs.to(self.space.dtype)
+
+    @contextmanager
+    def trying(self) -> Iterator[Forward]:
+        """Give the model at θ as it stands, with copies of all, and note which it writes to."""
+        self.changes_inputs = True
+        before = self.tensors(self.theta, {})
+        copies = {name: tensor.clone() for name, tensor in before.items()}
+        tensors = {**copies, **self.copy_buffers()}
+        changed: list[bool] = []
+
+        def run(inputs: Tensor) -> Tensor:
+            given = _copy(inputs)
+            version = given._version
+            with self.autocasting():
+                outputs = self._only_tensor(self.model(given))
+            changed.append(given._version != version or not torch.equal(given, inputs))
+            return outputs if self.autocast is None else outputs.to(self.space.dtype)
+
+        with self.modes(), self.substitution(tensors), products_in(self.theta.device):
+            yield run
+        self.changes_inputs = any(changed)
+        self.changes_parameters = any(
+            not torch.equal(tensors[name], value) for name, value in before.items()
+        )
+
+    @contextmanager
+    def at_theta(self) -> Iterator[Forward]:
+        """Give the model as it stands, at its own parameters."""
+        tensors = self.tensors(self.theta, self.copy_buffers())
+        with self.modes(), self.substitution(tensors), products_in(self.theta.device):
+            yield self.forward
+
+    def _checked(self, inputs: Tensor) -> Tensor:
+        if self.changes_inputs:
+            inputs = _copy(inputs)
+        elif not inputs.requires_grad:  # another tensor: a model may ask for derivatives by it
+            inputs = inputs.detach()
+        version = inputs._version
+        try:
+            outputs = self.model(inputs)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise InputError(
+                f"Batch norm takes the statistics of a batch of {len(inputs)}, which has no "
+                f"variance ({error}): give batches of two examples or more."
+            ) from error
+        if inputs._version != version and not self.changes_inputs:
+            raise InputError(
+                f"{type(self.model).__name__} changed its inputs in place, which it did not when "
+                "the landscape was made: the examples are spoilt. Let it work on a copy."
+            )
+        return self._only_tensor(outputs)
+
+    @staticmethod
+    def _only_tensor(outputs: object) -> Tensor:
+        if not isinstance(outputs, Tensor):
+            raise InputError(
+                f"The model must return a tensor, got {type(outputs).__name__}. Wrap it so that "
+                "it does."
+            )
+        return outputs
+
+    def autocasting(self) -> AbstractContextManager[None]:
+        """Give the context in which forward passes take place."""
+        return torch.autocast(
+            self.theta.device.type, dtype=self.autocast, enabled=self.autocast is not None
+        )
+
+    def modes(self) -> AbstractContextManager[None]:
+        """Put the model in the modes of the policy; see ``mining.functional.batchnorm.modes``."""
+        return modes(self.model, batch_statistics=self.policy.mode == "batch")
+
+    def points_together(self) -> int:
+        """How many points ``evaluate_points`` gains by, as far as memory allows."""
+        if self.path.first_layer is None or not self.statistics_are_fixed:
+            return 1 if self.theta.device.type == "cpu" else 16  # a GPU need not wait for its host
+        first = (self.path.first_layer.weight, self.path.first_layer.bias)
+        held = self.tensors(self.theta, self.buffers)
+        rest = sum(tensor.nbytes for name, tensor in held.items() if name not in first)
+        return max(1, min(64, _POINTS_MEMORY // max(rest, 1)))
+
+    def score(
+        self, score: Score, theta: Tensor, batches: Sequence[Batch], statistics: dict[str, Tensor]
+    ) -> None:
+        """Let ``score`` have the outputs at ``theta`` for each batch."""
+        # A forward pass may write to buffers: under ``batch`` it updates running statistics.
+        buffers = {name: buffer.clone() for name, buffer in statistics.items()}
+        tensors = self.tensors(theta, buffers)
+        if self.needs_graph:
+            check_recording()
+        with torch.set_grad_enabled(self.needs_graph), self.running(tensors) as forward:
+            for number, batch in enumerate(batches):
+                if batch.weight > 0:
+                    with self.noise(number):
+                        outputs = forward(batch.inputs)
+                        compiled = None if self.needs_graph else self.compiled
+                        if compiled is not None and not compiled.checked:
+                            plain = self.path.folding.fold(self.forward, tensors)
+                            compiled.check_loss(self.criterion, forward, plain, batch)
+                        score.add(outputs, batch)
+
+    def score_together(
+        self,
+        scores: Sequence[Score],
+        directions: Sequence[Tensor],
+        coefficients: Sequence[Sequence[float]],
+        batches: Sequence[Batch],
+    ) -> None:
+        """Score points θ + Σ c_k ε_k that share the products of the first layer.
+
+        Args:
+            scores: One for each of P points.
+            directions: K directions ε, each of shape ``(D,)``.
+            coefficients: A row c of length K for each point.
+            batches: The examples.
+        """
+        layer = self.path.first_layer
+        assert layer is not None
+        used = [k for k in range(len(directions)) if any(row[k] != 0.0 for row in coefficients)]
+        rows = [[row[k] for k in used] for row in coefficients]
+        theta = self.space.unflatten(self.theta)
+        vectors = [self.space.unflatten(directions[k].to(self.theta)) for k in used]
+        products = layer.products(theta, vectors)
+        own = layer.without(theta)
+        rest = [name for name in own if name not in (layer.weight, layer.bias)]
+        points = [
+            {
+                **own,
+                **{n: combine(theta[n], [v[n] for v in vectors], row) for n in rest},
+                **self.frozen,
+                **{name: buffer.clone() for name, buffer in self.buffers.items()},
+            }
+            for row in rows
+        ]
+        with self.modes(), products_in(self.theta.device, tf32=self.tf32):
+            for batch in batches:
+                if batch.weight == 0:
+                    continue
+                with self.autocasting():
+                    first, *others = (p.to(theta[layer.weight]) for p in products(batch.inputs))
+                for tensors, row, score in zip(points, rows, scores, strict=True):
+                    with self.substitution(tensors):
+                        run = layer.fill_in(self.forward, tensors)
+                        # A copy at θ, too: an activation may work in place.
+                        pre_activations = combine(first.clone(), others, row)
+                        score.add(run(batch.inputs, pre_activations), batch)
+
+
+def _copy(inputs: Tensor) -> Tensor:
+    """Copy inputs; with gradients recorded, those of the copy go on to the inputs."""
+    copied = inputs.clone()
+    return copied.requires_grad_() if inputs.requires_grad else copied
+
+
+def combine(start: Tensor, vectors: Sequence[Tensor], coefficients: Sequence[float]) -> Tensor:
+    """Compute start + Σ c_k v_k."""
+    for coefficient, vector in zip(coefficients, vectors, strict=True):
+        if coefficient != 0.0:
+            start = torch.add(start, vector.to(start), alpha=coefficient)
+    return start

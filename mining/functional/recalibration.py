@@ -1,0 +1,125 @@
+"""What a batch-norm policy changes at θ itself."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mining.functional.batches import pick_examples, random_order
+from mining.functional.batchnorm import norm_layers
+from mining.functional.loss import Batch, Criterion
+from mining.functional.metrics import MeanScore
+from mining.functional.network import Network
+
+#: Examples on which losses are compared, and parts of them whose spread gives the error.
+_COMPARED, _PARTS = 1024, 32
+#: Differences below this share of the loss show in no curve.
+_NEGLIGIBLE = 0.02
+
+
+@dataclass(frozen=True)
+class PolicyEffect:
+    """The loss at θ under a batch-norm policy and with the statistics stored in the model."""
+
+    loss: float
+    stored_loss: float
+    standard_error: float  # of the difference; nan where there is one batch only
+    num_examples: int
+
+    @property
+    def matters(self) -> bool:
+        """Whether the two differ by more than two standard errors and 2 % of the loss."""
+        if not math.isfinite(self.stored_loss):
+            return False
+        difference = abs(self.loss - self.stored_loss)
+        if not math.isfinite(difference):
+            return True
+        error = 0.0 if math.isnan(self.standard_error) else self.standard_error
+        larger = max(abs(self.loss), abs(self.stored_loss))
+        return difference > max(2 * error, _NEGLIGIBLE * larger)
+
+    def describe(self, mode: str) -> str:
+        """Say in one line what differs, why that may be, and what to do."""
+        error = "" if math.isnan(self.standard_error) else f" ± {self.standard_error:.2g}"
+        return (
+            f"The loss at theta is {self.loss:.4g} under batchnorm={mode} and "
+            f"{self.stored_loss:.4g} with the statistics stored in the model, as in model.eval() "
+            f"(difference {self.loss - self.stored_loss:.2g}{error}, {self.num_examples} "
+            "examples). Usual causes: training images that were augmented, padded or normalized "
+            "otherwise; another batch size in training; few examples to recalibrate on. With "
+            "batchnorm=frozen the loss is that of model.eval()."
+        )
+
+
+@torch.no_grad()
+def policy_effect(
+    network: Network,
+    criterion: Criterion,
+    batches: Sequence[Batch],
+    statistics: dict[str, Tensor],
+) -> PolicyEffect | None:
+    """Compare the loss at θ under the policy with that of the stored statistics.
+
+    Args:
+        network: Runs the model under its policy.
+        criterion: The loss.
+        batches: The examples; a random 1,024 of more.
+        statistics: The buffers of the policy at θ.
+
+    Returns:
+        Both losses; ``None`` if the policy is that of the stored statistics, or the model has
+        none but those of its initialization.
+    """
+    if network.policy.mode == "frozen" or not _has_statistics(network.model):
+        return None
+    parts = _parts(network, criterion, batches)
+    plain = network.with_stored_statistics()
+    differences, losses = [], []
+    for batch in parts:
+        pair = []
+        for runs, buffers in ((network, statistics), (plain, plain.copy_buffers())):
+            score = MeanScore(criterion, [batch], classes=False)
+            runs.score(score, network.theta, [batch], buffers)
+            pair.append(float(score.mean().loss))
+        losses.append(pair)
+        differences.append(pair[0] - pair[1])
+    weights = torch.tensor([batch.weight for batch in parts], dtype=torch.float64)
+    weights /= weights.sum()
+    means = weights @ torch.tensor(losses, dtype=torch.float64)
+    spread = torch.tensor(differences, dtype=torch.float64) - (means[0] - means[1])
+    error = math.nan
+    if len(parts) > 1:
+        variance = (weights**2 * spread**2).sum() * len(parts) / (len(parts) - 1)
+        error = float(variance.sqrt())
+    return PolicyEffect(
+        float(means[0]), float(means[1]), error, sum(len(batch.inputs) for batch in parts)
+    )
+
+
+def _parts(network: Network, criterion: Criterion, batches: Sequence[Batch]) -> list[Batch]:
+    """Take at most 1,024 examples, in parts that can be compared."""
+    micro_batch = network.path.micro_batch
+    if micro_batch is None or len({batch.inputs.shape[1:] for batch in batches}) > 1:
+        parts, missing = [], _COMPARED
+        for number in random_order(len(batches)).tolist():
+            if missing > 0 and batches[number].weight > 0:
+                parts.append(batches[number])
+                missing -= len(batches[number].inputs)
+        return parts
+    total = sum(len(batch.inputs) for batch in batches)
+    chosen = random_order(total)[:_COMPARED].sort().values
+    inputs, targets = pick_examples(batches, chosen)
+    sample = Batch(inputs, targets, *criterion.weigh(inputs, targets))
+    size = max(1, min(len(chosen) // _PARTS, micro_batch))
+    return [part for part in criterion.split([sample], size) if part.weight > 0]
+
+
+def _has_statistics(model: nn.Module) -> bool:
+    """Whether some layer has other statistics than those it was made with."""
+    return any(
+        bool((layer.running_mean != 0).any() or (layer.running_var != 1).any())
+        for layer in norm_layers(model)
+        if layer.running_mean is not None and layer.running_var is not None
+    )

@@ -1,0 +1,1 @@
+"""Runs, records, checkpoints and files that are either whole or absent."""

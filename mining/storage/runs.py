@@ -1,0 +1,349 @@
+"""Runs: a directory named after its configuration, and the record that says it is complete."""
+
+import logging
+import math
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mining import InputError
+from mining.storage.files import describe_file, is_whole, read_record, set_aside, write_record
+from mining.storage.identity import Identity, data_name
+from mining.storage.locks import alone
+from mining.storage.provenance import git_state, versions
+from mining.storage.spelling import suggest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_RESULTS = {".npz", ".pt", ".csv", ".png"}
+_FROM_RECORD = ("seed", "seconds", "device", "config", "metrics")
+_COLUMNS = ("directory", "pipeline", "model", "data", *_FROM_RECORD)
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One execution of one pipeline with one configuration.
+
+    Args:
+        directory: Where everything of the run lies.
+        config: The resolved configuration.
+        identity: What the run depends on; ``None`` does not compare it with what is found.
+    """
+
+    directory: Path
+    config: Mapping[str, Any]
+    identity: Identity | None = None
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def record(self) -> Path:
+        """The file that is written last: where it exists, the run is complete."""
+        return self.directory / "run.json"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run is complete, of the same inputs and undamaged; logs why it is not."""
+        return self.is_finished()
+
+    def is_finished(self, *read: str) -> bool:
+        """Whether the run is complete; see ``finished``.
+
+        Args:
+            read: Names of files that are about to be read. Their checksums are compared whatever
+                their size, those of others up to 8 MiB; of larger ones the size is.
+        """
+        if not self.record.exists():
+            return False
+        fault = self._fault(read)
+        if fault is not None:
+            log.warning("%s: %s. Computing it again.", self.directory, fault)
+        return fault is None
+
+    @property
+    def pictures_are_whole(self) -> bool:
+        """Whether the pictures of a finished run are as they were drawn."""
+        files = read_record(self.record).get("files", {})
+        return all(is_whole(self.directory / n, f) for n, f in files.items() if _is_picture(n))
+
+    def complete(self, compute: Callable[[], None], *read: str) -> bool:
+        """Compute the run unless it is finished, alone: another process that wants it waits.
+
+        What is damaged, or belongs to a run of other inputs, is set aside first: under the name
+        ``….damaged``, and in the folder ``replaced``.
+
+        Args:
+            compute: Computes it, and calls ``finish``.
+            read: As for ``is_finished``.
+
+        Returns:
+            Whether it was computed now.
+        """
+        if self.record.exists() and self._fault(read) is None:
+            return False
+        made = not self.directory.exists()
+        try:
+            with self.alone():
+                return self._complete(compute, read)
+        except BaseException:
+            for folder in (self.directory, *self.directory.parents[:2]) if made else ():
+                with suppress(OSError):  # something is in it
+                    folder.rmdir()
+            raise
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Hold the lock of the run; see ``mining.storage.locks.alone``."""
+        return alone(self.directory, lambda: _describe_process(_read_if_whole(self._start)))
+
+    def finish(self, metrics: Mapping[str, Any], *, device: str) -> None:
+        """Write ``run.json``, and with it declare the run complete.
+
+        Args:
+            metrics: What was measured; numbers, strings, and lists and mappings of these. JSON
+                has no word for numbers that are not finite: they become null.
+            device: The device that was used.
+        """
+        record = {
+            "config": self.config,
+            "seed": self.config.get("seed"),
+            "versions": versions(),
+            "device": device,
+            "git": git_state(),
+            # Of the process that finished the run, not of interrupted ones before it.
+            "seconds": round(time.monotonic() - self.started, 3),
+            "metrics": _finite(metrics),
+            "identity": None if self.identity is None else asdict(self.identity),
+            "files": {path.name: describe_file(path) for path in self._files()},
+        }
+        write_record(self.record, record)
+
+    def recorded_config(self) -> dict[str, Any]:
+        """Read the configuration with which the finished run was made."""
+        config: dict[str, Any] = read_record(self.record)["config"]
+        return config
+
+    def record_picture(self) -> None:
+        """Note in the record of a finished run that it was drawn anew as ``config`` says."""
+        record = read_record(self.record)
+        record["config"]["picture"] = self.config["picture"]
+        if "files" in record:
+            pictures = [path for path in self._files() if _is_picture(path.name)]
+            record["files"] |= {path.name: describe_file(path) for path in pictures}
+        write_record(self.record, record)
+
+    @property
+    def _start(self) -> Path:
+        """The file that says what an unfinished run is of."""
+        return self.directory / "started.json"
+
+    def _files(self) -> list[Path]:
+        """List the results, neither logs nor states from which an interrupted run goes on."""
+        paths = sorted(self.directory.glob("*"))
+        return [p for p in paths if p.suffix in _RESULTS and not p.name.startswith("resume")]
+
+    def _fault(self, read: Sequence[str]) -> str | None:
+        """Say what keeps a run with a record from being complete."""
+        try:
+            record = read_record(self.record)
+        except InputError:
+            return "run.json is damaged"
+        return self._difference(record.get("identity")) or next(
+            (f"{name} is missing or damaged" for name in self._damaged(record, read)), None
+        )
+
+    def _difference(self, known: Mapping[str, Any] | None) -> str | None:
+        """Say in what the inputs differ from those of a record or of an earlier start."""
+        if self.identity is None or known is None or "digest" not in known:
+            return None
+        if known["digest"] == self.identity.digest:
+            return None
+        now, then = self.identity.contents, known.get("contents", {})
+        changed = [key for key in now if now[key] != then.get(key)]
+        what = f"the content of {' and '.join(changed)}" if changed else "its configuration"
+        return f"what is there is of other inputs: {what} differs"
+
+    def _damaged(self, record: Mapping[str, Any], read: Sequence[str]) -> list[str]:
+        return [
+            name
+            for name, known in record.get("files", {}).items()
+            if not _is_picture(name)
+            and not is_whole(self.directory / name, known, thorough=name in read)
+        ]
+
+    def _set_aside(self, read: Sequence[str]) -> None:
+        """Move away what an earlier run left and this one must not take for its own."""
+        for path in self.directory.glob("*"):
+            if path.is_dir() and path.suffix in {*_RESULTS, ".json"}:
+                set_aside(path)  # it is where a file goes
+        record, start = _read_if_whole(self.record), _read_if_whole(self._start)
+        known = (record or {}).get("identity") or start
+        if known is None and self._start.exists():
+            known = {"digest": "damaged"}  # whose what is there is cannot be said
+        if self._difference(known) is not None:
+            log.info("%s: the files of those other inputs go to replaced/.", self.directory)
+            replaced = self.directory / "replaced"
+            replaced.mkdir(exist_ok=True)
+            states = self.directory.glob("resume*.pt")
+            for path in {*self._files(), *states, self.record, self._start}:
+                if path.exists():
+                    path.replace(replaced / path.name)
+        elif record is not None:
+            for name in self._damaged(record, read):
+                set_aside(self.directory / name)
+            self.record.unlink()
+        elif self.record.exists():
+            set_aside(self.record)
+
+    def _take_over(self) -> None:
+        """Say from which dead process an unfinished run is taken over."""
+        start = _read_if_whole(self._start)
+        if start is not None and start.get("pid") is not None:
+            process = _describe_process(start)
+            log.warning("Taking over from %s, which ended without finishing.", process)
+
+    def _note_start(self, pid: int | None) -> None:
+        """Write down which inputs an unfinished run is of, and the process that computes it."""
+        known = {} if self.identity is None else asdict(self.identity)
+        write_record(self._start, {**known, "pid": pid, "host": platform.node()})
+
+    def _complete(self, compute: Callable[[], None], read: Sequence[str]) -> bool:
+        """Compute the run unless it is finished, while its lock is held."""
+        if self.is_finished(*read):  # by the process that was waited for
+            return False
+        self._take_over()
+        self._set_aside(read)
+        self._note_start(os.getpid())
+        try:
+            compute()
+        except BaseException:
+            self._tidy()
+            raise
+        self._start.unlink(missing_ok=True)
+        return True
+
+    def _tidy(self) -> None:
+        """Leave no trace of a start from which nothing came, nor of this process."""
+        if {path.name for path in self.directory.iterdir()} <= {"started.json", "mining.log"}:
+            self._start.unlink(missing_ok=True)
+            return
+        with suppress(OSError):  # a full disk has been reported
+            self._note_start(None)
+
+
+def load_runs(root: str | Path = "outputs", **where: Any) -> "pd.DataFrame":
+    """Read the record of every finished run.
+
+    Args:
+        root: The output folder.
+        where: Only runs with these values; a nested key is written with ``__``, as in
+            ``load_runs(pipeline="curve", model__name="mlp")``.
+
+    Returns:
+        A row per run, sorted by directory: ``directory`` (a ``Path``), ``pipeline``, ``model``,
+        ``data``, ``seed``, ``seconds``, ``device``, ``config`` and ``metrics`` (mappings).
+
+    Raises:
+        InputError: If there is no such folder, runs lie at another depth of it, or no run has a
+            key of ``where``.
+    """
+    if not Path(root).is_dir():
+        raise InputError(
+            f"No folder {Path(root).resolve()}: give the one that outputs=FOLDER named."
+        )
+    import numpy as np  # as pandas, takes longer to import than a finished run to skip
+
+    paths = sorted(Path(root).glob("*/*/*/run.json"))
+    deeper = None if paths else next(Path(root).rglob("run.json"), None)
+    if deeper is not None:
+        raise InputError(
+            f"{root} holds no folders PIPELINE/MODEL-DATA/DIGEST, but {deeper}: give the folder "
+            "that outputs=FOLDER named."
+        )
+    runs = read_runs([path.parent for path in paths])
+    for key in where if len(runs) else ():
+        _check_key(runs.config, key.split("__"))
+    chosen = [
+        all(_lookup(config, key.split("__")) == value for key, value in where.items())
+        for config in runs.config
+    ]
+    return runs.loc[np.array(chosen, dtype=bool)].reset_index(drop=True)
+
+
+def read_runs(directories: Sequence[Path]) -> "pd.DataFrame":
+    """Read the records of finished runs.
+
+    Args:
+        directories: Of the runs.
+
+    Returns:
+        A row per run in their order, as ``load_runs`` gives it.
+
+    Raises:
+        FileNotFoundError: If a run is not finished.
+        InputError: If a record is damaged.
+    """
+    import pandas as pd  # takes longer to import than a finished run takes to skip
+
+    rows = []
+    for directory in directories:
+        record = read_record(directory / "run.json")
+        config = record["config"]
+        rows.append(
+            {
+                "directory": directory,
+                "pipeline": config["pipeline"],
+                "model": config["model"]["name"],
+                "data": data_name(config["data"]),
+                **{key: record[key] for key in _FROM_RECORD},
+            }
+        )
+    return pd.DataFrame(rows, columns=list(_COLUMNS))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _check_key(configs: Iterable[Any], keys: list[str]) -> None:
+    """Raise ``InputError`` if no configuration has this key."""
+    for depth, key in enumerate(keys):
+        configs = [config for config in configs if isinstance(config, Mapping)]
+        known = sorted({name for config in configs for name in config})
+        if key not in known:
+            name = ".".join(keys[: depth + 1])
+            listed = f"{', '.join(known) or 'none'}{suggest(key, known)}"
+            raise InputError(f"No run has the key {name}; there are {listed}.")
+        configs = [config[key] for config in configs if key in config]
+
+
+def _lookup(config: Any, keys: list[str]) -> Any:
+    for key in keys:
+        config = config.get(key) if isinstance(config, Mapping) else None
+    return config
+
+
+def _is_picture(name: str) -> bool:
+    return name.endswith(".png")
+
+
+def _describe_process(start: Mapping[str, Any] | None) -> str:
+    if start is None or start.get("pid") is None:
+        return "another process"
+    return f"process {start['pid']} on {start['host']}"
+
+
+def _read_if_whole(path: Path) -> dict[str, Any] | None:
+    try:
+        return read_record(path) if path.exists() else None
+    except InputError:  # what is damaged says nothing
+        return None
