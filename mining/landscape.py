@@ -206,7 +206,7 @@ class Landscape:
             bytes of one point.
         """
         network, criterion = self._network, self._criterion
-        effect, statistics = self._policy_effect, self.statistics(self.theta)
+        effect, stored = self._policy_effect, network.copy_buffers()
         precision = "tf32" if network.tf32 else str(network.autocast or self.space.dtype)
         return {
             "model": type(self.model).__name__,
@@ -229,8 +229,9 @@ class Landscape:
             "cost": describe_cost(
                 network,
                 self.batches,
-                lambda batches: self.evaluate(self.theta, batches, statistics),
-                lambda: network.statistics(self.theta, self._recalibration),
+                self._recalibration,
+                lambda batches: self.evaluate(self.theta, batches, stored),
+                lambda inputs: network.statistics(self.theta, inputs),
             ),
         }
 

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from mining.functional.execution_plan import ForwardPath, measure_activation
@@ -78,20 +78,22 @@ def describe_path(path: ForwardPath) -> dict[str, object]:
 def describe_cost(
     network: Network,
     batches: Sequence[Batch],
+    recalibration: Sequence[Tensor],
     evaluate: Callable[[Sequence[Batch]], object],
-    recalibrate: Callable[[], object],
+    recalibrate: Callable[[Sequence[Tensor]], object],
 ) -> dict[str, float | int]:
     """Measure what one point costs.
 
     Args:
         network: Runs the model.
         batches: All examples.
-        evaluate: Evaluates some of them, without recalibration.
-        recalibrate: Estimates the statistics.
+        recalibration: All inputs on which statistics are estimated.
+        evaluate: Evaluates some of the examples, without recalibration.
+        recalibrate: Estimates the statistics on some of the inputs.
 
     Returns:
-        Seconds of a pass over all examples, extrapolated from one batch, and of a recalibration;
-        bytes of the examples, of the parameters and of the largest activation of a pass.
+        Seconds of a pass over all examples and of a recalibration, both extrapolated from one
+        batch; bytes of the examples, of the parameters and of the largest activation of a pass.
     """
     few = batches[:1]
     total = sum(len(batch.inputs) for batch in batches)
@@ -103,9 +105,10 @@ def describe_cost(
         activation = measure_activation(forward, inputs, network.tensors(network.theta, {}))
     return {
         "seconds": seconds * total / len(few[0].inputs),
-        "seconds_of_recalibration": _seconds(network.theta.device, recalibrate)
-        if network.recalibrates
-        else 0.0,
+        "seconds_of_recalibration": _seconds(
+            network.theta.device, lambda: recalibrate(recalibration[:1])
+        )
+        * len(recalibration),
         "bytes_of_examples": sum(examples.values()),
         "bytes_of_parameters": network.theta.nbytes,
         "bytes_of_largest_activation": activation * max(len(b.inputs) for b in batches),
