@@ -1,5 +1,6 @@
 """What a user types, as Hydra takes it."""
 
+import re
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -12,7 +13,8 @@ from mining.storage.spelling import suggest
 def arrange(arguments: Sequence[str]) -> list[str]:
     """Put arguments in the order and the form in which Hydra takes them.
 
-    Options, ``-m`` for instance, come first. Keys of a class of one's own need no ``+``.
+    Options, ``-m`` for instance, come first. Keys of a class of one's own need no ``+``. The axes
+    of a surface are chosen like any group; see ``with_packages``.
 
     Args:
         arguments: Options and ``KEY=VALUE``, in any order.
@@ -35,7 +37,21 @@ def arrange(arguments: Sequence[str]) -> list[str]:
     parser.error = refuse  # type: ignore[method-assign]
     for word in parser.parse_args(options).overrides:
         raise InputError(f"{word!r} must be KEY=VALUE or GROUP=OPTION; --help lists them all.")
-    return [*options, *_with_own_keys(overrides)]
+    return [*options, *with_packages(_with_own_keys(overrides))]
+
+
+def with_packages(overrides: Sequence[str]) -> list[str]:
+    """Write ``x_direction=NAME`` as ``direction@x_direction=NAME``, and so for ``y_direction``.
+
+    Both axes take the options of ``direction``: Hydra has one group for all three. Mappings
+    (``x_direction={…}``) and single keys (``x_direction.start=2``) are values, not options.
+    """
+    return [re.sub(r"^([+~]*)([xy]_direction=)(?!\{)", r"\1direction@\2", o) for o in overrides]
+
+
+def as_typed(override: str) -> str:
+    """Undo ``with_packages`` for one argument, so that messages say what a user typed."""
+    return re.sub(r"^([+~]*)direction@([xy]_direction=)", r"\1\2", override)
 
 
 def _with_own_keys(overrides: Sequence[str]) -> list[str]:

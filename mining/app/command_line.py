@@ -22,7 +22,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from mining import InputError
-from mining.app.arguments import arrange
+from mining.app.arguments import arrange, as_typed
 from mining.app.experiments import register_resolvers
 from mining.app.help import help_text
 from mining.app.messages import (
@@ -131,7 +131,7 @@ def _warn_of_unread(pipeline: str, overrides: Sequence[str]) -> None:
     read = {*PIPELINE_KEYS[pipeline], *UNNAMED_KEYS}
     if any(key.endswith("direction") for key in read):
         read.add("descent")  # of a direction that is mined
-    for override in overrides:
+    for override in map(as_typed, overrides):
         key = re.split(r"[.=]", override.lstrip("+~"))[0]
         if key not in read:
             log.warning("pipeline=%s does not read %s: it changes nothing.", pipeline, override)

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mining import InputError
+from mining.app.arguments import with_packages
 from mining.pipelines.naming import directory_of
 from mining.pipelines.schema import check_config
 
@@ -47,7 +48,7 @@ def plan(overrides: Sequence[str]) -> list[PlannedRun]:
         InputError: If an argument is none.
     """
     try:
-        return _plan(overrides)
+        return _plan(with_packages(overrides))
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(" ".join(str(error).split())) from error
 

@@ -28,9 +28,8 @@ def help_text() -> str:
         if group.startswith("_"):
             continue
         lines += ["", f"{group}:"]
-        if group in ("x_direction", "y_direction"):
-            lines.append("  as direction, for an axis of pipeline=surface")
-            continue
+        if group == "direction":
+            lines.append("  x_direction and y_direction, the axes of pipeline=surface, take these")
         for name, about in options_in(root.joinpath(group)):
             lines.append(f"  {name:<18} {about}")
             if group in ("model", "data", "direction"):

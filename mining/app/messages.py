@@ -70,6 +70,7 @@ def describe(error: BaseException) -> str:
         attempt = "access" if error.errno == EACCES else "write"
         return f"cannot {attempt}{where}: {error.strerror}. Make room, or outputs=ANOTHER_FOLDER"
     text = " ".join(str(error).partition("Config search path:")[0].split())
+    text = text.replace("direction@", "")  # in which a user types x_direction=NAME
     missing = re.match(r"Could not find '(\w+)/", text) or re.search(r"'(\w+)/[^']*'", text)
     if isinstance(error, MissingConfigException) and missing and missing[1] != "hydra":
         options = [name for name, _ in options_in(files("mining.conf").joinpath(missing[1]))]

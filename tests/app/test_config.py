@@ -10,7 +10,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 
 from mining import DirectionSource
-from mining.app.experiments import register_resolvers
+from mining.app.experiments import plan, register_resolvers
 from mining.app.help import help_text
 from mining.directions.normalization import Normalization
 from mining.evaluation.evaluator import Grid
@@ -28,8 +28,6 @@ REQUIRED = {  # what an option cannot guess
     ("subject", "mobilenet"): ["data.root=x"],
     ("model", "custom"): ["model._target_=torch.nn.Flatten"],
     ("direction", "from_file"): ["direction.path=x.npz"],
-    ("x_direction", "from_file"): ["x_direction.path=x.npz"],
-    ("y_direction", "from_file"): ["y_direction.path=x.npz"],
 }
 
 
@@ -61,7 +59,7 @@ def test_option_composes_and_instantiates(group, option):
         if option != "custom":
             with torch.no_grad():
                 assert model.eval()(torch.randn(2, 3, 32, 32)).shape == (2, 7)
-    elif group.endswith("direction"):
+    elif group == "direction":
         if "independent" in config[group]:  # the pipeline finds the checkpoint
             found = {"checkpoint": "x.pt"}
             given = {k: v for k, v in config[group].items() if k not in ("epoch", "independent")}
@@ -81,13 +79,13 @@ def test_constructors_are_the_schema():
     assert instantiate(composed()["grid"]) == Grid()
 
 
-def test_the_axes_of_a_surface_take_every_direction():
-    options = {group: {o for g, o in OPTIONS if g == group} for group, _ in OPTIONS}
-    assert options["x_direction"] == options["y_direction"] == options["direction"]
-    for option in options["direction"]:
-        required = [r for axis in "xy" for r in REQUIRED.get((f"{axis}_direction", option), [])]
-        config = composed(f"x_direction={option}", f"y_direction={option}", *required)
-        assert config["x_direction"] == config["y_direction"]
+@pytest.mark.parametrize("option", [o for g, o in OPTIONS if g == "direction"])
+def test_the_axes_of_a_surface_take_every_direction(option):
+    axes = [f"{axis}_direction={option}" for axis in "xy"]
+    required = REQUIRED.get(("direction", option), [])
+    (run,) = plan([*axes, *(f"{axis}_{r}" for axis in "xy" for r in required)])
+    config = composed(f"direction={option}", *required)
+    assert run.config["x_direction"] == run.config["y_direction"] == config["direction"]
 
 
 def test_names_that_others_rely_on_are_there():
@@ -113,7 +111,9 @@ def test_help_names_every_option_with_a_line_on_it():
         line = next(x for x in text.splitlines() if x.startswith(f"  {option} "))
         assert len(line.split()) > 3, line
         assert f"\n{group}:\n" in text
-    for key in composed():
+    axes = ["x_direction", "y_direction"]
+    assert f"\ndirection:\n  {' and '.join(axes)}, the axes of pipeline=surface, take" in text
+    for key in composed().keys() - axes:
         assert f"\n{key}:" in text
 
 
