@@ -193,7 +193,7 @@ class GaussNewtonOperator(CurvatureOperator):
                         push = _pull_back(graph.pulled, _cut(row, graph.pulled), [graph.cotangent])
                         curved = _pull_back([graph.slope], [push.view_as(graph.slope)], [graph.at])
                         product += _pull_back([graph.outputs], [curved.view_as(graph.at)], tensors)
-                del graph  # one that is not kept goes before the next is built
+                del graph, tensors  # one that is not kept goes before the next is built
         return products
 
     @staticmethod
