@@ -60,7 +60,7 @@ if TYPE_CHECKING:
     from mining.explain.second_order import expand as expand
     from mining.explain.second_order import perturb as perturb
     from mining.functional.batchnorm import BatchNormPolicy as BatchNormPolicy
-    from mining.functional.execution_plan import ForwardPath as ForwardPath
+    from mining.functional.execution_plan import ExecutionPlan as ExecutionPlan
     from mining.functional.parameters import ParameterSpace as ParameterSpace
     from mining.landscape import Landscape as Landscape
     from mining.plotting import draw_curves as draw_curves
@@ -78,7 +78,7 @@ _MODULES = {
     "DirectionSource": "directions",
     "Evaluator": "evaluation.evaluator",
     "FromFile": "directions",
-    "ForwardPath": "functional.execution_plan",
+    "ExecutionPlan": "functional.execution_plan",
     "Gaussian": "directions",
     "Gradient": "directions",
     "Landscape": "landscape",

@@ -45,9 +45,9 @@ from mining.functional.description import (
     describe_cost,
     describe_norm_layers,
     describe_parameters,
-    describe_path,
+    describe_plan,
 )
-from mining.functional.execution_plan import ForwardPath
+from mining.functional.execution_plan import ExecutionPlan
 from mining.functional.loss import Batch, Criterion, LossFunction, WeightFunction
 from mining.functional.memory import available_memory
 from mining.functional.metrics import Evaluation, ExampleScore, MeanScore, Score
@@ -84,8 +84,8 @@ class Landscape:
         autocast: A lower precision for the forward pass (``torch.bfloat16``), or ``None``.
         tf32: Enable TF32 for matrix products and convolutions on a GPU (relative error 5e-4),
             which is several times as fast; without it products have fp32 accuracy.
-        path: The execution plan. ``None`` chooses the fastest one that reproduces the unmodified
-            model to rounding; ``ForwardPath()`` runs the unmodified model.
+        plan: The execution plan. ``None`` chooses the fastest one that reproduces the unmodified
+            model to rounding; ``ExecutionPlan()`` runs the unmodified model.
         weight: What the mean loss over a batch ``(inputs, targets)`` is divided by, for losses that
             are means over something else than examples: of tokens that are not ignored it is
             ``lambda batch: (batch[1] != -100).sum()``. torch's own losses need none.
@@ -108,7 +108,7 @@ class Landscape:
         recalibration: Iterable[tuple[Tensor, Tensor]] | None = None,
         autocast: torch.dtype | None = None,
         tf32: bool = False,
-        path: ForwardPath | None = None,
+        plan: ExecutionPlan | None = None,
         weight: WeightFunction | None = None,
         compile: bool = False,
     ) -> None:
@@ -141,10 +141,10 @@ class Landscape:
                 "without noise.",
                 type(model).__name__,
             )
-        if path is not None and path.micro_batch is not None and network.mixes_examples:
+        if plan is not None and plan.micro_batch is not None and network.mixes_examples:
             raise InputError(
-                "path.micro_batch must be None where examples share batch statistics, got "
-                f"{path.micro_batch}."
+                "plan.micro_batch must be None where examples share batch statistics, got "
+                f"{plan.micro_batch}."
             )
         if network.changes_parameters:
             raise InputError(
@@ -163,9 +163,9 @@ class Landscape:
                     network, self._criterion, self.batches, self.averaging
                 )
                 log.warning("%s", self.averaging.describe())
-            network.path = self._find_path() if path is None else path
+            network.plan = self._find_plan() if plan is None else plan
         batches, self.batches = self.batches, []
-        pairs = [(network.path.prepare(batch.inputs), batch.targets) for batch in batches]
+        pairs = [(network.plan.prepare(batch.inputs), batch.targets) for batch in batches]
         largest = max(len(inputs) for inputs, _ in pairs)
         del batches  # examples are not held twice
         if recalibration is None and network.recalibrates:
@@ -225,7 +225,7 @@ class Landscape:
             "mean_over_examples": self.averaging is None,
             "outputs_repeat": not network.stochastic,
             "chance_loss": self.chance_loss,
-            "plan": describe_path(self.path),
+            "plan": describe_plan(self.plan),
             "cost": describe_cost(
                 network,
                 self.batches,
@@ -239,7 +239,7 @@ class Landscape:
     def hold(self, loader: Iterable[tuple[Tensor, Tensor]]) -> list[Batch]:
         """Read batches once and keep them on the model's device.
 
-        They are cut or joined to what ``path`` takes in one pass; one that takes batches as they
+        They are cut or joined to what ``plan`` takes in one pass; one that takes batches as they
         are gets them so, except that a last one of a single example, which has no variance to
         normalize by, joins its neighbour. Where examples share batch statistics they are dealt
         out anew to batches of these sizes, in a random order that is always the same.
@@ -301,9 +301,9 @@ class Landscape:
         return self._network.statistics_are_fixed
 
     @property
-    def path(self) -> ForwardPath:
+    def plan(self) -> ExecutionPlan:
         """The execution plan."""
-        return self._network.path
+        return self._network.plan
 
     def points_together(self) -> int:
         """How many points ``evaluate_points`` gains by, as far as memory allows."""
@@ -342,7 +342,7 @@ class Landscape:
         """Evaluate loss and accuracy at points θ + Σ c_k ε_k together.
 
         What the points have in common is computed once: the products of inputs and first layer,
-        where ``path`` has one and no statistics depend on the point.
+        where ``plan`` has one and no statistics depend on the point.
 
         Args:
             directions: K directions ε, each of shape ``(D,)``.
@@ -409,7 +409,7 @@ class Landscape:
             [kind(self._criterion, batches, classes=self.scores_classes) for batches in sets]
             for _ in coefficients
         ]
-        if self.path.first_layer is not None and self.statistics_are_fixed:
+        if self.plan.first_layer is not None and self.statistics_are_fixed:
             for batches, column in zip(sets, zip(*scores, strict=True), strict=True):
                 self._network.score_together(column, directions, coefficients, batches)
             return scores
@@ -495,7 +495,7 @@ class Landscape:
             theta: Flat parameters, shape ``(D,)``; by default those of the model.
             parameters: What to differentiate by, as ``ParameterSpace.select`` takes it: names of
                 parameters or layers, patterns, ``weights``; ``None`` takes all D.
-            micro_batch: Most examples in one graph, if fewer than in one pass of ``path``, which
+            micro_batch: Most examples in one graph, if fewer than in one pass of ``plan``, which
                 ``None`` takes. Batches stay whole where examples share batch statistics.
             memory: Bytes of graphs to keep between products; ``None`` takes two fifths of what
                 is free.
@@ -574,11 +574,11 @@ class Landscape:
             buffers = {name: buffer.clone() for name, buffer in statistics.items()}
             tensors = {**fixed, **buffers, **leaves}
             with network.modes(), network.substitution(tensors), sdpa_kernel(SDPBackend.MATH):
-                yield self.path.folding.fold(network.forward, tensors, affine=True)
+                yield self.plan.folding.fold(network.forward, tensors, affine=True)
 
         batches = self.batches
         if not network.mixes_examples:
-            if micro_batch is not None and self.path.micro_batch is None:
+            if micro_batch is not None and self.plan.micro_batch is None:
                 check_independent(network, self._criterion, self.batches, micro_batch)
             batches = self._criterion.split(batches, micro_batch or self.num_examples)
         chosen = {name: values[name] for name in space.names}
@@ -696,7 +696,7 @@ class Landscape:
             digest: Of the work and of the ``fingerprint``.
         """
         first, values = self.batches[:1], []
-        if self.path.micro_batch is not None:  # any number may be taken together
+        if self.plan.micro_batch is not None:  # any number may be taken together
             few = torch.arange(min(16, len(first[0].inputs)))
             first = self.hold([pick_examples(first, few)])
         cuda = [self.device] if self.device.type == "cuda" else []
@@ -709,23 +709,23 @@ class Landscape:
         return Fingerprint(digest, tuple(values), rounding_of(self.theta.dtype, coarse=coarse))
 
     @torch.no_grad()
-    def _find_path(self) -> ForwardPath:
+    def _find_plan(self) -> ExecutionPlan:
         if self._network.needs_graph:
-            return ForwardPath().because("model or loss differentiate by the examples")
-        path = self._network.find_path(self.batches)
-        if path.micro_batch is not None and self.averaging is not None:
-            path = replace(path, micro_batch=None).because("the loss is no mean over examples")
-        return path
+            return ExecutionPlan().because("model or loss differentiate by the examples")
+        plan = self._network.find_plan(self.batches)
+        if plan.micro_batch is not None and self.averaging is not None:
+            plan = replace(plan, micro_batch=None).because("the loss is no mean over examples")
+        return plan
 
     def _read(self, loader: Iterable[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
-        pairs = [(self.path.prepare(x), y) for x, y in read_batches(loader, self.device)]
+        pairs = [(self.plan.prepare(x), y) for x, y in read_batches(loader, self.device)]
         # A batch of one class has other statistics than one of all classes.
         return shuffle(pairs) if self._network.mixes_examples else pairs
 
     def _group(self, pairs: list[tuple[Tensor, Tensor]]) -> list[Batch]:
         """Give batches of one pass each."""
-        if self.path.micro_batch is not None:
-            pairs = regroup(pairs, self.path.micro_batch)
+        if self.plan.micro_batch is not None:
+            pairs = regroup(pairs, self.plan.micro_batch)
         pairs = [as_leaves(pair) for pair in pairs]
         batches = [Batch(*pair, *self._criterion.weigh(*pair)) for pair in pairs]
         check_labels(self._criterion, batches, self._num_classes)

@@ -20,7 +20,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from mining import BatchNormPolicy, InputError, Landscape
 from mining.functional.batchnorm import modes, recalibrate
-from mining.functional.execution_plan import ForwardPath
+from mining.functional.execution_plan import ExecutionPlan
 
 POLICIES = ("recalibrate", "frozen", "batch")
 
@@ -83,7 +83,7 @@ def test_evaluation_leaves_the_model_untouched(name, policy, training):
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_perturbed_model_is_restored_on_exception(policy, error):
-    of = landscape("batchnorm", policy, path=ForwardPath(None if policy == "batch" else 32))
+    of = landscape("batchnorm", policy, plan=ExecutionPlan(None if policy == "batch" else 32))
     of.model.train()
     before = snapshot(of.model)
     calls = 0
@@ -414,7 +414,7 @@ def test_parameters_that_a_forward_pass_changes_are_refused():
 
 def test_a_batch_of_one_joins_its_neighbour():
     batches = loader(batch_size=23)  # 23, 23, 23, 1
-    of = Landscape(build("shared"), nn.CrossEntropyLoss(), batches, path=ForwardPath())
+    of = Landscape(build("shared"), nn.CrossEntropyLoss(), batches, plan=ExecutionPlan())
     assert [len(batch.inputs) for batch in of.batches] == [23, 23, 24]
     assert math.isfinite(of.loss(of.theta))
 
@@ -524,8 +524,8 @@ def test_gpu_agrees_with_cpu(policy):
 
 def test_gradient_of_folded_batch_norm_over_several_passes():
     of = landscape("batchnorm", "frozen")
-    several = landscape("batchnorm", "frozen", path=replace(of.path, micro_batch=16))
-    assert len(of.path.folding) == 1
+    several = landscape("batchnorm", "frozen", plan=replace(of.plan, micro_batch=16))
+    assert len(of.plan.folding) == 1
     assert len(several.batches) == 5
     torch.testing.assert_close(several.gradient(), of.gradient())
 
@@ -579,8 +579,8 @@ def test_a_first_batch_of_ignored_targets_leaves_the_hessian_of_the_others():
     inputs, targets = examples()
     batches = list(zip(inputs.split(35), [torch.full((35,), -100), targets[35:]], strict=True))
     others = Landscape(build("mlp"), nn.CrossEntropyLoss(), batches[1:])
-    path = ForwardPath()  # batches as they come
-    of = Landscape(build("mlp"), nn.CrossEntropyLoss(), batches, path=path)
+    plan = ExecutionPlan()  # batches as they come
+    of = Landscape(build("mlp"), nn.CrossEntropyLoss(), batches, plan=plan)
     v = torch.ones_like(of.theta)
     torch.testing.assert_close(of.hessian() @ v, others.hessian() @ v)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from mining.functional.execution_plan import ForwardPath, measure_activation
+from mining.functional.execution_plan import ExecutionPlan, measure_activation
 from mining.functional.loss import Batch, Criterion
 from mining.functional.network import Network
 
@@ -64,14 +64,14 @@ def describe_norm_layers(model: nn.Module) -> dict[str, int]:
     return dict(Counter(type(m).__name__ for m in model.modules() if isinstance(m, _NORM_LAYERS)))
 
 
-def describe_path(path: ForwardPath) -> dict[str, object]:
+def describe_plan(plan: ExecutionPlan) -> dict[str, object]:
     """Say how the model is run, and why not faster."""
     return {
-        "examples_per_pass": path.micro_batch,
-        "channels_last": path.channels_last,
-        "folded_norm_layers": len(path.folding),
-        "shared_first_layer": None if path.first_layer is None else path.first_layer.weight,
-        "why_not_faster": list(path.reasons),
+        "examples_per_pass": plan.micro_batch,
+        "channels_last": plan.channels_last,
+        "folded_norm_layers": len(plan.folding),
+        "shared_first_layer": None if plan.first_layer is None else plan.first_layer.weight,
+        "why_not_faster": list(plan.reasons),
     }
 
 

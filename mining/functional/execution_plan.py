@@ -30,8 +30,8 @@ Pair = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class ForwardPath:
-    """An execution plan; ``ForwardPath()`` runs the unmodified model.
+class ExecutionPlan:
+    """An execution plan; ``ExecutionPlan()`` runs the unmodified model.
 
     Args:
         micro_batch: Examples per pass; ``None``: whole batches.
@@ -47,7 +47,7 @@ class ForwardPath:
     #: Why faster plans were rejected.
     reasons: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
-    def because(self, *reasons: str) -> "ForwardPath":
+    def because(self, *reasons: str) -> "ExecutionPlan":
         """Give the same plan with further reasons, which are logged."""
         for reason in reasons:
             log.info("%s", reason)
@@ -106,25 +106,25 @@ class Trial:
 
     def run(
         self,
-        path: ForwardPath,
+        plan: ExecutionPlan,
         parts: Sequence[Pair],
         *,
         moved: bool,
         given: Sequence[Tensor] | None = None,
     ) -> Outcome:
-        """Run model and loss on a path at one of the two points.
+        """Run model and loss by a plan at one of the two points.
 
         Args:
-            path: How the model is run.
+            plan: The execution plan.
             parts: Inputs and targets.
             moved: Whether at the second point.
             given: Outputs of which the losses are to be, where not those that were found: what
                 they differ by is then no rounding of the outputs.
         """
         tensors = self.tensors(moved=moved)
-        run = path.folding.fold(self.forward, tensors)
+        run = plan.folding.fold(self.forward, tensors)
         with self.substitution(tensors):
-            return self._outcome(lambda inputs: run(path.prepare(inputs)), parts, given)
+            return self._outcome(lambda inputs: run(plan.prepare(inputs)), parts, given)
 
     def run_shared(
         self, layer: FirstLayer, parts: Sequence[Pair], given: Sequence[Tensor]
@@ -164,7 +164,7 @@ class Trial:
         return {n: t + change[n] if n in change else t for n, t in self.theta.items()}
 
 
-def find_path(trial: Trial, rounding: float) -> ForwardPath:
+def find_plan(trial: Trial, rounding: float) -> ExecutionPlan:
     """Choose the fastest execution plan that reproduces the unmodified model to rounding.
 
     Each candidate is tried at two points and rejected if its outputs or losses differ by more
@@ -176,19 +176,19 @@ def find_path(trial: Trial, rounding: float) -> ForwardPath:
         rounding: Largest difference of outputs, relative to the largest output.
 
     Returns:
-        The plan; ``ForwardPath()`` if all candidates are rejected. On a CPU a pass takes a
+        The plan; ``ExecutionPlan()`` if all candidates are rejected. On a CPU a pass takes a
         cache-sized micro-batch, on a GPU a whole batch.
     """
     try:
-        return _find_path(trial, rounding)
+        return _find_plan(trial, rounding)
     except Exception as error:
         if is_out_of_memory(error):
             raise
         # Whole batches have run before: the model or the loss requires their size.
-        return ForwardPath().because(f"it runs on whole batches only: {_first_line(error)}")
+        return ExecutionPlan().because(f"it runs on whole batches only: {_first_line(error)}")
 
 
-def _find_path(trial: Trial, rounding: float) -> ForwardPath:
+def _find_plan(trial: Trial, rounding: float) -> ExecutionPlan:
     first = trial.batches[0].inputs
     with trial.substitution(trial.theta):
         micro_batch = _fitting(trial, first) if first.device.type == "cpu" else None
@@ -197,7 +197,7 @@ def _find_path(trial: Trial, rounding: float) -> ForwardPath:
         varying = {name: trial.theta[name] for name in trial.change}
         first_layer = FirstLayer.of(trial.forward, first[:2], varying)
         images = takes_channels_last(trial.model, first)
-    plain = ForwardPath()
+    plain = ExecutionPlan()
     expected = [trial.run(plain, whole, moved=moved) for moved in (False, True)]
     again = trial.run(plain, whole, moved=False, given=expected[0].outputs)
     if not again.agrees(expected[0], rounding):
@@ -230,16 +230,16 @@ def _find_path(trial: Trial, rounding: float) -> ForwardPath:
         replace(plain, micro_batch=micro_batch),
     ]
     if first_layer is not None:
-        candidates = [replace(path, first_layer=first_layer) for path in candidates]
-    for path in candidates:
+        candidates = [replace(plan, first_layer=first_layer) for plan in candidates]
+    for plan in candidates:
         if all(
-            trial.run(path, parts, moved=moved, given=given[moved]).agrees(
+            trial.run(plan, parts, moved=moved, given=given[moved]).agrees(
                 reference[moved], rounding
             )
             for moved in (False, True)
         ):
-            return replace(path, reasons=plain.reasons)
-        plain = plain.because(f"outputs or losses differ with {_describe(path)}")
+            return replace(plan, reasons=plain.reasons)
+        plain = plain.because(f"outputs or losses differ with {_describe(plan)}")
     return plain
 
 
@@ -302,10 +302,10 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
-def _describe(path: ForwardPath) -> str:
-    words = [f"{path.micro_batch} examples a pass"]
-    words += ["channels last"] * path.channels_last
-    words += [f"{len(path.folding)} folded batch norms"] * bool(path.folding)
+def _describe(plan: ExecutionPlan) -> str:
+    words = [f"{plan.micro_batch} examples a pass"]
+    words += ["channels last"] * plan.channels_last
+    words += [f"{len(plan.folding)} folded batch norms"] * bool(plan.folding)
     return ", ".join(words)
 
 

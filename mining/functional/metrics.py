@@ -57,7 +57,7 @@ class MeanScore:
         if loss.is_meta:
             raise InputError(
                 "The loss reads parameters of the model's first layer, which it did not when the "
-                "landscape was made. Give path=ForwardPath()."
+                "landscape was made. Give plan=ExecutionPlan()."
             )
         self._loss += loss.detach().double() * batch.weight
 

@@ -63,7 +63,7 @@ class MiniBatches:
                 seed = 0
                 if self._network.stochastic:
                     seed = int(torch.randint(2**62, (), generator=generator))
-                yield self._on(self._network.path.prepare(inputs), targets, seed)
+                yield self._on(self._network.plan.prepare(inputs), targets, seed)
 
     def _on(self, inputs: Tensor, targets: Tensor, seed: int) -> LossOnBatch:
         network = self._network

@@ -18,7 +18,7 @@ from mining.functional.batchnorm import (
 )
 from mining.functional.compiled import CompiledForward, FreeForward
 from mining.functional.derivatives import check_recording
-from mining.functional.execution_plan import ForwardPath, Trial, find_path
+from mining.functional.execution_plan import ExecutionPlan, Trial, find_plan
 from mining.functional.loss import Batch, Criterion
 from mining.functional.metrics import Score
 from mining.functional.parameters import ParameterSpace
@@ -73,7 +73,7 @@ class Network:
         self.frozen = {n: p.clone() for n, p in parameters.items() if n not in self.space.names}
         self.buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
         self.substitution = Substitution(model)
-        self.path = ForwardPath()
+        self.plan = ExecutionPlan()
         #: Whether model or loss differentiate by inputs, so that passes need graphs.
         self.needs_graph = False
         #: Whether the model works in place on its inputs, and so is given copies.
@@ -91,7 +91,7 @@ class Network:
         """Give the same network with every batch normalized by its own statistics."""
         other = copy(self)
         other.policy = BatchNormPolicy("batch")
-        other.path = ForwardPath(channels_last=self.path.channels_last)
+        other.plan = ExecutionPlan(channels_last=self.plan.channels_last)
         other.compiled = None
         return other
 
@@ -136,8 +136,8 @@ class Network:
         return self.policy.mode == "frozen" or not norm_layers(self.model)
 
     @torch.no_grad()
-    def find_path(self, batches: Sequence[Batch]) -> ForwardPath:
-        """Find the fastest way to run the model that gives what it gives as it stands.
+    def find_plan(self, batches: Sequence[Batch]) -> ExecutionPlan:
+        """Find the fastest execution plan that reproduces the unmodified model to rounding.
 
         It is tried in full precision, in which what is not rounding shows, at θ and at a point
         near it.
@@ -146,9 +146,9 @@ class Network:
             batches: Examples, as a loader gave them.
         """
         if self.mixes_examples:
-            return ForwardPath().because("examples share batch statistics")
+            return ExecutionPlan().because("examples share batch statistics")
         if self.stochastic:
-            return ForwardPath().because("random numbers belong to batches as they are")
+            return ExecutionPlan().because("random numbers belong to batches as they are")
         noise = torch.randn(self.space.size, generator=torch.Generator().manual_seed(0))
         change = noise.to(self.theta) * (0.05 * self.theta.norm() / noise.norm().to(self.theta))
         trial = Trial(
@@ -161,7 +161,7 @@ class Network:
             self.criterion,
         )
         with self.modes(), products_in(self.theta.device):
-            return find_path(trial, self._rounding)
+            return find_plan(trial, self._rounding)
 
     def statistics(self, theta: Tensor, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
         """Give buffers with which to evaluate at ``theta``, estimated on batches of inputs."""
@@ -191,13 +191,13 @@ class Network:
 
     @contextmanager
     def running(self, tensors: Mapping[str, Tensor]) -> Iterator[Forward]:
-        """Give the model as a function, with other tensors, on the fast path."""
+        """Give the model as a function, with other tensors, by the execution plan."""
         with (
             self.modes(),
             self.substitution(tensors),
             products_in(self.theta.device, tf32=self.tf32),
         ):
-            plain = self.path.folding.fold(self.forward, tensors)
+            plain = self.plan.folding.fold(self.forward, tensors)
             if self.compiled is None:
                 yield plain
             else:
@@ -206,7 +206,7 @@ class Network:
     def _as_function(self) -> FreeForward:
         def run(tensors: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
             with self.substitution(tensors):
-                return self.path.folding.fold(self.forward, tensors)(inputs)
+                return self.plan.folding.fold(self.forward, tensors)(inputs)
 
         return run
 
@@ -294,9 +294,9 @@ class Network:
 
     def points_together(self) -> int:
         """How many points ``evaluate_points`` gains by, as far as memory allows."""
-        if self.path.first_layer is None or not self.statistics_are_fixed:
+        if self.plan.first_layer is None or not self.statistics_are_fixed:
             return 1 if self.theta.device.type == "cpu" else 16  # a GPU need not wait for its host
-        first = (self.path.first_layer.weight, self.path.first_layer.bias)
+        first = (self.plan.first_layer.weight, self.plan.first_layer.bias)
         held = self.tensors(self.theta, self.buffers)
         rest = sum(tensor.nbytes for name, tensor in held.items() if name not in first)
         return max(1, min(64, _POINTS_MEMORY // max(rest, 1)))
@@ -317,7 +317,7 @@ class Network:
                         outputs = forward(batch.inputs)
                         compiled = None if self.needs_graph else self.compiled
                         if compiled is not None and not compiled.checked:
-                            plain = self.path.folding.fold(self.forward, tensors)
+                            plain = self.plan.folding.fold(self.forward, tensors)
                             compiled.check_loss(self.criterion, forward, plain, batch)
                         score.add(outputs, batch)
 
@@ -336,7 +336,7 @@ class Network:
             coefficients: A row c of length K for each point.
             batches: The examples.
         """
-        layer = self.path.first_layer
+        layer = self.plan.first_layer
         assert layer is not None
         used = [k for k in range(len(directions)) if any(row[k] != 0.0 for row in coefficients)]
         rows = [[row[k] for k in used] for row in coefficients]

@@ -100,7 +100,7 @@ def policy_effect(
 
 def _parts(network: Network, criterion: Criterion, batches: Sequence[Batch]) -> list[Batch]:
     """Take at most 1,024 examples, in parts that can be compared."""
-    micro_batch = network.path.micro_batch
+    micro_batch = network.plan.micro_batch
     if micro_batch is None or len({batch.inputs.shape[1:] for batch in batches}) > 1:
         parts, missing = [], _COMPARED
         for number in random_order(len(batches)).tolist():

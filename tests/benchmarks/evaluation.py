@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mining import Direction, Evaluator, ForwardPath, Gaussian, Landscape
+from mining import Direction, Evaluator, ExecutionPlan, Gaussian, Landscape
 from mining.models import MLP
 
 Row = dict[str, Any]
@@ -46,11 +46,11 @@ class Line:
     def direction(self, number: int = 0, normalization: str = "filter") -> Direction:
         generator = torch.Generator().manual_seed(number)
         source = Gaussian(normalization=normalization)
-        return source.directions(self.landscape(path=ForwardPath()), 1, generator=generator)[0]
+        return source.directions(self.landscape(plan=ExecutionPlan()), 1, generator=generator)[0]
 
     def moved(self, direction: Direction, alpha: float) -> nn.Module:
         """The model at θ + αε."""
-        model, landscape = copy.deepcopy(self.model), self.landscape(path=ForwardPath())
+        model, landscape = copy.deepcopy(self.model), self.landscape(plan=ExecutionPlan())
         tensors = landscape.space.unflatten(landscape.theta + alpha * direction.vector)
         model.load_state_dict(tensors, strict=False)
         return model
@@ -107,7 +107,7 @@ def curves(line: Line, repeats: int) -> list[Row]:
         repeats,
         warm_up=False,
     )
-    exact = Evaluator(line.landscape(path=ForwardPath()), progress=False)
+    exact = Evaluator(line.landscape(plan=ExecutionPlan()), progress=False)
     truth = exact.curve(direction, line.alphas).loss
     flops = _flops(line) * len(line.inputs) * len(line.alphas)
     rows = []

@@ -25,7 +25,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mining import Landscape, MatrixOperator, make_dense
 from mining.curvature import CurvatureOperator
-from mining.functional.execution_plan import ForwardPath
+from mining.functional.execution_plan import ExecutionPlan
 from mining.functional.fuse_batchnorm import Folding
 from mining.functional.loss import LossFunction
 
@@ -445,8 +445,8 @@ def test_second_derivatives_of_instance_norm_are_right():
         ).double()
         one = torch.randn(1, 2, 8, 8, dtype=torch.float64)
     one = one.contiguous(memory_format=torch.channels_last)
-    path = ForwardPath(channels_last=True)
-    of = Landscape(model, F.cross_entropy, [(one, torch.ones(1).long())], path=path)
+    plan = ExecutionPlan(channels_last=True)
+    of = Landscape(model, F.cross_entropy, [(one, torch.ones(1).long())], plan=plan)
     v, fixed = vectors(of.space.size, 1)[:, 0], of.statistics(of.theta)
     up, down = (of.gradient(of.theta + s * v, statistics=fixed) for s in (1e-6, -1e-6))
     # Central differences, as above.

@@ -8,7 +8,7 @@ import torch
 from cases import build, direction, examples, landscape
 from torch import Tensor, nn
 
-from mining import Curve, Evaluator, ForwardPath, Landscape, Surface, classify, classify_centre
+from mining import Curve, Evaluator, ExecutionPlan, Landscape, Surface, classify, classify_centre
 from mining.evaluation.adaptive import SampledValues, estimate_points
 from mining.evaluation.curves import load_curves, load_surface, save_curves, save_surface
 from mining.evaluation.sampling import StratifiedSample
@@ -295,7 +295,7 @@ def test_passes_stay_as_large_as_those_of_the_loader():
             return self.linear(x.flatten(1))
 
     of = Landscape(
-        Watching().double(), nn.CrossEntropyLoss(), learnt("mlp", 1500), path=ForwardPath()
+        Watching().double(), nn.CrossEntropyLoss(), learnt("mlp", 1500), plan=ExecutionPlan()
     )
     Evaluator(of, tolerance=0.05, progress=False).curve(direction(of), torch.linspace(-1, 1, 3))
     assert max(sizes) == 128

@@ -111,7 +111,7 @@ def test_a_weight_gives_the_loss_over_all_examples_at_once(start, caplog):
     whole = Landscape(model, masked, [(inputs, targets)])
     point = of.theta + 0.1
     assert not warnings(caplog)
-    assert of.path.micro_batch is not None
+    assert of.plan.micro_batch is not None
     leaf = point.clone().requires_grad_()
     shapes = {"linear.weight": (30, 64), "linear.bias": (30,)}
     parts = zip(shapes, leaf.split([1920, 30]), strict=True)
@@ -243,7 +243,7 @@ def test_nothing_is_said_of_a_mean_over_examples_of_ones_own(shape, dtype, caplo
 
     of = Landscape(build("mlp"), mean, cut(inputs, targets))
     assert of.averaging is None
-    assert of.path.micro_batch is not None
+    assert of.plan.micro_batch is not None
     assert not warnings(caplog)
 
 
@@ -254,7 +254,7 @@ def test_derivatives_of_folded_layers_in_several_batches():
         return root(outputs, F.one_hot(targets, 3).double())
 
     of = Landscape(build("batchnorm"), offset, loader(), batchnorm="frozen")
-    assert len(of.path.folding) == 1
+    assert len(of.plan.folding) == 1
     assert len(of.batches) == 3
     vector, step = direction(of).vector, 1e-5
     up, down = of.loss(of.theta + step * vector), of.loss(of.theta - step * vector)

@@ -6,7 +6,7 @@ from cases import assert_unchanged, direction, examples, loader, snapshot, vecto
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from mining import Evaluator, ForwardPath, InputError, Landscape
+from mining import Evaluator, ExecutionPlan, InputError, Landscape
 
 #: Sums in another order, in float64.
 EXACT = {"rtol": 1e-9, "atol": 1e-10}
@@ -36,15 +36,15 @@ class Scales(nn.Module):
         return self.second(self.first(x.flatten(1)).tanh())
 
 
-@pytest.mark.parametrize("path", [None, ForwardPath()])
+@pytest.mark.parametrize("plan", [None, ExecutionPlan()])
 @pytest.mark.parametrize("how", ["mul_", "view", "data", "relu", "item"])
-def test_models_that_work_in_place_on_their_inputs(how, path):
+def test_models_that_work_in_place_on_their_inputs(how, plan):
     torch.manual_seed(0)
     model = Scales(how).double()
     batches = loader()
     inputs, targets = (torch.cat(tensors) for tensors in zip(*batches, strict=True))
     kept = inputs.clone()
-    of = Landscape(model, nn.CrossEntropyLoss(), batches, path=path)
+    of = Landscape(model, nn.CrossEntropyLoss(), batches, plan=plan)
     vector = direction(of).vector
 
     def truth(theta: Tensor) -> Tensor:
@@ -213,7 +213,7 @@ def nhwc_to_nchw(images: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("layout", ["permuted", "strided", "mixed", "expanded"])
-def test_inputs_of_any_layout_take_the_same_fast_path(layout):
+def test_inputs_of_any_layout_take_the_same_fast_plan(layout):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(48, 8), nn.Tanh(), nn.Linear(8, 3)).double()
     inputs, targets = torch.randn(70, 3, 4, 4).double(), torch.randint(3, (70,))
@@ -229,8 +229,8 @@ def test_inputs_of_any_layout_take_the_same_fast_path(layout):
     if layout == "mixed":
         batches = [plain[0], *batches[1:]]
     found, expected = (Landscape(model, nn.CrossEntropyLoss(), x) for x in (batches, plain))
-    assert found.path.micro_batch == expected.path.micro_batch
-    assert found.path.first_layer is not None
+    assert found.plan.micro_batch == expected.plan.micro_batch
+    assert found.plan.first_layer is not None
     curves = [Evaluator(of, test=data, progress=False).curve(direction(of), ALPHAS)
               for of, data in ((found, batches), (expected, plain))]  # fmt: skip
     torch.testing.assert_close(curves[0].loss, curves[1].loss, **EXACT)
@@ -249,8 +249,8 @@ def test_images_whose_layout_differs_between_batches(mixed):
     batches = [(nhwc_to_nchw(x), y) if i or not mixed else (x, y)
                for i, (x, y) in enumerate(plain)]  # fmt: skip
     found = Landscape(model, nn.CrossEntropyLoss(), batches)
-    expected = Landscape(model, nn.CrossEntropyLoss(), plain, path=ForwardPath())
-    assert found.path.channels_last
+    expected = Landscape(model, nn.CrossEntropyLoss(), plain, plan=ExecutionPlan())
+    assert found.plan.channels_last
     assert all(b.inputs.is_contiguous(memory_format=torch.channels_last) for b in found.batches)
     theta = found.theta + 0.05 * direction(found).vector
     # Sums in another order, in float32.

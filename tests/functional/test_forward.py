@@ -6,7 +6,7 @@ from cases import MODELS, build, direction, examples, landscape, loader, vectors
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from mining import Evaluator, ForwardPath, Landscape, make_dense
+from mining import Evaluator, ExecutionPlan, Landscape, make_dense
 from mining.functional.fuse_batchnorm import Folding
 from mining.functional.precision import products_in
 from mining.functional.substitution import Substitution
@@ -26,8 +26,8 @@ def tensors_of(model: nn.Module) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("name", MODELS)
-def test_fast_path_gives_what_the_plain_one_gives(name, policy):
-    fast, plain = landscape(name, policy), landscape(name, policy, path=ForwardPath())
+def test_fast_plan_gives_what_the_plain_one_gives(name, policy):
+    fast, plain = landscape(name, policy), landscape(name, policy, plan=ExecutionPlan())
     theta = fast.theta + 0.3 * direction(fast).vector
     for found, expected in zip(fast.evaluate(theta), plain.evaluate(theta), strict=True):
         torch.testing.assert_close(found, expected, **EXACT)
@@ -40,7 +40,7 @@ def test_fast_path_gives_what_the_plain_one_gives(name, policy):
 
 
 @pytest.mark.parametrize("autocast", [None, torch.bfloat16])
-def test_fast_path_of_a_resnet_in_single_precision(autocast):
+def test_fast_plan_of_a_resnet_in_single_precision(autocast):
     """Losses differ by rounding: 1e-5 of them in float32, 1e-2 in bfloat16."""
     torch.manual_seed(0)
     model = CifarResNet((3, 16, 16), 10, depth=8, width=8)
@@ -48,11 +48,11 @@ def test_fast_path_of_a_resnet_in_single_precision(autocast):
     batches = list(zip(inputs.split(100), targets.split(100), strict=True))
     options = {"batchnorm": "recalibrate", "autocast": autocast}
     fast, plain = (
-        Landscape(model, nn.CrossEntropyLoss(), batches, path=path, **options)
-        for path in (None, ForwardPath())
+        Landscape(model, nn.CrossEntropyLoss(), batches, plan=plan, **options)
+        for plan in (None, ExecutionPlan())
     )
-    assert fast.path.channels_last
-    assert len(fast.path.folding) == 7
+    assert fast.plan.channels_last
+    assert len(fast.plan.folding) == 7
     vector = torch.randn(fast.space.size)
     for alpha in (0.0, 0.05, 0.5):
         theta = fast.theta + alpha * vector
@@ -180,15 +180,15 @@ class Counted(Viewing):
 
 
 @pytest.mark.parametrize(("model", "whole"), [(Centred, True), (Viewing, False), (Counted, True)])
-def test_models_that_do_not_take_the_fast_path(model, whole):
+def test_models_that_do_not_take_the_fast_plan(model, whole):
     torch.manual_seed(0)
     odd = model()
     # In float64 convolutions forget channels_last, and one channel is first and last.
     batches = [(x.repeat(1, 3, 1, 1), y) for x, y in loader(70, 35, torch.float32)]
     odd(batches[0][0])
     of = Landscape(odd, nn.CrossEntropyLoss(), batches)
-    assert not of.path.channels_last
-    assert (of.path.micro_batch is None) == whole
+    assert not of.plan.channels_last
+    assert (of.plan.micro_batch is None) == whole
     expected = torch.stack([F.cross_entropy(odd(x), y) for x, y in batches]).mean()
     assert float(of.loss(of.theta)) == pytest.approx(float(expected.detach()), rel=1e-5)
 
@@ -214,7 +214,7 @@ def test_examples_that_depend_on_each_other_are_found_in_any_batches(model, batc
     batches = loader(64, batch_size)
     mixing(batches[0][0])
     of = Landscape(mixing, nn.CrossEntropyLoss(), batches)
-    assert of.path.micro_batch is None
+    assert of.plan.micro_batch is None
 
 
 def test_batches_of_unequal_images_are_not_joined():
@@ -246,7 +246,7 @@ def test_passes_are_as_large_as_activations_allow():
     inputs = torch.randn(40, 32, 16, 16)
     batches = list(zip(inputs.split(4), torch.zeros(10, 4).long(), strict=True))
     of = Landscape(Frames(), nn.CrossEntropyLoss(), batches)
-    assert of.path.micro_batch == 16  # 2 MiB an example; the fewest that are joined
+    assert of.plan.micro_batch == 16  # 2 MiB an example; the fewest that are joined
 
 
 def masked_mean(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -265,7 +265,7 @@ def test_losses_that_weigh_examples_by_their_batch_keep_it(loss):
     targets[:32] = 0  # nothing is masked in the first batch
     batches = list(zip(inputs.split(32), targets.split(32), strict=True))
     of = Landscape(build("mlp"), loss, batches)
-    assert of.path.micro_batch is None
+    assert of.plan.micro_batch is None
 
 
 def test_examples_are_held_once():
@@ -302,9 +302,9 @@ def test_layers_that_run_in_another_order_are_unfolded():
     assert len(folding) == 0
 
 
-def test_a_path_that_cuts_batches_is_refused_where_they_share_statistics():
-    with pytest.raises(ValueError, match=r"path\.micro_batch must be None"):
-        landscape("batchnorm", "batch", path=ForwardPath(micro_batch=8))
+def test_a_plan_that_cuts_batches_is_refused_where_they_share_statistics():
+    with pytest.raises(ValueError, match=r"plan\.micro_batch must be None"):
+        landscape("batchnorm", "batch", plan=ExecutionPlan(micro_batch=8))
 
 
 def test_a_loss_that_compares_examples_keeps_its_batches():
@@ -314,7 +314,7 @@ def test_a_loss_that_compares_examples_keeps_its_batches():
     model = build("mlp")
     batches = loader(64, 32)
     of = Landscape(model, contrast, batches)
-    assert of.path.micro_batch is None
+    assert of.plan.micro_batch is None
     expected = torch.stack([contrast(model(x), y) for x, y in batches]).mean()
     torch.testing.assert_close(of.loss(of.theta), expected.detach(), **EXACT)
 
@@ -326,16 +326,16 @@ def test_a_model_that_draws_random_numbers_is_run_as_it_stands():
 
     noisy = Noisy().double()
     noisy(loader()[0][0])
-    path = Landscape(noisy, nn.CrossEntropyLoss(), loader()).path
-    assert (path.micro_batch, path.channels_last, path.first_layer) == (None, False, None)
+    plan = Landscape(noisy, nn.CrossEntropyLoss(), loader()).plan
+    assert (plan.micro_batch, plan.channels_last, plan.first_layer) == (None, False, None)
 
 
 @pytest.mark.parametrize(
     ("name", "shared"), [("mlp", True), ("partly_used", False), ("tied", False)]
 )
 def test_points_that_share_a_first_layer_have_the_same_loss(name, shared):
-    fast, plain = landscape(name), landscape(name, path=ForwardPath())
-    assert (fast.path.first_layer is not None) == shared
+    fast, plain = landscape(name), landscape(name, plan=ExecutionPlan())
+    assert (fast.plan.first_layer is not None) == shared
     x, y = direction(fast, 0), direction(fast, 1)
     axis = torch.linspace(-0.5, 1, 5)
     test = loader(40)
@@ -353,10 +353,10 @@ def test_curve_of_a_model_that_works_in_place(policy):
     """θ comes first, and its pre-activations are those that all points start from."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(inplace=True), nn.Linear(8, 3))
     fast, plain = (
-        Landscape(model.double(), nn.CrossEntropyLoss(), loader(), batchnorm=policy, path=path)
-        for path in (None, ForwardPath())
+        Landscape(model.double(), nn.CrossEntropyLoss(), loader(), batchnorm=policy, plan=plan)
+        for plan in (None, ExecutionPlan())
     )
-    assert fast.path.first_layer is not None
+    assert fast.plan.first_layer is not None
     alphas = torch.linspace(-1, 1, 5)
     found, expected = (
         Evaluator(of, progress=False).curve(direction(of), alphas).loss for of in (fast, plain)
@@ -395,7 +395,7 @@ class ChangesInputsInPlace(UsesTwice):
 )
 def test_a_first_layer_that_is_none_is_not_shared(model):
     of = Landscape(model().double(), nn.CrossEntropyLoss(), loader())
-    assert of.path.first_layer is None
+    assert of.plan.first_layer is None
 
 
 def test_many_points_at_once_are_as_many_as_memory_allows():
@@ -408,9 +408,9 @@ def test_many_points_at_once_are_as_many_as_memory_allows():
 def test_folded_layers_have_the_same_dense_hessian():
     fast, plain = (
         landscape("batchnorm", "frozen"),
-        landscape("batchnorm", "frozen", path=ForwardPath()),
+        landscape("batchnorm", "frozen", plan=ExecutionPlan()),
     )
-    assert len(fast.path.folding) == 1
+    assert len(fast.plan.folding) == 1
     chosen = ["conv", "bn"]
     torch.testing.assert_close(
         make_dense(fast.hessian(parameters=chosen)),
@@ -421,9 +421,9 @@ def test_folded_layers_have_the_same_dense_hessian():
 
 def test_compiled_forward_pass_gives_the_same():
     """In one of two shapes, and for parameters that it was not compiled with."""
-    plain = landscape("batchnorm", path=ForwardPath(micro_batch=32))
+    plain = landscape("batchnorm", plan=ExecutionPlan(micro_batch=32))
     fast = Landscape(
-        plain.model, plain.loss_fn, loader(), path=ForwardPath(micro_batch=32), compile=True
+        plain.model, plain.loss_fn, loader(), plan=ExecutionPlan(micro_batch=32), compile=True
     )
     theta = fast.theta + 0.3 * direction(fast).vector
     for point in (fast.theta, theta):
@@ -475,14 +475,14 @@ def test_products_on_a_gpu_have_the_precision_asked_for(tf32):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("policy", ["recalibrate", "frozen"])
-def test_fast_path_on_a_gpu(policy):
+def test_fast_plan_on_a_gpu(policy):
     torch.manual_seed(0)
     model = CifarResNet((3, 16, 16), 10, depth=8, width=8).cuda()
     inputs, targets = torch.randn(200, 3, 16, 16), torch.randint(10, (200,))
     batches = list(zip(inputs.split(100), targets.split(100), strict=True))
     losses = {}
     for name, options in {
-        "plain": {"path": ForwardPath()},
+        "plain": {"plan": ExecutionPlan()},
         "fast": {},
         "tf32": {"tf32": True},
         "compiled": {"compile": True},
@@ -497,7 +497,7 @@ def test_fast_path_on_a_gpu(policy):
     "error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory."),
               RuntimeError("DefaultCPUAllocator: can't allocate memory")],
 )  # fmt: skip
-def test_memory_that_runs_out_is_no_reason_for_another_path(error):
+def test_memory_that_runs_out_is_no_reason_for_another_plan(error):
     class Hungry(nn.Linear):
         def forward(self, inputs):
             if len(inputs) > 30:

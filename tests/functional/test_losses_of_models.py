@@ -8,7 +8,7 @@ from cases import build, direction, examples, loader, vectors
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
-from mining import Evaluator, ForwardPath, InputError, Landscape, make_dense
+from mining import Evaluator, ExecutionPlan, InputError, Landscape, make_dense
 
 #: Sums in another order, in float64.
 EXACT = {"rtol": 1e-9, "atol": 1e-10}
@@ -204,16 +204,16 @@ def test_gauss_newton_of_layers_that_the_loss_does_not_read():
     torch.testing.assert_close(found, expected * norm, **EXACT)
 
 
-def test_fast_paths_are_refused_only_where_the_loss_needs_what_they_leave_out():
-    paths = {}
+def test_fast_plans_are_refused_only_where_the_loss_needs_what_they_leave_out():
+    plans = {}
     for name in CASES:
         net, loss, _ = make(name)
-        paths[name] = Landscape(net, loss, loader(), batchnorm="frozen").path
-    shared = {name for name, path in paths.items() if path.first_layer is not None}
+        plans[name] = Landscape(net, loss, loader(), batchnorm="frozen").plan
+    shared = {name for name, plan in plans.items() if plan.first_layer is not None}
     assert shared == {"temperature"}
-    assert len(paths["left behind"].folding) == 1
-    assert len(paths["hook"].folding) == 0
-    assert all(path.micro_batch is not None for path in paths.values())
+    assert len(plans["left behind"].folding) == 1
+    assert len(plans["hook"].folding) == 0
+    assert all(plan.micro_batch is not None for plan in plans.values())
 
 
 def test_a_first_layer_that_the_loss_comes_to_read_raises():
@@ -225,7 +225,7 @@ def test_a_first_layer_that_the_loss_comes_to_read_raises():
         return loss + net[1].weight.square().sum() if on else loss
 
     of = Landscape(net, annealed, loader())
-    assert of.path.first_layer is not None
+    assert of.plan.first_layer is not None
     on.append(True)
     with pytest.raises(InputError, match="reads parameters"):
         Evaluator(of, progress=False).curve(direction(of), ALPHAS)
@@ -236,7 +236,7 @@ def test_a_part_of_the_loss_that_is_no_mean_over_examples_keeps_batches_whole():
     net.forward = lambda x: _remember_largest(net, x)
     batches = loader(64, 32)
     of = Landscape(net, left_behind(net), batches, batchnorm="frozen")
-    assert of.path.micro_batch is None
+    assert of.plan.micro_batch is None
     net.eval()
     losses = [F.cross_entropy(net(x), y) + net.penalty for x, y in batches]
     torch.testing.assert_close(of.loss(of.theta), torch.stack(losses).mean().detach(), **EXACT)
@@ -254,7 +254,7 @@ def test_a_compiled_pass_in_which_no_hook_runs_is_checked_with_the_loss(outputs,
     monkeypatch.setattr(torch, "compile", lambda graph, dynamic: graph)
     net, loss, _ = make("hook" if outputs == "hook" else "left behind")
     loss = nn.CrossEntropyLoss() if outputs == "plain" else loss
-    options = {"batchnorm": "frozen", "path": ForwardPath(micro_batch=35), "compile": True}
+    options = {"batchnorm": "frozen", "plan": ExecutionPlan(micro_batch=35), "compile": True}
     of = Landscape(net, loss, loader(), **options)
     if outputs == "plain":
         of.loss(of.theta)
@@ -286,11 +286,11 @@ def test_gradient_checkpointing_runs_the_model_again_where_parameters_are_substi
         torch.testing.assert_close(found @ block, expected @ block, **EXACT)
 
 
-def test_a_fast_path_of_a_network_whose_loss_is_its_own(monkeypatch):
+def test_a_fast_plan_of_a_network_whose_loss_is_its_own(monkeypatch):
     """Weight decay of a network with batch norm: folded, and the decay is that of θ."""
     model = build("batchnorm")
     of = Landscape(model, weight_decay(model), loader())
-    plain = Landscape(model, weight_decay(model), loader(), path=ForwardPath())
-    assert len(of.path.folding) == 1
+    plain = Landscape(model, weight_decay(model), loader(), plan=ExecutionPlan())
+    assert len(of.plan.folding) == 1
     theta = of.theta + 0.3 * direction(of).vector
     torch.testing.assert_close(of.loss(theta), plain.loss(theta), **EXACT)
