@@ -50,7 +50,7 @@ from mining.functional.description import (
 from mining.functional.execution_plan import ExecutionPlan
 from mining.functional.loss import Batch, Criterion, LossFunction, WeightFunction
 from mining.functional.memory import available_memory
-from mining.functional.metrics import Evaluation, ExampleScore, MeanScore, Score
+from mining.functional.metrics import Evaluation, ExampleMetrics, MeanMetrics, Metrics
 from mining.functional.minibatches import MiniBatches
 from mining.functional.network import Network, combine
 from mining.functional.parameters import ParameterSpace
@@ -328,9 +328,9 @@ class Landscape:
         """
         batches = self.batches if batches is None else batches
         buffers = self.statistics(theta) if statistics is None else statistics
-        score = MeanScore(self._criterion, batches, classes=self.scores_classes)
-        self._network.score(score, theta, batches, buffers)
-        return score.mean()
+        metrics = MeanMetrics(self._criterion, batches, classes=self.scores_classes)
+        self._network.measure(metrics, theta, batches, buffers)
+        return metrics.mean()
 
     @torch.no_grad()
     def evaluate_points(
@@ -354,8 +354,8 @@ class Landscape:
             where there is none.
         """
         batches = [self.batches] if batches is None else batches
-        scores = self._score(MeanScore, directions, coefficients, batches)
-        return torch.stack([torch.stack([score.row() for score in row]) for row in scores])
+        metrics = self._measure(MeanMetrics, directions, coefficients, batches)
+        return torch.stack([torch.stack([of_set.row() for of_set in row]) for row in metrics])
 
     @torch.no_grad()
     def losses_of_examples(
@@ -393,32 +393,32 @@ class Landscape:
             raise InputError(
                 "All targets of a batch are ignored: tolerance needs a loss that is a plain mean."
             )
-        scores = self._score(ExampleScore, directions, coefficients, [batches], statistics)
-        return torch.stack([score.row() for (score,) in scores])
+        metrics = self._measure(ExampleMetrics, directions, coefficients, [batches], statistics)
+        return torch.stack([of_point.row() for (of_point,) in metrics])
 
-    def _score(
+    def _measure(
         self,
-        kind: type[MeanScore] | type[ExampleScore],
+        kind: type[MeanMetrics] | type[ExampleMetrics],
         directions: Sequence[Tensor],
         coefficients: Sequence[Sequence[float]],
         sets: Sequence[Sequence[Batch]],
         statistics: Sequence[dict[str, Tensor]] | None = None,
-    ) -> list[list[Score]]:
-        """Score P points on S sets of examples."""
-        scores: list[list[Score]] = [
+    ) -> list[list[Metrics]]:
+        """Compute metrics at P points on S sets of examples."""
+        metrics: list[list[Metrics]] = [
             [kind(self._criterion, batches, classes=self.scores_classes) for batches in sets]
             for _ in coefficients
         ]
         if self.plan.first_layer is not None and self.statistics_are_fixed:
-            for batches, column in zip(sets, zip(*scores, strict=True), strict=True):
-                self._network.score_together(column, directions, coefficients, batches)
-            return scores
-        for number, (row, point) in enumerate(zip(coefficients, scores, strict=True)):
+            for batches, column in zip(sets, zip(*metrics, strict=True), strict=True):
+                self._network.measure_together(column, directions, coefficients, batches)
+            return metrics
+        for number, (row, point) in enumerate(zip(coefficients, metrics, strict=True)):
             theta = self.at(directions, row)
             buffers = self.statistics(theta) if statistics is None else statistics[number]
-            for batches, score in zip(sets, point, strict=True):
-                self._network.score(score, theta, batches, buffers)
-        return scores
+            for batches, of_set in zip(sets, point, strict=True):
+                self._network.measure(of_set, theta, batches, buffers)
+        return metrics
 
     def at(self, directions: Sequence[Tensor], coefficients: Sequence[float]) -> Tensor:
         """Give the point θ + Σ c_k ε_k, shape ``(D,)``."""

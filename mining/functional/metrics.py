@@ -23,7 +23,7 @@ class Evaluation(NamedTuple):
         return torch.stack([self.loss, nothing if self.accuracy is None else self.accuracy])
 
 
-class Score(Protocol):
+class Metrics(Protocol):
     """Takes the outputs for one batch after the other."""
 
     def add(self, outputs: Tensor, batch: Batch) -> None:
@@ -33,7 +33,7 @@ class Score(Protocol):
         """Give what was found, loss and accuracy along the last axis."""
 
 
-class MeanScore:
+class MeanMetrics:
     """Mean loss and accuracy over batches.
 
     Args:
@@ -72,7 +72,7 @@ class MeanScore:
         return self.mean().row()
 
 
-class ExampleScore:
+class ExampleMetrics:
     """Loss of every example, and whether it is classified correctly."""
 
     def __init__(self, criterion: Criterion, batches: Sequence[Batch], *, classes: bool) -> None:

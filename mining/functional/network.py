@@ -20,7 +20,7 @@ from mining.functional.compiled import CompiledForward, FreeForward
 from mining.functional.derivatives import check_recording
 from mining.functional.execution_plan import ExecutionPlan, Trial, find_plan
 from mining.functional.loss import Batch, Criterion
-from mining.functional.metrics import Score
+from mining.functional.metrics import Metrics
 from mining.functional.parameters import ParameterSpace
 from mining.functional.precision import products_in
 from mining.functional.randomness import seeded
@@ -301,10 +301,14 @@ class Network:
         rest = sum(tensor.nbytes for name, tensor in held.items() if name not in first)
         return max(1, min(64, _POINTS_MEMORY // max(rest, 1)))
 
-    def score(
-        self, score: Score, theta: Tensor, batches: Sequence[Batch], statistics: dict[str, Tensor]
+    def measure(
+        self,
+        metrics: Metrics,
+        theta: Tensor,
+        batches: Sequence[Batch],
+        statistics: dict[str, Tensor],
     ) -> None:
-        """Let ``score`` have the outputs at ``theta`` for each batch."""
+        """Add the outputs at ``theta`` for each batch to ``metrics``."""
         # A forward pass may write to buffers: under ``batch`` it updates running statistics.
         buffers = {name: buffer.clone() for name, buffer in statistics.items()}
         tensors = self.tensors(theta, buffers)
@@ -319,19 +323,19 @@ class Network:
                         if compiled is not None and not compiled.checked:
                             plain = self.plan.folding.fold(self.forward, tensors)
                             compiled.check_loss(self.criterion, forward, plain, batch)
-                        score.add(outputs, batch)
+                        metrics.add(outputs, batch)
 
-    def score_together(
+    def measure_together(
         self,
-        scores: Sequence[Score],
+        metrics: Sequence[Metrics],
         directions: Sequence[Tensor],
         coefficients: Sequence[Sequence[float]],
         batches: Sequence[Batch],
     ) -> None:
-        """Score points θ + Σ c_k ε_k that share the products of the first layer.
+        """Compute metrics at points θ + Σ c_k ε_k that share the products of the first layer.
 
         Args:
-            scores: One for each of P points.
+            metrics: One for each of P points.
             directions: K directions ε, each of shape ``(D,)``.
             coefficients: A row c of length K for each point.
             batches: The examples.
@@ -360,12 +364,12 @@ class Network:
                     continue
                 with self.autocasting():
                     first, *others = (p.to(theta[layer.weight]) for p in products(batch.inputs))
-                for tensors, row, score in zip(points, rows, scores, strict=True):
+                for tensors, row, of_point in zip(points, rows, metrics, strict=True):
                     with self.substitution(tensors):
                         run = layer.fill_in(self.forward, tensors)
                         # A copy at θ, too: an activation may work in place.
                         pre_activations = combine(first.clone(), others, row)
-                        score.add(run(batch.inputs, pre_activations), batch)
+                        of_point.add(run(batch.inputs, pre_activations), batch)
 
 
 def _copy(inputs: Tensor) -> Tensor:

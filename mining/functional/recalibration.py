@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mining.functional.batches import pick_examples, random_order
 from mining.functional.batchnorm import norm_layers
 from mining.functional.loss import Batch, Criterion
-from mining.functional.metrics import MeanScore
+from mining.functional.metrics import MeanMetrics
 from mining.functional.network import Network
 
 #: Examples on which losses are compared, and parts of them whose spread gives the error.
@@ -80,9 +80,9 @@ def policy_effect(
     for batch in parts:
         pair = []
         for runs, buffers in ((network, statistics), (plain, plain.copy_buffers())):
-            score = MeanScore(criterion, [batch], classes=False)
-            runs.score(score, network.theta, [batch], buffers)
-            pair.append(float(score.mean().loss))
+            metrics = MeanMetrics(criterion, [batch], classes=False)
+            runs.measure(metrics, network.theta, [batch], buffers)
+            pair.append(float(metrics.mean().loss))
         losses.append(pair)
         differences.append(pair[0] - pair[1])
     weights = torch.tensor([batch.weight for batch in parts], dtype=torch.float64)
