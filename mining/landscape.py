@@ -48,7 +48,7 @@ from mining.functional.description import (
     describe_plan,
 )
 from mining.functional.execution_plan import ExecutionPlan
-from mining.functional.loss import Batch, Criterion, LossFunction, WeightFunction
+from mining.functional.loss import Batch, Loss, LossFunction, WeightFunction
 from mining.functional.memory import available_memory
 from mining.functional.metrics import Evaluation, ExampleMetrics, MeanMetrics, Metrics
 from mining.functional.minibatches import MiniBatches
@@ -114,13 +114,13 @@ class Landscape:
     ) -> None:
         self.model = model
         self.loss_fn = loss_fn
-        self._criterion = Criterion(loss_fn, weight)
-        settings = self._criterion.settings()
+        self._loss = Loss(loss_fn, weight)
+        settings = self._loss.settings()
         self.batchnorm = (
             batchnorm if isinstance(batchnorm, BatchNormPolicy) else BatchNormPolicy(batchnorm)
         )
         self._network = network = Network(
-            model, self._criterion, self.batchnorm, autocast, tf32=tf32, compile=compile
+            model, self._loss, self.batchnorm, autocast, tf32=tf32, compile=compile
         )
         self.space, self.theta = network.space, network.theta
         self.device = self.theta.device
@@ -129,9 +129,9 @@ class Landscape:
         self.num_examples = sum(len(batch.inputs) for batch in self.batches)
         # Trials leave the caller's random numbers as they are, and so does all that follows.
         with seeded(0, self.device):
-            self._num_classes = find_num_classes(network, self._criterion, self.batches)
+            self._num_classes = find_num_classes(network, self._loss, self.batches)
             check_substituted(network, self.batches[0])
-            network.stochastic = is_stochastic(network, self._criterion, self.batches)
+            network.stochastic = is_stochastic(network, self._loss, self.batches)
         if network.stochastic:
             network.compiled = None
             log.warning(
@@ -153,15 +153,13 @@ class Landscape:
                 "out, or compute with changed copies."
             )
         # Settings that change when the loss is called count something.
-        changed = self._criterion.settings().items() ^ settings.items()
+        changed = self._loss.settings().items() ^ settings.items()
         self._counters = frozenset(name for name, _ in changed)
         with seeded(0, self.device):
             #: Batches whose losses do not average to the loss of all their examples, if any.
-            self.averaging = find_gap(network, self._criterion, self.batches)
+            self.averaging = find_gap(network, self._loss, self.batches)
             if self.averaging is not None and len(self.batches) > 1:
-                self.averaging = on_first_batches(
-                    network, self._criterion, self.batches, self.averaging
-                )
+                self.averaging = on_first_batches(network, self._loss, self.batches, self.averaging)
                 log.warning("%s", self.averaging.describe())
             network.plan = self._find_plan() if plan is None else plan
         batches, self.batches = self.batches, []
@@ -205,7 +203,7 @@ class Landscape:
             the chance-level loss, the execution plan and why there is no faster one, seconds and
             bytes of one point.
         """
-        network, criterion = self._network, self._criterion
+        network, loss_fn = self._network, self._loss
         effect, stored = self._policy_effect, network.copy_buffers()
         precision = "tf32" if network.tf32 else str(network.autocast or self.space.dtype)
         return {
@@ -215,7 +213,7 @@ class Landscape:
             "precision": precision.removeprefix("torch."),
             "examples": self.num_examples,
             "passes": len(self.batches),
-            "parameters": describe_parameters(network, criterion, self.batches),
+            "parameters": describe_parameters(network, loss_fn, self.batches),
             "norm_layers": describe_norm_layers(self.model),
             "batchnorm": self.batchnorm.mode if norm_layers(self.model) else None,
             "recalibration_examples": sum(map(len, self._recalibration)),
@@ -258,7 +256,7 @@ class Landscape:
     @property
     def chance_loss(self) -> float | None:
         """The chance-level cross-entropy log C of C classes; ``None`` for another loss."""
-        if self._num_classes is None or not self._criterion.log_c_at_chance:
+        if self._num_classes is None or not self._loss.log_c_at_chance:
             return None
         return math.log(self._num_classes)
 
@@ -289,7 +287,7 @@ class Landscape:
         if not self._compared:
             self._compared = True
             self._policy_effect = policy_effect(
-                self._network, self._criterion, self.batches, self.statistics(self.theta)
+                self._network, self._loss, self.batches, self.statistics(self.theta)
             )
             if self._policy_effect is not None and self._policy_effect.matters:
                 log.warning("%s", self._policy_effect.describe(self.batchnorm.mode))
@@ -328,7 +326,7 @@ class Landscape:
         """
         batches = self.batches if batches is None else batches
         buffers = self.statistics(theta) if statistics is None else statistics
-        metrics = MeanMetrics(self._criterion, batches, classes=self.scores_classes)
+        metrics = MeanMetrics(self._loss, batches, classes=self.scores_classes)
         self._network.measure(metrics, theta, batches, buffers)
         return metrics.mean()
 
@@ -406,7 +404,7 @@ class Landscape:
     ) -> list[list[Metrics]]:
         """Compute metrics at P points on S sets of examples."""
         metrics: list[list[Metrics]] = [
-            [kind(self._criterion, batches, classes=self.scores_classes) for batches in sets]
+            [kind(self._loss, batches, classes=self.scores_classes) for batches in sets]
             for _ in coefficients
         ]
         if self.plan.first_layer is not None and self.statistics_are_fixed:
@@ -473,7 +471,7 @@ class Landscape:
                     leaf = theta.detach().requires_grad_()
                     tensors = network.tensors(leaf, buffers)
                     with network.running(tensors) as forward, network.noise(number):
-                        loss = self._criterion(forward(inputs), targets) * (weight / total)
+                        loss = self._loss(forward(inputs), targets) * (weight / total)
                         if loss.requires_grad:  # else no batch depends on any parameter
                             gradient += torch.autograd.grad(loss, leaf, materialize_grads=True)[0]
         return gradient
@@ -579,10 +577,10 @@ class Landscape:
         batches = self.batches
         if not network.mixes_examples:
             if micro_batch is not None and self.plan.micro_batch is None:
-                check_independent(network, self._criterion, self.batches, micro_batch)
-            batches = self._criterion.split(batches, micro_batch or self.num_examples)
+                check_independent(network, self._loss, self.batches, micro_batch)
+            batches = self._loss.split(batches, micro_batch or self.num_examples)
         chosen = {name: values[name] for name in space.names}
-        differentiable = LossAt(space, space.flatten(chosen), running, self._criterion, batches)
+        differentiable = LossAt(space, space.flatten(chosen), running, self._loss, batches)
         differentiable.check_repeatable()
         return differentiable
 
@@ -633,7 +631,7 @@ class Landscape:
         )
         if all(batch.targets is batch.inputs for batch in self.batches):
             targets = inputs
-        return MiniBatches(network, self._criterion, inputs, targets, batch_size)
+        return MiniBatches(network, self._loss, inputs, targets, batch_size)
 
     def fingerprint(self, also: Sequence[Batch] = ()) -> str:
         """Digest what decides a loss: parameters, examples, model, loss, policy and precision.
@@ -646,16 +644,16 @@ class Landscape:
         """
         network = self._network
         precision = (network.autocast, network.tf32)
-        loss = self._criterion.describe(self._counters)
+        loss = self._loss.describe(self._counters)
         described = (self.batchnorm, precision, self.model, loss)
         digest = hashlib.sha256(repr(described).encode())
         tensors = [self.theta, *network.frozen.values(), *network.buffers.values()]
-        tensors += self._criterion.tensors()
+        tensors += self._loss.tensors()
         for tensor in (*tensors, *self._recalibration):
             digest.update(repr(tuple(tensor.shape)).encode())
             update_digest(digest, tensor)
         batches = [*self.batches, *also]
-        if self._criterion.weight is not None:
+        if self._loss.weight is not None:
             digest.update(repr([batch.weight for batch in batches]).encode())
         if network.mixes_examples:  # else it does not matter how they are grouped
             digest.update(repr([len(batch.inputs) for batch in batches]).encode())
@@ -727,8 +725,8 @@ class Landscape:
         if self.plan.micro_batch is not None:
             pairs = regroup(pairs, self.plan.micro_batch)
         pairs = [as_leaves(pair) for pair in pairs]
-        batches = [Batch(*pair, *self._criterion.weigh(*pair)) for pair in pairs]
-        check_labels(self._criterion, batches, self._num_classes)
+        batches = [Batch(*pair, *self._loss.weigh(*pair)) for pair in pairs]
+        check_labels(self._loss, batches, self._num_classes)
         return batches
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mining.functional.loss import Batch, Criterion
+from mining.functional.loss import Batch, Loss
 from mining.functional.memory import is_out_of_memory
 from mining.functional.network import Network
 from mining.functional.substitution import Forward
@@ -58,7 +58,7 @@ class Averaging:
 
 
 @torch.no_grad()
-def find_gap(network: Network, criterion: Criterion, batches: Sequence[Batch]) -> Averaging | None:
+def find_gap(network: Network, loss_fn: Loss, batches: Sequence[Batch]) -> Averaging | None:
     """Look for batches whose losses do not average to the loss of all their examples.
 
     The loss is tried on outputs of the model dealt out at random: on the first batch in two
@@ -74,7 +74,7 @@ def find_gap(network: Network, criterion: Criterion, batches: Sequence[Batch]) -
     try:
         with network.at_theta() as forward:
             pool = _pool(forward, batches)
-            if criterion.averages(pool, batches[0].targets):
+            if loss_fn.averages(pool, batches[0].targets):
                 return None
             for pair in _pairs(batches, max(1, _TRIED_OUTPUTS // max(pool[0].numel(), 1))):
                 generator = torch.Generator().manual_seed(0)
@@ -82,10 +82,10 @@ def find_gap(network: Network, criterion: Criterion, batches: Sequence[Batch]) -
                     pool[torch.randint(len(pool), (len(x),), generator=generator).to(pool.device)]
                     for x, _ in pair
                 ]
-                if network.stochastic and _draws(network, criterion, dealt[0], pair[0][1]):
+                if network.stochastic and _draws(network, loss_fn, dealt[0], pair[0][1]):
                     log.info("The loss draws random numbers: what it averages is not tried.")
                     return None
-                found = _compare(criterion, dealt, pair)
+                found = _compare(loss_fn, dealt, pair)
                 undefined = math.isnan(found.together) and math.isnan(found.mean)
                 if not (found.gap <= network.rounding or undefined):
                     return found
@@ -109,13 +109,13 @@ def _pool(forward: Forward, batches: Sequence[Batch]) -> Tensor:
 
 @torch.no_grad()
 def on_first_batches(
-    network: Network, criterion: Criterion, batches: Sequence[Batch], tried: Averaging
+    network: Network, loss_fn: Loss, batches: Sequence[Batch], tried: Averaging
 ) -> Averaging:
     """Compare the losses of the first batches with the outputs that the model has for them.
 
     Args:
         network: Runs the model.
-        criterion: The loss.
+        loss_fn: The loss.
         batches: The examples.
         tried: What ``find_gap`` found, which stands where the first batches show nothing.
     """
@@ -127,27 +127,27 @@ def on_first_batches(
     if len(pairs) < 2 or math.isnan(tried.together):
         return tried
     with network.at_theta() as forward, network.noise(0):
-        found = _compare(criterion, [forward(inputs) for inputs, _ in pairs], pairs)
+        found = _compare(loss_fn, [forward(inputs) for inputs, _ in pairs], pairs)
     return found if found.gap > network.rounding else tried
 
 
-def _draws(network: Network, criterion: Criterion, outputs: Tensor, targets: Tensor) -> bool:
+def _draws(network: Network, loss_fn: Loss, outputs: Tensor, targets: Tensor) -> bool:
     losses = []
     for seed in range(2):
         with network.noise(seed):
-            losses.append(float(criterion(outputs, targets)))
+            losses.append(float(loss_fn(outputs, targets)))
     return losses[0] != losses[1]
 
 
 def _compare(
-    criterion: Criterion, outputs: Sequence[Tensor], pairs: Sequence[tuple[Tensor, Tensor]]
+    loss_fn: Loss, outputs: Sequence[Tensor], pairs: Sequence[tuple[Tensor, Tensor]]
 ) -> Averaging:
-    weights = [criterion.weigh(*pair)[0] for pair in pairs]
-    losses = [float(criterion(o, y)) for o, (_, y) in zip(outputs, pairs, strict=True)]
+    weights = [loss_fn.weigh(*pair)[0] for pair in pairs]
+    losses = [float(loss_fn(o, y)) for o, (_, y) in zip(outputs, pairs, strict=True)]
     total = sum(weight * loss for weight, loss in zip(weights, losses, strict=True) if weight)
     if not sum(weights):
         return Averaging(0.0, 0.0, len(pairs))
-    together = float(criterion(torch.cat(list(outputs)), torch.cat([y for _, y in pairs])))
+    together = float(loss_fn(torch.cat(list(outputs)), torch.cat([y for _, y in pairs])))
     return Averaging(together, total / sum(weights), len(pairs))
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from mining import InputError
 from mining.functional.averaging import find_gap
 from mining.functional.derivatives import find_underivable
-from mining.functional.loss import Batch, Criterion
+from mining.functional.loss import Batch, Loss
 from mining.functional.memory import is_out_of_memory
 from mining.functional.network import Network
 from mining.functional.randomness import draws_numbers
@@ -23,24 +23,22 @@ _CHECKED = 256
 
 
 @torch.no_grad()
-def find_num_classes(
-    network: Network, criterion: Criterion, batches: Sequence[Batch]
-) -> int | None:
+def find_num_classes(network: Network, loss_fn: Loss, batches: Sequence[Batch]) -> int | None:
     """Count the classes, ``None`` unless outputs are scores of classes.
 
     Raises:
         InputError: If the model does not take the inputs, or the loss not its outputs.
     """
-    outputs, targets, loss = _try_out(network, criterion, batches)
+    outputs, targets, loss = _try_out(network, loss_fn, batches)
     shapes = _shapes(outputs, targets)
     if not isinstance(loss, Tensor):
         raise InputError(
             f"loss_fn must return a tensor of shape (), got {type(loss).__name__}: the mean loss "
             "itself, without .item() or float()."
         )
-    reduction = getattr(criterion.loss_fn, "reduction", "mean")
+    reduction = getattr(loss_fn.function, "reduction", "mean")
     if loss.shape != () or reduction not in ("mean", "batchmean"):
-        named = reduction if hasattr(criterion.loss_fn, "reduction") else "no reduction"
+        named = reduction if hasattr(loss_fn.function, "reduction") else "no reduction"
         raise InputError(
             "loss_fn must return the mean over the batch, with reduction='mean': got "
             f"{named!r} and shape {tuple(loss.shape)} for {shapes}."
@@ -52,7 +50,7 @@ def find_num_classes(
     return outputs.shape[1] if outputs.shape[1] > max(largest, 1) else None
 
 
-def is_stochastic(network: Network, criterion: Criterion, batches: Sequence[Batch]) -> bool:
+def is_stochastic(network: Network, loss_fn: Loss, batches: Sequence[Batch]) -> bool:
     """Whether model or loss draw random numbers; tried on a few examples of the first batch.
 
     Raises:
@@ -65,17 +63,17 @@ def is_stochastic(network: Network, criterion: Criterion, batches: Sequence[Batc
     def run() -> tuple[Tensor, Tensor]:
         with torch.set_grad_enabled(network.needs_graph), network.at_theta() as forward:
             outputs = forward(inputs)
-            return outputs.detach(), criterion(outputs, targets).detach()
+            return outputs.detach(), loss_fn(outputs, targets).detach()
 
     return draws_numbers(run, network.theta.device, network.rounding)
 
 
-def check_labels(criterion: Criterion, batches: Sequence[Batch], num_classes: int | None) -> None:
+def check_labels(loss_fn: Loss, batches: Sequence[Batch], num_classes: int | None) -> None:
     """Raise ``InputError`` if a label that is not ignored is none of the model's outputs."""
-    if not (criterion.takes_indices and num_classes):
+    if not (loss_fn.takes_indices and num_classes):
         return
     for _, targets, *_ in batches:
-        kept = targets[targets != criterion.ignored]
+        kept = targets[targets != loss_fn.ignored]
         if len(kept) == 0:
             continue
         smallest, largest = int(kept.min()), int(kept.max())
@@ -85,7 +83,7 @@ def check_labels(criterion: Criterion, batches: Sequence[Batch], num_classes: in
             )
         if smallest < 0:
             raise InputError(
-                f"Labels must be from 0 to {num_classes - 1}, or {criterion.ignored}, which is "
+                f"Labels must be from 0 to {num_classes - 1}, or {loss_fn.ignored}, which is "
                 f"ignored: got {smallest}."
             )
 
@@ -104,7 +102,7 @@ def check_substituted(network: Network, batch: Batch) -> None:
     elif len(inputs) > _CHECKED and not network.insists_on_batches:
         inputs, targets = inputs[:_CHECKED], targets[:_CHECKED]
     with torch.enable_grad(), network.at_theta() as forward:
-        loss = network.criterion(forward(inputs), targets)
+        loss = network.loss_fn(forward(inputs), targets)
     found, seen = [loss.grad_fn], set()
     while found:
         node = found.pop()
@@ -123,7 +121,7 @@ def check_substituted(network: Network, batch: Batch) -> None:
 
 @torch.no_grad()
 def check_independent(
-    network: Network, criterion: Criterion, batches: Sequence[Batch], micro_batch: int
+    network: Network, loss_fn: Loss, batches: Sequence[Batch], micro_batch: int
 ) -> None:
     """Raise ``InputError`` if examples of the first batch depend on each other."""
     inputs = batches[0].inputs
@@ -132,7 +130,7 @@ def check_independent(
     with network.at_theta() as forward:
         parts = [forward(part) for part in torch.split(inputs, micro_batch)]
         same = nearly_equal(torch.cat(parts), forward(inputs), network.rounding)
-    if not same or find_gap(network, criterion, batches) is not None:
+    if not same or find_gap(network, loss_fn, batches) is not None:
         raise InputError(
             f"In micro-batches of {micro_batch} the first batch has another loss: its examples "
             f"depend on each other. Give micro_batch={len(inputs)}, the size of the batches."
@@ -157,7 +155,7 @@ def underivable_parameters(network: Network, batches: Sequence[Batch]) -> list[s
         for seed, (inputs, targets, *_) in enumerate(few):
             # For every batch anew: folded weights belong to the graph that a derivative frees.
             with torch.enable_grad(), network.running(tensors) as forward, network.noise(seed):
-                value = network.criterion(forward(inputs), targets)
+                value = network.loss_fn(forward(inputs), targets)
             total += value.detach()
             if value.requires_grad:
                 slopes = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
@@ -169,7 +167,7 @@ def underivable_parameters(network: Network, batches: Sequence[Batch]) -> list[s
 
 
 def _try_out(
-    network: Network, criterion: Criterion, batches: Sequence[Batch]
+    network: Network, loss_fn: Loss, batches: Sequence[Batch]
 ) -> tuple[Tensor, Tensor, object]:
     """Run model and loss on a few examples, or on a batch if they insist on its size.
 
@@ -183,7 +181,7 @@ def _try_out(
     for given, needs_graph in attempts:
         try:
             with torch.set_grad_enabled(needs_graph), network.trying() as forward:
-                found = _first_loss(network, criterion, batches, forward, given)
+                found = _first_loss(network, loss_fn, batches, forward, given)
         except InputError as error:
             failures.append(error)
             continue
@@ -198,7 +196,7 @@ def _try_out(
 
 def _first_loss(
     network: Network,
-    criterion: Criterion,
+    loss_fn: Loss,
     batches: Sequence[Batch],
     forward: Forward,
     inputs: Tensor,
@@ -217,9 +215,9 @@ def _first_loss(
             f"{inputs.dtype}: {error}"
         ) from error
     if _scores(outputs, targets):
-        check_labels(criterion, batches, outputs.shape[1])
+        check_labels(loss_fn, batches, outputs.shape[1])
     try:
-        return outputs.detach(), targets, criterion.try_out(outputs, targets)
+        return outputs.detach(), targets, loss_fn.try_out(outputs, targets)
     except (RuntimeError, ValueError, IndexError) as error:
         if is_out_of_memory(error):
             raise

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from mining import InputError
-from mining.functional.loss import Batch, Criterion
+from mining.functional.loss import Batch, Loss
 from mining.functional.memory import is_out_of_memory
 from mining.functional.rounding import nearly_equal
 from mining.functional.substitution import Forward
@@ -37,24 +37,22 @@ class CompiledForward:
         #: Whether the loss was seen to be the same after a compiled pass.
         self.checked = False
 
-    def check_loss(
-        self, criterion: Criterion, compiled: Forward, plain: Forward, batch: Batch
-    ) -> None:
+    def check_loss(self, loss_fn: Loss, compiled: Forward, plain: Forward, batch: Batch) -> None:
         """Raise ``InputError`` if the loss needs what a compiled pass does not leave behind.
 
         Hooks do not run in it, and attributes are not set.
 
         Args:
-            criterion: The loss.
+            loss_fn: The loss.
             compiled: The compiled forward pass.
             plain: The same as it stands.
             batch: Examples.
         """
         outputs = plain(batch.inputs)
-        expected = criterion(outputs, batch.targets)
+        expected = loss_fn(outputs, batch.targets)
         plain(batch.inputs[:1].expand_as(batch.inputs))  # leaves something else behind
         compiled(batch.inputs)
-        if not nearly_equal(criterion(outputs, batch.targets), expected, self._rounding):
+        if not nearly_equal(loss_fn(outputs, batch.targets), expected, self._rounding):
             raise InputError(
                 "compile=true: the loss reads what a forward pass leaves in the model, and a "
                 "compiled one leaves nothing. Leave compile out."

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from mining.functional.execution_plan import ExecutionPlan, measure_activation
-from mining.functional.loss import Batch, Criterion
+from mining.functional.loss import Batch, Loss
 from mining.functional.network import Network
 
 _NORM_LAYERS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
@@ -18,13 +18,13 @@ _TRIED = 64
 
 
 def describe_parameters(
-    network: Network, criterion: Criterion, batches: Sequence[Batch]
+    network: Network, loss_fn: Loss, batches: Sequence[Batch]
 ) -> dict[str, int | list[str]]:
     """Count parameters and name those that are tied, frozen or unused.
 
     Args:
         network: Runs the model.
-        criterion: The loss.
+        loss_fn: The loss.
         batches: Examples. A parameter is unused if the loss of the first of them has no
             derivative by it.
     """
@@ -39,11 +39,11 @@ def describe_parameters(
         "trainable": network.space.size,
         "frozen": sum(tensor.numel() for tensor in network.frozen.values()),
         "tied": tied,
-        "unused": _unused(network, criterion, next(b for b in batches if b.weight > 0)),
+        "unused": _unused(network, loss_fn, next(b for b in batches if b.weight > 0)),
     }
 
 
-def _unused(network: Network, criterion: Criterion, batch: Batch) -> list[str]:
+def _unused(network: Network, loss_fn: Loss, batch: Batch) -> list[str]:
     inputs, targets, *_ = batch
     if not network.insists_on_batches:
         inputs, targets = inputs[:_TRIED], targets[:_TRIED]
@@ -52,7 +52,7 @@ def _unused(network: Network, criterion: Criterion, batch: Batch) -> list[str]:
     tensors = {**leaves, **network.frozen, **network.copy_buffers()}
     # Parameters whose derivative is known to be zero lead to nothing either.
     with torch.enable_grad(), network.running(tensors) as forward, network.noise(0):
-        loss = criterion(forward(inputs), targets)
+        loss = loss_fn(forward(inputs), targets)
         if not loss.requires_grad:
             return list(leaves)
         gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)

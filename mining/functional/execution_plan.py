@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from mining.functional.batchnorm import modes
 from mining.functional.fuse_batchnorm import Folding, tensors_in
-from mining.functional.loss import Batch, Criterion
+from mining.functional.loss import Batch, Loss
 from mining.functional.memory import is_out_of_memory
 from mining.functional.rounding import nearly_equal
 from mining.functional.shared_first_layer import FirstLayer
@@ -93,7 +93,7 @@ class Trial:
         theta: Parameters and buffers by name.
         change: What the parameters that vary are moved by for a second trial, by name.
         batches: Examples, as a loader gave them.
-        criterion: The loss, which may read the model and what a forward pass left in it.
+        loss_fn: The loss, which may read the model and what a forward pass left in it.
     """
 
     model: nn.Module
@@ -102,7 +102,7 @@ class Trial:
     theta: Mapping[str, Tensor]
     change: Mapping[str, Tensor]
     batches: Sequence[Batch]
-    criterion: Criterion
+    loss_fn: Loss
 
     def run(
         self,
@@ -146,14 +146,14 @@ class Trial:
         found = Outcome([], [])
         for index, (inputs, targets) in enumerate(parts):
             outputs = run(inputs)
-            loss = self.criterion(outputs if given is None else given[index], targets)
+            loss = self.loss_fn(outputs if given is None else given[index], targets)
             found.outputs.append(outputs)
             found.losses.append(loss.detach())
         return found
 
     def mean_loss(self, outcome: Outcome, parts: Sequence[Pair]) -> float:
         """Average the losses of parts as those of batches are."""
-        weights = [self.criterion.weigh(*pair)[0] for pair in parts]
+        weights = [self.loss_fn.weigh(*pair)[0] for pair in parts]
         losses = zip(weights, outcome.losses, strict=True)
         total = sum(weight * float(loss) for weight, loss in losses if weight)
         return total / sum(weights) if any(weights) else math.nan

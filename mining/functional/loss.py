@@ -28,10 +28,10 @@ class Batch(NamedTuple):
 
 
 @dataclass
-class Criterion:
+class Loss:
     """A loss function, and how its mean over a batch weighs against that over another."""
 
-    loss_fn: LossFunction
+    function: LossFunction
     #: What the mean over a batch is divided by, where that is not to be found out.
     weight: WeightFunction | None = None
     #: Whether it works in place on outputs or targets, and so is given copies.
@@ -46,9 +46,9 @@ class Criterion:
             InputError: If it changes the targets, which it did not when it was tried.
         """
         if self.in_place:
-            return self.loss_fn(outputs.clone(), targets.clone())
+            return self.function(outputs.clone(), targets.clone())
         version = targets._version
-        loss = self.loss_fn(outputs, targets)
+        loss = self.function(outputs, targets)
         if targets._version != version:
             raise InputError(
                 "The loss changed the targets in place, which it did not when the landscape was "
@@ -61,7 +61,7 @@ class Criterion:
         # What is differentiated by cannot be changed in place, and a copy is another tensor.
         copies = [t if t.requires_grad and t.is_leaf else t.clone() for t in (outputs, targets)]
         versions = [copy._version for copy in copies]
-        loss = self.loss_fn(*copies)
+        loss = self.function(*copies)
         self.in_place = versions != [copy._version for copy in copies] or not torch.equal(
             copies[1], targets
         )
@@ -70,20 +70,20 @@ class Criterion:
     @property
     def cross_entropy(self) -> bool:
         """Whether it is the cross-entropy of class scores."""
-        return self.loss_fn is F.cross_entropy or isinstance(self.loss_fn, nn.CrossEntropyLoss)
+        return self.function is F.cross_entropy or isinstance(self.function, nn.CrossEntropyLoss)
 
     @property
     def takes_indices(self) -> bool:
         """Whether its integer targets are indices of classes, weighted or ignored."""
-        nll = self.loss_fn is F.nll_loss or isinstance(self.loss_fn, nn.NLLLoss)
+        nll = self.function is F.nll_loss or isinstance(self.function, nn.NLLLoss)
         return nll or self.cross_entropy
 
     @property
     def log_c_at_chance(self) -> bool:
         """Whether it is log C where C classes are guessed: no subclass may add to it."""
-        if self.loss_fn is F.cross_entropy:
+        if self.function is F.cross_entropy:
             return True
-        loss = self.loss_fn
+        loss = self.function
         # Smoothing spreads a target over all classes, whose weights are not those of the mean.
         return type(loss) is nn.CrossEntropyLoss and not (
             loss.label_smoothing > 0 and loss.weight is not None
@@ -92,7 +92,7 @@ class Criterion:
     @property
     def known(self) -> bool:
         """Whether it is one of torch's own, whose means over batches ``weigh`` knows."""
-        kind = self.loss_fn if hasattr(self.loss_fn, "__qualname__") else type(self.loss_fn)
+        kind = self.function if hasattr(self.function, "__qualname__") else type(self.function)
         return str(getattr(kind, "__module__", "")).startswith("torch.nn")
 
     def averages(self, outputs: Tensor, targets: Tensor) -> bool:
@@ -106,7 +106,7 @@ class Criterion:
     @property
     def ignored(self) -> int:
         """The target that is left out, -100 where nothing else is said."""
-        ignored: int = getattr(self.loss_fn, "ignore_index", -100)
+        ignored: int = getattr(self.function, "ignore_index", -100)
         return ignored
 
     def weigh(self, inputs: Tensor, targets: Tensor) -> tuple[float, int]:
@@ -133,7 +133,7 @@ class Criterion:
                 raise InputError(f"weight must not be negative, got {float(given)} for a batch.")
             return float(given), int((targets != self.ignored).sum())
         indices = not targets.is_floating_point() and self.takes_indices
-        class_weights: Tensor | None = getattr(self.loss_fn, "weight", None)
+        class_weights: Tensor | None = getattr(self.function, "weight", None)
         if not indices:
             return float(len(targets)), len(targets)
         if class_weights is None and self.ignored not in targets:
@@ -203,15 +203,17 @@ class Criterion:
     def describe(self, counters: Collection[str] = ()) -> list[object]:
         """Describe the loss and its plain settings but ``counters``, the same in every process."""
         plain = {k: v for k, v in self.settings().items() if k not in counters}
-        return [describe(self.loss_fn), plain]
+        return [describe(self.function), plain]
 
     def settings(self) -> dict[str, bool | int | float | str]:
         """Give the plain attributes of a loss that is a module."""
-        attributes = vars(self.loss_fn) if isinstance(self.loss_fn, nn.Module) else {}
+        attributes = vars(self.function) if isinstance(self.function, nn.Module) else {}
         return {k: v for k, v in attributes.items() if isinstance(v, bool | int | float | str)}
 
     def tensors(self) -> list[Tensor]:
         """List its own tensors, class weights for instance."""
         return (
-            list(self.loss_fn.state_dict().values()) if isinstance(self.loss_fn, nn.Module) else []
+            list(self.function.state_dict().values())
+            if isinstance(self.function, nn.Module)
+            else []
         )

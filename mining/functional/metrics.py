@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mining import InputError
-from mining.functional.loss import Batch, Criterion
+from mining.functional.loss import Batch, Loss
 
 
 class Evaluation(NamedTuple):
@@ -37,13 +37,13 @@ class MeanMetrics:
     """Mean loss and accuracy over batches.
 
     Args:
-        criterion: The loss.
+        loss_fn: The loss.
         batches: All that will be added.
         classes: Whether outputs score classes.
     """
 
-    def __init__(self, criterion: Criterion, batches: Sequence[Batch], *, classes: bool) -> None:
-        self._criterion, self._batches, self._classes = criterion, batches, classes
+    def __init__(self, loss_fn: Loss, batches: Sequence[Batch], *, classes: bool) -> None:
+        self._loss_fn, self._batches, self._classes = loss_fn, batches, classes
         device = batches[0].inputs.device
         self._loss = torch.zeros((), dtype=torch.float64, device=device)
         self._correct = torch.zeros((), dtype=torch.float64, device=device)
@@ -51,9 +51,9 @@ class MeanMetrics:
     def add(self, outputs: Tensor, batch: Batch) -> None:
         """Take the outputs for ``batch``."""
         if self._classes:
-            kept = batch.targets != self._criterion.ignored
+            kept = batch.targets != self._loss_fn.ignored
             self._correct += (kept & (outputs.argmax(1) == batch.targets)).sum()
-        loss = self._criterion(outputs, batch.targets)
+        loss = self._loss_fn(outputs, batch.targets)
         if loss.is_meta:
             raise InputError(
                 "The loss reads parameters of the model's first layer, which it did not when the "
@@ -75,8 +75,8 @@ class MeanMetrics:
 class ExampleMetrics:
     """Loss of every example, and whether it is classified correctly."""
 
-    def __init__(self, criterion: Criterion, batches: Sequence[Batch], *, classes: bool) -> None:
-        self._criterion, self._classes = criterion, classes
+    def __init__(self, loss_fn: Loss, batches: Sequence[Batch], *, classes: bool) -> None:
+        self._loss_fn, self._classes = loss_fn, classes
         self._rows: list[Tensor] = []
 
     def add(self, outputs: Tensor, batch: Batch) -> None:
@@ -84,7 +84,7 @@ class ExampleMetrics:
         correct = None
         if self._classes:
             correct = (outputs.argmax(1) == batch.targets).double()
-        losses = self._criterion.each(outputs, batch.targets).detach().double()
+        losses = self._loss_fn.each(outputs, batch.targets).detach().double()
         if correct is None:
             correct = torch.full_like(losses, math.nan)
         self._rows.append(torch.stack([losses, correct], 1))

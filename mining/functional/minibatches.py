@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mining.functional.derivatives import check_recording
-from mining.functional.loss import Criterion
+from mining.functional.loss import Loss
 from mining.functional.network import Network
 
 #: Maps flat parameters (D,) to the loss on one batch, shape (), and its gradient (D,).
@@ -18,7 +18,7 @@ class MiniBatches:
 
     Args:
         network: Runs the model.
-        criterion: The loss.
+        loss_fn: The loss.
         inputs: Of n examples, the first axis.
         targets: Of the same examples.
         batch_size: Most examples of a mini-batch, at least 1.
@@ -27,12 +27,12 @@ class MiniBatches:
     def __init__(
         self,
         network: Network,
-        criterion: Criterion,
+        loss_fn: Loss,
         inputs: Tensor,
         targets: Tensor,
         batch_size: int,
     ) -> None:
-        self._network, self._criterion = network, criterion
+        self._network, self._loss_fn = network, loss_fn
         self._inputs, self._targets = inputs, targets
         num_batches = -(-len(inputs) // batch_size)
         if network.mixes_examples:  # a single example has no variance to normalize by
@@ -40,7 +40,7 @@ class MiniBatches:
         #: Mini-batches in one pass over the examples, those without a target included.
         self.num_batches = num_batches
         self._some_ignored = (
-            criterion.weight is not None or criterion.weigh(inputs, targets)[1] < targets.numel()
+            loss_fn.weight is not None or loss_fn.weigh(inputs, targets)[1] < targets.numel()
         )
 
     def shuffled(self, generator: torch.Generator) -> Iterator[LossOnBatch]:
@@ -59,7 +59,7 @@ class MiniBatches:
             inputs = self._inputs[chosen].detach().requires_grad_(self._inputs.requires_grad)
             # A loss that differentiates outputs by inputs finds these among the targets.
             targets = inputs if self._targets is self._inputs else self._targets[chosen]
-            if not self._some_ignored or self._criterion.weigh(inputs, targets)[0] > 0:
+            if not self._some_ignored or self._loss_fn.weigh(inputs, targets)[0] > 0:
                 seed = 0
                 if self._network.stochastic:
                     seed = int(torch.randint(2**62, (), generator=generator))
@@ -74,7 +74,7 @@ class MiniBatches:
             # Copies of the buffers: a forward pass may write to them.
             tensors = network.tensors(leaf, network.copy_buffers())
             with torch.enable_grad(), network.running(tensors) as forward, network.noise(seed):
-                loss = self._criterion(forward(inputs), targets)
+                loss = self._loss_fn(forward(inputs), targets)
                 (gradient,) = torch.autograd.grad(loss, leaf)
             return loss.detach(), gradient
 

@@ -19,7 +19,7 @@ from mining.functional.batchnorm import (
 from mining.functional.compiled import CompiledForward, FreeForward
 from mining.functional.derivatives import check_recording
 from mining.functional.execution_plan import ExecutionPlan, Trial, find_plan
-from mining.functional.loss import Batch, Criterion
+from mining.functional.loss import Batch, Loss
 from mining.functional.metrics import Metrics
 from mining.functional.parameters import ParameterSpace
 from mining.functional.precision import products_in
@@ -37,7 +37,7 @@ class Network:
 
     Args:
         model: Any module that maps a batch of inputs to outputs. It stays on its device.
-        criterion: The loss, which may read the model.
+        loss_fn: The loss, which may read the model.
         policy: Which statistics batch norm normalizes by.
         autocast: A lower precision for the forward pass, or ``None``.
         tf32: Whether a GPU may round the factors of products to ten bits.
@@ -51,14 +51,14 @@ class Network:
     def __init__(
         self,
         model: nn.Module,
-        criterion: Criterion,
+        loss_fn: Loss,
         policy: BatchNormPolicy,
         autocast: torch.dtype | None,
         *,
         tf32: bool,
         compile: bool,
     ) -> None:
-        self.model, self.criterion, self.policy = model, criterion, policy
+        self.model, self.loss_fn, self.policy = model, loss_fn, policy
         self.autocast, self.tf32 = autocast, tf32
         self.space = ParameterSpace.of(model)
         parameters = {name: p.detach() for name, p in model.named_parameters()}
@@ -158,7 +158,7 @@ class Network:
             self.tensors(self.theta, self.copy_buffers()),
             self.space.unflatten(change),
             batches,
-            self.criterion,
+            self.loss_fn,
         )
         with self.modes(), products_in(self.theta.device):
             return find_plan(trial, self._rounding)
@@ -322,7 +322,7 @@ class Network:
                         compiled = None if self.needs_graph else self.compiled
                         if compiled is not None and not compiled.checked:
                             plain = self.plan.folding.fold(self.forward, tensors)
-                            compiled.check_loss(self.criterion, forward, plain, batch)
+                            compiled.check_loss(self.loss_fn, forward, plain, batch)
                         metrics.add(outputs, batch)
 
     def measure_together(

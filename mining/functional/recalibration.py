@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mining.functional.batches import pick_examples, random_order
 from mining.functional.batchnorm import norm_layers
-from mining.functional.loss import Batch, Criterion
+from mining.functional.loss import Batch, Loss
 from mining.functional.metrics import MeanMetrics
 from mining.functional.network import Network
 
@@ -56,7 +56,7 @@ class PolicyEffect:
 @torch.no_grad()
 def policy_effect(
     network: Network,
-    criterion: Criterion,
+    loss_fn: Loss,
     batches: Sequence[Batch],
     statistics: dict[str, Tensor],
 ) -> PolicyEffect | None:
@@ -64,7 +64,7 @@ def policy_effect(
 
     Args:
         network: Runs the model under its policy.
-        criterion: The loss.
+        loss_fn: The loss.
         batches: The examples; a random 1,024 of more.
         statistics: The buffers of the policy at θ.
 
@@ -74,13 +74,13 @@ def policy_effect(
     """
     if network.policy.mode == "frozen" or not _has_statistics(network.model):
         return None
-    parts = _parts(network, criterion, batches)
+    parts = _parts(network, loss_fn, batches)
     plain = network.with_stored_statistics()
     differences, losses = [], []
     for batch in parts:
         pair = []
         for runs, buffers in ((network, statistics), (plain, plain.copy_buffers())):
-            metrics = MeanMetrics(criterion, [batch], classes=False)
+            metrics = MeanMetrics(loss_fn, [batch], classes=False)
             runs.measure(metrics, network.theta, [batch], buffers)
             pair.append(float(metrics.mean().loss))
         losses.append(pair)
@@ -98,7 +98,7 @@ def policy_effect(
     )
 
 
-def _parts(network: Network, criterion: Criterion, batches: Sequence[Batch]) -> list[Batch]:
+def _parts(network: Network, loss_fn: Loss, batches: Sequence[Batch]) -> list[Batch]:
     """Take at most 1,024 examples, in parts that can be compared."""
     micro_batch = network.plan.micro_batch
     if micro_batch is None or len({batch.inputs.shape[1:] for batch in batches}) > 1:
@@ -111,9 +111,9 @@ def _parts(network: Network, criterion: Criterion, batches: Sequence[Batch]) -> 
     total = sum(len(batch.inputs) for batch in batches)
     chosen = random_order(total)[:_COMPARED].sort().values
     inputs, targets = pick_examples(batches, chosen)
-    sample = Batch(inputs, targets, *criterion.weigh(inputs, targets))
+    sample = Batch(inputs, targets, *loss_fn.weigh(inputs, targets))
     size = max(1, min(len(chosen) // _PARTS, micro_batch))
-    return [part for part in criterion.split([sample], size) if part.weight > 0]
+    return [part for part in loss_fn.split([sample], size) if part.weight > 0]
 
 
 def _has_statistics(model: nn.Module) -> bool:
