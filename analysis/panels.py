@@ -89,8 +89,8 @@ def draw_surface_runs(
             axes.set_xlabel(surface.names[0], fontsize=7)
             axes.set_ylabel(surface.names[1], fontsize=7)
             axes.tick_params(labelsize=6)
-        title = f"{describe(run)}\ncentre: {run.metrics['centre']}{told_unconverged(run)}"
-        flat.set_title(title, fontsize=7)
+        kind = f"critical point: {run.metrics['critical_point']}{told_unconverged(run)}"
+        flat.set_title(f"{describe(run)}\n{kind}", fontsize=7)
 
 
 def curves_of(run: Any) -> list[Curve]:
@@ -173,7 +173,7 @@ def surface_row(run: Any) -> dict[str, Any]:
         "x": x,
         "y": y,
         "angle": run.metrics["angle"],
-        "centre": run.metrics["centre"],
+        "critical_point": run.metrics["critical_point"],
         "not converged": ", ".join(unconverged(run)),
         **{f"along {line}": label for line, label in run.metrics["labels"].items()},
         "loss at θ": run.metrics["loss_at_theta"],

@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     from mining.evaluation.curves import Curve as Curve
     from mining.evaluation.curves import Surface as Surface
     from mining.evaluation.evaluator import Evaluator as Evaluator
-    from mining.explain.critical_point import Centre as Centre
-    from mining.explain.critical_point import classify_centre as classify_centre
+    from mining.explain.critical_point import CriticalPoint as CriticalPoint
+    from mining.explain.critical_point import classify_critical_point as classify_critical_point
     from mining.explain.curve_shape import CurveClassifier as CurveClassifier
     from mining.explain.curve_shape import CurveShape as CurveShape
     from mining.explain.curve_shape import classify as classify
@@ -69,8 +69,8 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "BatchNormPolicy": "functional.batchnorm",
-    "Centre": "explain.critical_point",
     "CheckpointDelta": "directions",
+    "CriticalPoint": "explain.critical_point",
     "Curve": "evaluation.curves",
     "CurveClassifier": "explain.curve_shape",
     "CurveShape": "explain.curve_shape",
@@ -110,7 +110,7 @@ _MODULES = {
     "with_scales": "directions.scaling",
     "stretch": "directions.scaling",
     "classify": "explain.curve_shape",
-    "classify_centre": "explain.critical_point",
+    "classify_critical_point": "explain.critical_point",
     "draw_curves": "plotting",
     "draw_surface": "plotting",
     "filter_normalize": "directions.normalization",

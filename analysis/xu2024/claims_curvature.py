@@ -84,10 +84,10 @@ def surfaces(runs: Runs) -> list[Finding]:
                 if (run.config["x_direction"]["which"], run.config["y_direction"]["which"]) == ends
             ]
             measured = ", ".join(
-                f"E={epoch_of(run.config)}: {run.metrics['centre']}{told_unconverged(run)}"
+                f"E={epoch_of(run.config)}: {run.metrics['critical_point']}{told_unconverged(run)}"
                 for run in members
             )
-            holds = verdict([run.metrics["centre"] == kind for run in members])
+            holds = verdict([run.metrics["critical_point"] == kind for run in members])
             findings.append(Finding(claim, network, measured, holds))
     return findings
 

@@ -1,4 +1,4 @@
-"""What the centre of a surface is: a minimum, a maximum, a saddle."""
+"""The kind of critical point that θ is on a surface: minimum, maximum or saddle."""
 
 import math
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True)
-class Centre:
+class CriticalPoint:
     """What θ is on a surface, and the curves through it from which this follows."""
 
     kind: Kind
@@ -39,7 +39,9 @@ class Centre:
         return f"{describe_certainty(self.kind.value, self.probability)} ({shapes})"
 
 
-def classify_centre(surface: Surface, classifier: CurveClassifier | None = None) -> Centre:
+def classify_critical_point(
+    surface: Surface, classifier: CurveClassifier | None = None
+) -> CriticalPoint:
     """Say what θ is on a surface, from the curves along its axes and diagonals.
 
     θ is a minimum or a maximum where it is one on all lines that are not flat, a saddle where it
@@ -55,11 +57,11 @@ def classify_centre(surface: Surface, classifier: CurveClassifier | None = None)
         InputError: If 0 is not among the points of an axis.
     """
     classifier = CurveClassifier() if classifier is None else classifier
-    curves = lines_through_centre(surface)
+    curves = lines_through_theta(surface)
     lines = {name: classifier(curve) for name, curve in curves.items()}
     kind = _kind(curves, classifier)
     if surface.lines_covariance is None:
-        return Centre(kind, lines)
+        return CriticalPoint(kind, lines)
     together = torch.cat([curve.loss for curve in curves.values()])
     sizes = [len(curve.loss) for curve in curves.values()]
     kinds = []
@@ -67,7 +69,7 @@ def classify_centre(surface: Surface, classifier: CurveClassifier | None = None)
         pairs = zip(curves.items(), drawn.split(sizes), strict=True)
         redrawn = {name: replace(curve, loss=loss) for (name, curve), loss in pairs}
         kinds.append(_kind(redrawn, classifier))
-    return Centre(kind, lines, kinds.count(kind) / len(kinds))
+    return CriticalPoint(kind, lines, kinds.count(kind) / len(kinds))
 
 
 def _kind(curves: Mapping[str, Curve], classifier: CurveClassifier) -> Kind:
@@ -84,7 +86,7 @@ def _kind(curves: Mapping[str, Curve], classifier: CurveClassifier) -> Kind:
     return _combine(kinds)
 
 
-def lines_through_centre(surface: Surface) -> dict[str, Curve]:
+def lines_through_theta(surface: Surface) -> dict[str, Curve]:
     """Cut a surface along its axes, and along its diagonals where points lie on them.
 
     Returns:

@@ -11,7 +11,7 @@ from mining.directions import Direction, Eigenvectors, Miner, cosine
 from mining.directions.eigenvectors import eigenvector_name
 from mining.evaluation.curves import load_surface, save_surface
 from mining.evaluation.evaluator import Evaluator, Grid
-from mining.explain.critical_point import classify_centre
+from mining.explain.critical_point import classify_critical_point
 from mining.pipelines.building import Config
 from mining.pipelines.finding import find_directions, is_a
 from mining.pipelines.schema import make
@@ -48,19 +48,19 @@ def run(config: Config, run: Run) -> None:
     save_surface(run.directory / "surface.npz", surface)
     draw(run.directory, config)
     row, column = int((surface.alphas == 0).nonzero()), int((surface.betas == 0).nonzero())
-    accuracy, centre = surface.accuracy, classify_centre(surface)
-    log.info("%s × %s: %s", *names, centre)
+    accuracy, point = surface.accuracy, classify_critical_point(surface)
+    log.info("%s × %s: %s", *names, point)
     run.finish(
         {
             "loss_at_theta": surface.loss[row, column].item(),
             "accuracy_at_theta": None if accuracy is None else accuracy[row, column].item(),
             "directions": list(names),
             "scales": scales,
-            "centre": centre.kind.value,
-            "centre_probability": centre.probability,
-            "labels": {name: shape.label.value for name, shape in centre.lines.items()},
+            "critical_point": point.kind.value,
+            "critical_point_probability": point.probability,
+            "labels": {name: shape.label.value for name, shape in point.lines.items()},
             "label_probabilities": {
-                name: shape.label_probability for name, shape in centre.lines.items()
+                name: shape.label_probability for name, shape in point.lines.items()
             },
             "angle": math.degrees(math.acos(cosine(x.vector, y.vector))),
             "angle_before": y.info.get("angle_before"),

@@ -66,8 +66,8 @@ def test_claims_judge_surfaces(tmp_path):
     torch.save({"vectors": torch.eye(2), **named}, tmp_path / "directions.pt")
     ends = {"x_direction": {"which": "largest"}, "y_direction": {"which": "smallest"}}
     runs = [
-        run_of("mlp-digits", epoch, ends, centre=centre) | {"directory": tmp_path}
-        for epoch, centre in ((10, "saddle"), (200, "minimum"))
+        run_of("mlp-digits", epoch, ends, critical_point=kind) | {"directory": tmp_path}
+        for epoch, kind in ((10, "saddle"), (200, "minimum"))
     ]
     assert holds(surfaces, runs[0]) == ["not measured", "not measured", "yes"]
     assert holds(surfaces, *runs) == ["not measured", "not measured", "1 of 2"]

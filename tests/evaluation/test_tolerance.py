@@ -8,7 +8,15 @@ import torch
 from cases import build, direction, examples, landscape
 from torch import Tensor, nn
 
-from mining import Curve, Evaluator, ExecutionPlan, Landscape, Surface, classify, classify_centre
+from mining import (
+    Curve,
+    Evaluator,
+    ExecutionPlan,
+    Landscape,
+    Surface,
+    classify,
+    classify_critical_point,
+)
 from mining.evaluation.adaptive import SampledValues, estimate_points
 from mining.evaluation.curves import load_curves, load_surface, save_curves, save_surface
 from mining.evaluation.sampling import StratifiedSample
@@ -426,14 +434,14 @@ def test_no_more_stationary_points_than_errors_allow():
     assert count_turns(torch.sin(9 * axis).numpy(), np.zeros((41, 41))) == 6
 
 
-def test_kind_of_a_centre_knows_the_errors():
+def test_kind_of_a_critical_point_knows_the_errors():
     axis = torch.linspace(-1, 1, 9, dtype=torch.float64)
     saddle = axis[:, None] ** 2 - axis**2
     num = sum(len(i) for i, _ in Surface(axis, axis, saddle).lines.values())
     for error, certain in ((0.01, True), (0.5, False)):
         covariance = error**2 * torch.eye(num, dtype=torch.float64)
-        found = classify_centre(Surface(axis, axis, saddle, lines_covariance=covariance))
+        found = classify_critical_point(Surface(axis, axis, saddle, lines_covariance=covariance))
         assert (found.probability >= 0.95) == certain
         assert found.lines["x"].certain == certain
         assert ("uncertain" in str(found)) != certain
-    assert classify_centre(Surface(axis, axis, saddle)).probability == 1
+    assert classify_critical_point(Surface(axis, axis, saddle)).probability == 1

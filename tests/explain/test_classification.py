@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mining import Curve, CurveClassifier, Surface, classify, classify_centre
+from mining import Curve, CurveClassifier, Surface, classify, classify_critical_point
 from mining.explain.curve_shape import Shape, count_stationary_points
 
 #: Curves on [-1, 1] by shape. Depths differ, so that no symmetry helps.
@@ -200,9 +200,9 @@ def test_points_as_torch_makes_them_have_a_theta():
     assert classify(Curve(alphas, alphas**2)).label == Shape.V_BASIN
     assert classify(Curve(alphas, alphas**2)).curvature == pytest.approx(2)
     plane = Surface(alphas, alphas, alphas[:, None] ** 2 - alphas**2)
-    assert classify_centre(plane).kind == "saddle"
+    assert classify_critical_point(plane).kind == "saddle"
     two = Surface(alphas[5:7], alphas, alphas[5:7, None] ** 2 - alphas**2)
-    assert classify_centre(two).kind == "slope"  # θ is an end of an axis
+    assert classify_critical_point(two).kind == "slope"  # θ is an end of an axis
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
