@@ -159,10 +159,8 @@ def curve_rows(run: Any) -> list[dict[str, Any]]:
             strict=True,
         )
     ]
-    misfits = metrics.get("misfits")
-    return [
-        row | ({"misfit": misfits[number]} if misfits else {}) for number, row in enumerate(rows)
-    ]
+    errors = metrics.get("rmse")
+    return [row | ({"rmse": errors[number]} if errors else {}) for number, row in enumerate(rows)]
 
 
 def surface_row(run: Any) -> dict[str, Any]:

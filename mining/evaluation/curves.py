@@ -338,8 +338,8 @@ def load_surface(path: Path) -> Surface:
     )
 
 
-def misfit(curve: Curve, template: Sequence[tuple[float, float]]) -> float:
-    """Compute the root mean square deviation (RMSE) of a curve from a template, nats.
+def rmse(curve: Curve, template: Sequence[tuple[float, float]]) -> float:
+    """Compute the root mean square error (RMSE) of a curve with respect to a template, nats.
 
     Args:
         curve: The evaluated curve; points beyond the ends of the template are ignored.

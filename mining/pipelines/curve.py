@@ -6,7 +6,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from mining.directions import Direction
-from mining.evaluation.curves import load_curves, misfit, save_curves
+from mining.evaluation.curves import load_curves, rmse, save_curves
 from mining.evaluation.evaluator import Evaluator, Grid
 from mining.explain.curve_shape import CurveShape, classify
 from mining.pipelines.building import Config
@@ -58,7 +58,7 @@ def run(config: Config, run: Run) -> None:
             "features": [_features(shape) for shape in shapes],
             "info": [dict(curve.info) for curve in curves],
             "template": template,
-            "misfits": [misfit(curve, template) for curve in curves] if template else None,
+            "rmse": [rmse(curve, template) for curve in curves] if template else None,
             **setting.record(),
         },
         device=str(landscape.device),

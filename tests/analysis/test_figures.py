@@ -60,7 +60,7 @@ def test_drawn_curves_are_shown_with_their_template(tmp_path, monkeypatch, capsy
     draw("multipoint", monkeypatch, *arguments, "--picture", tmp_path / "multipoint.png")
     printed = capsys.readouterr().out
     assert "mlp-digits, E=20, 64-64-64" in printed
-    assert "misfit" in printed
+    assert "rmse" in printed
     assert (tmp_path / "multipoint.png").stat().st_size > 10_000
 
 

@@ -28,7 +28,7 @@ from mining import (
 )
 from mining.directions import cosine
 from mining.directions.mined import miner
-from mining.evaluation.curves import Curve, misfit
+from mining.evaluation.curves import Curve, rmse
 from mining.explain.curve_shape import Shape
 from mining.functional.batches import joined
 
@@ -512,11 +512,11 @@ def test_templates_that_do_not_fit_are_refused():
     Multipoint().check_grid(torch.linspace(-1, 1, 11))
 
 
-def test_misfit_is_the_root_mean_square_within_the_template():
+def test_rmse_is_that_within_the_template():
     alphas = torch.linspace(-2, 1, 4, dtype=torch.float64)
     curve = Curve(alphas, loss=torch.tensor([9.0, 3.0, 1.0, 6.0], dtype=torch.float64))
     template = [(-1.0, 3.0), (1.0, 5.0)]  # 4 at α = 0
-    assert misfit(curve, template) == pytest.approx(math.sqrt((0 + 9 + 1) / 3))
+    assert rmse(curve, template) == pytest.approx(math.sqrt((0 + 9 + 1) / 3))
 
 
 def test_basins_lie_at_equal_distances():

@@ -102,7 +102,7 @@ def test_a_drawn_curve(command):
     alphas, losses = zip(*metrics["template"], strict=True)
     assert alphas == (-1, 0, 1)
     assert losses == pytest.approx((2.5, metrics["loss_at_theta"], 2.0))
-    assert metrics["misfits"][0] > 0
+    assert metrics["rmse"][0] > 0
 
 
 def test_mining_that_diverges_is_said(command, capsys):
