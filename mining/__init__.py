@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mining.curvature import make_dense as make_dense
     from mining.curvature import spectral_density as spectral_density
     from mining.curvature.trace import trace as trace
+    from mining.directions import BestOfNGaussians as BestOfNGaussians
     from mining.directions import CheckpointDelta as CheckpointDelta
     from mining.directions import Descent as Descent
     from mining.directions import Direction as Direction
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from mining.directions import Gradient as Gradient
     from mining.directions import Mined as Mined
     from mining.directions import Miner as Miner
-    from mining.directions import MostOverlapping as MostOverlapping
     from mining.directions import Multipoint as Multipoint
     from mining.directions import Xu2024VVVBasin as Xu2024VVVBasin
     from mining.directions import Xu2024WPeak as Xu2024WPeak
@@ -69,6 +69,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "BatchNormPolicy": "functional.batchnorm",
+    "BestOfNGaussians": "directions",
     "CheckpointDelta": "directions",
     "CriticalPoint": "explain.critical_point",
     "Curve": "evaluation.curves",
@@ -82,7 +83,6 @@ _MODULES = {
     "Gaussian": "directions",
     "Gradient": "directions",
     "Landscape": "landscape",
-    "MostOverlapping": "directions",
     "Descent": "directions",
     "Mined": "directions",
     "Miner": "directions",

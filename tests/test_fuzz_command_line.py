@@ -53,7 +53,7 @@ OPTIONS = {
     "model": ["mlp", "cnn", "cifar_resnet8", "lenet", "vgg", "custom", "resnet50"],
     "data": ["digits", "arrays", "cifar10", "image_folder", "imagenet"],
     "direction": ["gaussian", "gradient", "checkpoint_delta", "eigenvectors", "from_file",
-                  "most_overlapping", "xu2024_w_peak", "xu2024_vvv_basin", "multipoint"],
+                  "best_of_n_gaussians", "xu2024_w_peak", "xu2024_vvv_basin", "multipoint"],
     "normalization": ["model", "layer", "filter", "weight", "none", "l2"],
     "batchnorm": ["recalibrate", "frozen", "batch", "off"],
     "view": ["gmi", "mli", "gaussian", "saddle", "bowl", "nothing"],

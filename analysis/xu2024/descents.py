@@ -17,7 +17,7 @@ from mining.plotting import table
 
 _SCALES = (0.01, 0.1, 1.0)
 #: How far each direction is followed, in units of s.
-_STRETCH = {"Gradient": 1, "MostOverlapping": 10}
+_STRETCH = {"Gradient": 1, "BestOfNGaussians": 10}
 #: What the curves of one picture must have in common.
 _POINT = ("model", "data", "train", "seed", "split", "batchnorm")
 
@@ -37,7 +37,7 @@ def complete_groups(runs: pd.DataFrame) -> list[tuple[str, list[tuple[Curve, Cur
     return [
         (
             json.loads(point)[0],
-            [(found["Gradient"][s], found["MostOverlapping"][s]) for s in _SCALES],
+            [(found["Gradient"][s], found["BestOfNGaussians"][s]) for s in _SCALES],
         )
         for point, found in sorted(groups.items())
         if all(set(_SCALES) <= set(found.get(source, {})) for source in _STRETCH)
@@ -48,9 +48,9 @@ def draw_panel(axes: Axes, gradient: Curve, gaussian: Curve) -> dict[str, Any]:
     """Draw both and return by how much each descends."""
     axes.plot(gradient.alphas, gradient.loss, label="negative gradient")
     axes.plot(
-        gaussian.alphas / _STRETCH["MostOverlapping"],
+        gaussian.alphas / _STRETCH["BestOfNGaussians"],
         gaussian.loss,
-        label=f"best Gaussian, {gaussian.info['angle']:.2f}°, α × {_STRETCH['MostOverlapping']}",
+        label=f"best Gaussian, {gaussian.info['angle']:.2f}°, α × {_STRETCH['BestOfNGaussians']}",
     )
     axes.axvline(0, color="black", linestyle=":", linewidth=1)
     axes.legend(fontsize=7)

@@ -1,6 +1,7 @@
 """Direction sources: Gaussian, gradient, checkpoints, eigenvectors, files, and mined ones."""
 
 from mining.directions.base import Direction, DirectionSource, cosine
+from mining.directions.best_of_n_gaussians import BestOfNGaussians
 from mining.directions.checkpoint import CheckpointDelta
 from mining.directions.eigenvectors import Eigenvectors
 from mining.directions.from_file import FromFile
@@ -10,9 +11,9 @@ from mining.directions.mined.miner import Descent, Mined, Miner, mine
 from mining.directions.mined.multipoint import Multipoint
 from mining.directions.mined.xu2024_vvv_basin import Xu2024VVVBasin
 from mining.directions.mined.xu2024_w_peak import Xu2024WPeak
-from mining.directions.overlap import MostOverlapping
 
 __all__ = [
+    "BestOfNGaussians",
     "CheckpointDelta",
     "Descent",
     "Direction",
@@ -23,7 +24,6 @@ __all__ = [
     "Gradient",
     "Mined",
     "Miner",
-    "MostOverlapping",
     "Multipoint",
     "Xu2024VVVBasin",
     "Xu2024WPeak",

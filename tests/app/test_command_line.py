@@ -93,7 +93,7 @@ def test_both_splits_come_from_one_pass(command):
         assert np.array_equal(both["accuracy_test"], test["accuracy"])
 
 
-@pytest.mark.parametrize("source", ["gradient", "most_overlapping", "checkpoint_delta"])
+@pytest.mark.parametrize("source", ["gradient", "best_of_n_gaussians", "checkpoint_delta"])
 def test_sources_run_from_the_command_line(command, source):
     directory = command(*QUICK, f"direction={source}", "epoch=1", "grid.num=5")
     metrics = record(directory)["metrics"]
@@ -451,7 +451,7 @@ BAD = [
     (["direction=from_file", "direction.path=absent.npz"], "no file absent.npz"),
     (["direction=from_file", "direction.path=zero.npz"], "norm zero"),
     (["direction=checkpoint_delta"], "is θ itself"),
-    (["direction=most_overlapping", "normalization=model"], "leave normalization out"),
+    (["direction=best_of_n_gaussians", "normalization=model"], "leave normalization out"),
     (["pipeline=surface", "direction=gradient", "x_direction=from_file", "y_direction=from_file",
       "x_direction.path=one.npz", "y_direction.path=one.npz"], "parallel"),
     (["pipeline=train", "train.lr=-1"], "train.lr must be positive"),

@@ -7,6 +7,7 @@ from cases import assert_unchanged, build, landscape, quadratic_landscape, snaps
 from torch import nn
 
 from mining import (
+    BestOfNGaussians,
     CheckpointDelta,
     Direction,
     Eigenvectors,
@@ -14,7 +15,6 @@ from mining import (
     Gaussian,
     Gradient,
     Landscape,
-    MostOverlapping,
 )
 from mining.curvature import make_dense
 from mining.directions import cosine
@@ -42,7 +42,7 @@ SOURCES = [
     Gradient(batch_size=8, normalization="layer"),
     CheckpointDelta(other_weights()),
     CheckpointDelta(other_weights(), normalization="model"),
-    MostOverlapping(num_samples=5),
+    BestOfNGaussians(num_samples=5),
     CheckpointDelta(other_weights(), away=True),
 ]
 
@@ -227,9 +227,9 @@ def test_checkpoint_delta_refuses_theta_itself_and_other_architectures():
         CheckpointDelta(other_weights()).directions(of, 2, generator=torch.Generator())
 
 
-def test_most_overlapping_is_the_best_of_its_samples():
+def test_best_of_n_gaussians_is_the_best_of_its_samples():
     of = landscape("mlp")
-    chosen = MostOverlapping(num_samples=20).directions(
+    chosen = BestOfNGaussians(num_samples=20).directions(
         of, 3, generator=torch.Generator().manual_seed(0)
     )
     gradient = of.gradient()
@@ -353,6 +353,6 @@ def test_direction_refuses_what_is_none():
         Direction(torch.tensor([1.0, math.inf]), "test")
     with pytest.raises(ValueError, match=r"shape \(D,\), got \(2, 2\)"):
         Direction(torch.ones(2, 2), "test")
-    for source in (Gradient, MostOverlapping):
+    for source in (Gradient, BestOfNGaussians):
         with pytest.raises(ValueError, match="must be positive"):
             source(0)

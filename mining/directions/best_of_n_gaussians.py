@@ -1,4 +1,4 @@
-"""The Gaussian direction closest to the negative gradient."""
+"""The best of n Gaussians: the direction closest to the negative gradient."""
 
 import math
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ from mining.landscape import Landscape
 
 
 @dataclass(frozen=True)
-class MostOverlapping(DirectionSource):
-    """The best of n Gaussians: the closest to the negative gradient, rescaled to its norm.
+class BestOfNGaussians(DirectionSource):
+    """The Gaussian closest to the negative gradient, rescaled to its norm.
 
     Xu et al. (2024), Sec. 2.3 and Fig. 6: even the best of 100 hardly reduces the loss.
 
@@ -55,7 +55,7 @@ class MostOverlapping(DirectionSource):
         return [
             Direction(
                 vector,
-                "best gaussian",
+                f"best of {self.num_samples} Gaussians",
                 index,
                 {"angle": math.degrees(math.acos(overlap)), "gradient_norm": float(length)},
             )
