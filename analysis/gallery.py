@@ -70,7 +70,7 @@ def draw(runs: pd.DataFrame, columns: int) -> Figure:
         ]
         axes.set_title("\n".join(lines_of_title), fontsize=8)
     picture.supxlabel(
-        "dotted: loss of guessing (horizontal), θ (black), the other checkpoint (red). "
+        "dotted: chance-level loss (horizontal), θ (black), the other checkpoint (red). "
         "E: epoch of θ; E': epoch of an independent training. "
         "[stationary points, mean over the curves of a panel]",
         fontsize=8,

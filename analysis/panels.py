@@ -17,7 +17,7 @@ from mining.plotting import draw_contours, draw_curves, draw_relief, table
 
 #: What every picture of curves shows beside them.
 LEGEND = (
-    "Dotted: loss of guessing (horizontal) and θ. E: epoch of θ. "
+    "Dotted: chance-level loss (horizontal) and θ. E: epoch of θ. "
     "In brackets: stationary points, mean over the curves."
 )
 _OTHER = (

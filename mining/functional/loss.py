@@ -80,7 +80,7 @@ class Loss:
 
     @property
     def log_c_at_chance(self) -> bool:
-        """Whether it is log C where C classes are guessed: no subclass may add to it."""
+        """Whether its chance level for C classes is log C: no subclass may add to it."""
         if self.function is F.cross_entropy:
             return True
         loss = self.function

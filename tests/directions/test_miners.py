@@ -334,7 +334,7 @@ def test_mining_that_leaves_its_scale_keeps_the_direction_of_the_epoch_before(
     again = mine(source, of, generator=generator(), checkpoint=state)
     assert again.diverged_epoch == mined.diverged_epoch
     assert torch.equal(again.direction.vector, mined.direction.vector)
-    # A θ whose loss is far below that of guessing may rise by more, up to that.
+    # A θ whose loss is far below the chance level may rise by more, up to it.
     monkeypatch.setattr(Landscape, "chance_loss", 1e4)
     longer = mine(source, of, generator=generator())
     assert longer.diverged_epoch > mined.diverged_epoch

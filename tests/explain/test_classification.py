@@ -99,7 +99,7 @@ def test_label_survives_noise_of_one_percent_of_the_range(label, shape, seed, nu
 @given(
     scale=st.floats(0.1, 10), shift=st.floats(0, 3), mirrored=st.booleans(), peak=st.floats(3, 90)
 )
-def test_walls_above_the_loss_of_guessing_do_not_matter(scale, shift, mirrored, peak):
+def test_walls_above_the_chance_level_do_not_matter(scale, shift, mirrored, peak):
     """Scaled and shifted together with log C, a curve keeps its label."""
     curve = curve_of(lambda a: a**2 + peak * torch.sin(40 * a) ** 2 * (abs(a) > 0.7), 81)
     chance = scale * (0.45 + shift)
@@ -108,7 +108,7 @@ def test_walls_above_the_loss_of_guessing_do_not_matter(scale, shift, mirrored, 
     assert classify(with_loss(curve, loss, chance)).label == "v-basin"
 
 
-def test_theta_above_guessing_on_the_way_down_is_on_a_side():
+def test_theta_above_the_chance_level_on_the_way_down_is_on_a_side():
     """An initialization guesses a little worse than log C; the far side explodes."""
     curve = curve_of(lambda a: 2.4 - 0.8 * a + 500 * (a < -0.5))
     assert classify(with_loss(curve, curve.loss, math.log(10))).label == "v-side"
@@ -137,7 +137,7 @@ def test_non_finite_losses_are_an_explosion(value, where):
     assert shape.nonfinite == (41 if where == slice(None) else 1)
 
 
-def test_losses_far_beyond_guessing_are_an_explosion():
+def test_losses_far_above_the_chance_level_are_an_explosion():
     curve = curve_of(lambda a: 0.4 + 3e11 * a**2)  # a published network with stale batch norm
     assert classify(with_loss(curve, curve.loss, math.log(10))).label == "exploded"
     assert classify(curve).label == "v-basin"

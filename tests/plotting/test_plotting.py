@@ -117,7 +117,7 @@ def test_a_surface_is_not_transposed():
     assert np.ptp(lowest.vertices[:, 1]) > np.ptp(lowest.vertices[:, 0])
 
 
-def test_loss_of_guessing_does_not_press_curves_flat():
+def test_chance_level_loss_does_not_press_curves_flat():
     def lines(axes):
         return [line for line in axes.get_lines() if line.get_ydata()[0] == 2.3]
 
