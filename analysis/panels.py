@@ -43,7 +43,7 @@ def draw_panels(experiment: str, overrides: Sequence[str], columns: int = 4) -> 
         draw_curve_runs(parts[0], curves, lines[0], columns)
     if surfaces:
         draw_surface_runs(parts[1], surfaces, lines[1], columns)
-    to_others = any("other_alpha" in curve.info for run in curves for curve in curves_of(run))
+    to_others = any("other_alpha" in curve.metadata for run in curves for curve in curves_of(run))
     about = LEGEND + _OTHER * to_others if curves else "E: epoch of θ."
     drawn = any(run.metrics.get("template") for run in curves)
     about += " Grey: the template that the curve was mined to follow." if drawn else ""
@@ -109,7 +109,7 @@ def peak_height(run: Any) -> float:
 def sources(curves: Sequence[Curve]) -> str:
     """Name the directions of several curves, and their factors."""
     name = curves[0].name if len(curves) == 1 else f"{curves[0].name} to {curves[-1].name}"
-    factors = [f"{c.info['scale']:.2g}" for c in curves if "scale" in c.info]
+    factors = [f"{c.metadata['scale']:.2g}" for c in curves if "scale" in c.metadata]
     return name + (f" × {', '.join(factors)}" if factors else "")
 
 
@@ -131,8 +131,10 @@ def told_unconverged(run: Any) -> str:
 def _eigenvectors(run: Any) -> dict[str, bool]:
     """Say of each eigenvector among the directions of a run whether it converged."""
     content = read_directions(Path(run.directory) / "directions.pt")
-    pairs = zip(content["sources"], content["infos"], strict=True)
-    return {source: bool(info["converged"]) for source, info in pairs if "converged" in info}
+    pairs = zip(content["sources"], content["metadata"], strict=True)
+    return {
+        source: bool(metadata["converged"]) for source, metadata in pairs if "converged" in metadata
+    }
 
 
 def curve_rows(run: Any) -> list[dict[str, Any]]:
@@ -143,19 +145,19 @@ def curve_rows(run: Any) -> list[dict[str, Any]]:
             "run": describe(run),
             "direction": direction,
             "window": f"[{run.config['grid']['low']:g}, {run.config['grid']['high']:g}]",
-            "scale": info.get("scale", 1.0),
-            **({"converged": bool(info["converged"])} if "converged" in info else {}),
+            "scale": metadata.get("scale", 1.0),
+            **({"converged": bool(metadata["converged"])} if "converged" in metadata else {}),
             "shape": label,
             "valleys": len(features["valleys"]),
             "stationary points": points,
             "loss at θ": metrics["loss_at_theta"],
         }
-        for direction, label, points, features, info in zip(
+        for direction, label, points, features, metadata in zip(
             metrics["directions"],
             metrics["labels"],
             metrics["stationary_points"],
             metrics["features"],
-            metrics["info"],
+            metrics["metadata"],
             strict=True,
         )
     ]
@@ -199,7 +201,7 @@ def numbers(run: Any) -> pd.DataFrame:
             {
                 **about,
                 "direction": curve.name,
-                "scale": curve.info.get("scale", 1.0),
+                "scale": curve.metadata.get("scale", 1.0),
                 "alpha": curve.alphas,
                 "loss": curve.loss,
             }

@@ -57,7 +57,7 @@ def negative_curves(network: str, window: str, members: Sequence[Any]) -> Findin
 def falling_peaks(network: str, members: Sequence[Any]) -> Finding:
     """Judge whether the peak along N.E.1 and the eigenvalue shrink."""
     heights = [peak_height(run) for run in members]
-    lowest = [run.metrics["info"][0]["eigenvalue"] for run in members]
+    lowest = [run.metrics["metadata"][0]["eigenvalue"] for run in members]
     falling = [a > b for a, b in pairwise(heights)]
     falling += [abs(a) > abs(b) for a, b in pairwise(lowest)]
     measured = "; ".join(

@@ -17,7 +17,7 @@ def mined_peaks(runs: Runs) -> list[Finding]:
         measured, cases = [], []
         for run in group:
             epoch, label = epoch_of(run.config), run.metrics["labels"][0]
-            diverged = run.metrics["info"][0].get("diverged_epoch")
+            diverged = run.metrics["metadata"][0].get("diverged_epoch")
             if diverged is None:
                 measured.append(f"E={epoch}: {label}, falls by {peak_height(run):.3g}")
                 cases.append((label == "w-peak") == (epoch < 100))

@@ -16,8 +16,10 @@ from mining.evaluation.curves import Curve, load_curves
 from mining.plotting import table
 
 _SCALES = (0.01, 0.1, 1.0)
+#: How many times as far as the gradient the Gaussian is followed.
+_FACTOR = 10
 #: How far each direction is followed, in units of s.
-_STRETCH = {"Gradient": 1, "BestOfNGaussians": 10}
+_STRETCH = {"Gradient": 1, "BestOfNGaussians": _FACTOR}
 #: What the curves of one picture must have in common.
 _POINT = ("model", "data", "train", "seed", "split", "batchnorm")
 
@@ -48,9 +50,9 @@ def draw_panel(axes: Axes, gradient: Curve, gaussian: Curve) -> dict[str, Any]:
     """Draw both and return by how much each descends."""
     axes.plot(gradient.alphas, gradient.loss, label="negative gradient")
     axes.plot(
-        gaussian.alphas / _STRETCH["BestOfNGaussians"],
+        gaussian.alphas / _FACTOR,
         gaussian.loss,
-        label=f"best Gaussian, {gaussian.info['angle']:.2f}°, α × {_STRETCH['BestOfNGaussians']}",
+        label=f"best Gaussian, {gaussian.metadata['angle']:.2f}°, α × {_FACTOR}",
     )
     axes.axvline(0, color="black", linestyle=":", linewidth=1)
     axes.legend(fontsize=7)
@@ -62,7 +64,7 @@ def draw_panel(axes: Axes, gradient: Curve, gaussian: Curve) -> dict[str, Any]:
         "drop along the best Gaussian": (
             gaussian.loss[gaussian.origin] - gaussian.loss.min()
         ).item(),
-        "angle": gaussian.info["angle"],
+        "angle": gaussian.metadata["angle"],
     }
 
 

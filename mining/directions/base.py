@@ -25,7 +25,7 @@ class Direction:
     vector: Tensor  # (D,)
     source: str
     index: int = 0
-    info: Mapping[str, float] = field(default_factory=dict)
+    metadata: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.vector, Tensor) or not self.vector.is_floating_point():
@@ -53,14 +53,14 @@ class Direction:
     def orthogonal_to(self, other: "Direction") -> "Direction":
         """Remove the component along ``other`` and keep the norm.
 
-        The original angle between the two, in degrees, is stored as ``info["angle_before"]``.
+        The original angle between the two, in degrees, is stored as ``metadata["angle_before"]``.
 
         Raises:
             InputError: If the two are parallel.
         """
         angle = math.degrees(math.acos(cosine(self.vector, other.vector)))
         vector = orthogonalize(self.vector, other.vector)
-        return replace(self, vector=vector, info={**self.info, "angle_before": angle})
+        return replace(self, vector=vector, metadata={**self.metadata, "angle_before": angle})
 
 
 def cosine(a: Tensor, b: Tensor) -> float:

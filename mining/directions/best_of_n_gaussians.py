@@ -41,7 +41,7 @@ class BestOfNGaussians(DirectionSource):
     ) -> list[Direction]:
         """Choose the ``num`` closest ones; see ``DirectionSource.directions``.
 
-        ``info["angle"]`` is the angle to the negative gradient in degrees.
+        ``metadata["angle"]`` is the angle to the negative gradient in degrees.
         """
         check_num(num, self.num_samples, ", at most direction.num_samples")
         gradient = landscape.gradient()

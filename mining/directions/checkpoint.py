@@ -48,8 +48,8 @@ class CheckpointDelta(DirectionSource):
     ) -> list[Direction]:
         """Return the difference; see ``DirectionSource.directions``.
 
-        ``info["other_alpha"]`` is the α of the other checkpoint, if normalization leaves it on the
-        line.
+        ``metadata["other_alpha"]`` is the α of the other checkpoint, if normalization leaves it on
+        the line.
 
         Raises:
             InputError: If ``num`` is not 1, or the checkpoint is θ itself or belongs to another
@@ -68,9 +68,9 @@ class CheckpointDelta(DirectionSource):
             )
         normalize = as_normalization(self.normalization)
         vector = normalize(delta, theta, space)
-        info = {"distance": float(vector_norm(delta))}
+        metadata = {"distance": float(vector_norm(delta))}
         if normalize.name in ("none", "model"):
-            info["other_alpha"] = float(vector_norm(delta) / vector_norm(vector))
-            info["other_alpha"] *= -1 if self.away else 1
+            metadata["other_alpha"] = float(vector_norm(delta) / vector_norm(vector))
+            metadata["other_alpha"] *= -1 if self.away else 1
         name = f"{'from' if self.away else 'to'} {self.label}"
-        return [Direction(-vector if self.away else vector, name, 0, info)]
+        return [Direction(-vector if self.away else vector, name, 0, metadata)]

@@ -57,8 +57,8 @@ class Eigenvectors(DirectionSource):
     ) -> list[Direction]:
         """Compute ``num`` eigenvectors; see ``DirectionSource.directions``.
 
-        ``info`` holds the ``eigenvalue``, its ``residual`` ‖Hv - λv‖, whether it ``converged`` (1
-        or 0), and the ``slope`` of the loss along the vector.
+        ``metadata`` holds the ``eigenvalue``, its ``residual`` ‖Hv - λv‖, whether it ``converged``
+        (1 or 0), and the ``slope`` of the loss along the vector.
 
         Raises:
             InputError: If the Hessian has fewer positive or negative eigenvalues.
@@ -84,14 +84,14 @@ class Eigenvectors(DirectionSource):
                 column = _column(found, index, sign, source)
                 vector = landscape.space.embed(found.vectors[:, column], operator.space)
                 slope = float(vector @ gradient)
-                info = {
+                metadata = {
                     "eigenvalue": float(found.values[column]),
                     "residual": float(found.residuals[column]),
                     "converged": float(found.converged[column]),
                     "slope": -abs(slope),
                 }
                 vector = -vector if slope > 0 else vector
-                directions.append(Direction(vector, source, info=info))
+                directions.append(Direction(vector, source, metadata=metadata))
         return directions
 
 

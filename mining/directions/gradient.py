@@ -39,7 +39,7 @@ class Gradient(DirectionSource):
     ) -> list[Direction]:
         """Compute ``num`` gradients; see ``DirectionSource.directions``.
 
-        The norm of each gradient before normalization is stored as ``info["gradient_norm"]``.
+        The norm of each gradient before normalization is stored as ``metadata["gradient_norm"]``.
         """
         check_num(
             num,
@@ -54,6 +54,6 @@ class Gradient(DirectionSource):
             )
             gradient = landscape.gradient(batches=batches)
             vector = normalize(-gradient, landscape.theta, landscape.space)
-            info = {"gradient_norm": float(vector_norm(gradient))}
-            found.append(Direction(vector, "negative gradient", index, info))
+            metadata = {"gradient_norm": float(vector_norm(gradient))}
+            found.append(Direction(vector, "negative gradient", index, metadata))
         return found

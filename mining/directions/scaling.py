@@ -23,7 +23,7 @@ _FALL = 0.2
 def with_scales(
     landscape: Landscape, directions: Sequence[Direction], scale: Scale
 ) -> list[Direction]:
-    """Store the factor by which each direction is to be scaled in ``info["scale"]``.
+    """Store the factor by which each direction is to be scaled in ``metadata["scale"]``.
 
     Args:
         landscape: The point θ and the loss.
@@ -43,7 +43,7 @@ def with_scales(
     if scale == 1.0 or not directions:
         return list(directions)
     if scale != "curvature":
-        return [replace(d, info={**d.info, "scale": float(scale)}) for d in directions]
+        return [replace(d, metadata={**d.metadata, "scale": float(scale)}) for d in directions]
     loss = abs(float(landscape.loss(landscape.theta)))
     vectors = torch.stack([d.vector.to(landscape.theta) for d in directions], 1)
     products = landscape.hessian() @ vectors
@@ -59,17 +59,19 @@ def with_scales(
         share = _RISE if curvature > 0 else _FALL
         factor = math.sqrt(2 * share * loss / abs(curvature))
         scaled.append(
-            replace(direction, info={**direction.info, "curvature": curvature, "scale": factor})
+            replace(
+                direction, metadata={**direction.metadata, "curvature": curvature, "scale": factor}
+            )
         )
     return scaled
 
 
 def stretch(direction: Direction) -> Direction:
-    """Multiply a direction by its ``info["scale"]``, if it has one and was not scaled before."""
-    scale = direction.info.get("scale")
-    if scale is None or "stretched" in direction.info:
+    """Multiply a direction by its ``metadata["scale"]``, if any, unless done before."""
+    scale = direction.metadata.get("scale")
+    if scale is None or "stretched" in direction.metadata:
         return direction
-    info = {**direction.info, "stretched": 1.0}
-    if "other_alpha" in info:
-        info["other_alpha"] /= scale
-    return replace(direction, vector=direction.vector * scale, info=info)
+    metadata = {**direction.metadata, "stretched": 1.0}
+    if "other_alpha" in metadata:
+        metadata["other_alpha"] /= scale
+    return replace(direction, vector=direction.vector * scale, metadata=metadata)

@@ -13,14 +13,14 @@ from mining.landscape import Landscape
 from mining.storage.checkpoints import read_tensors
 from mining.storage.files import write_atomically
 
-_FIELDS = ("vectors", "sources", "indices", "infos")
+_FIELDS = ("vectors", "sources", "indices", "metadata")
 
 
 def save_directions(path: Path, directions: Sequence[Direction], landscape: Landscape) -> None:
     """Write directions as a dict with ``vectors`` (K, D) and ``names``.
 
     ``names`` are the names of the parameters in flattening order. The dict also has the
-    ``sources``, ``indices`` and ``infos`` of the K directions.
+    ``sources``, ``indices`` and ``metadata`` of the K directions.
     """
     buffer = io.BytesIO()
     torch.save(
@@ -29,7 +29,7 @@ def save_directions(path: Path, directions: Sequence[Direction], landscape: Land
             "names": list(landscape.space.names),
             "sources": [d.source for d in directions],
             "indices": [d.index for d in directions],
-            "infos": [dict(d.info) for d in directions],
+            "metadata": [dict(d.metadata) for d in directions],
         },
         buffer,
     )
@@ -48,7 +48,7 @@ def load_directions(path: Path, landscape: Landscape) -> list[Direction]:
 
 
 def read_directions(path: Path) -> dict[str, Any]:
-    """Read ``vectors``, ``sources``, ``indices`` and ``infos`` that ``save_directions`` wrote.
+    """Read ``vectors``, ``sources``, ``indices`` and ``metadata`` that ``save_directions`` wrote.
 
     Raises:
         InputError: If the file is damaged.

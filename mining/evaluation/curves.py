@@ -39,7 +39,7 @@ class Curve:
     accuracy_test: Tensor | None = None  # (T,)
     name: str = ""  # of the direction
     chance_loss: float | None = None  # log C, nats
-    info: Mapping[str, float] = field(default_factory=dict)  # of the direction
+    metadata: Mapping[str, float] = field(default_factory=dict)  # of the direction
     loss_covariance: Tensor | None = None  # (T, T) of the errors of loss, where it was estimated
     loss_test_covariance: Tensor | None = None  # (T, T)
     accuracy_error: Tensor | None = None  # (T,) standard errors, where it was estimated
@@ -264,7 +264,7 @@ def save_curves(path: Path, curves: Sequence[Curve]) -> None:
     ``accuracy_test`` (K, T) where there are any, ``loss_covariance`` (K, T, T) and
     ``accuracy_error`` (K, T) with their like of the test set where losses were estimated,
     ``names`` (K,), ``chance_loss`` (), and one array
-    (K,) named ``info_…`` for each number known of the directions, ``nan`` where it is not.
+    (K,) named ``metadata_…`` for each number known of the directions, ``nan`` where it is not.
 
     Raises:
         InputError: If there are none or their points differ.
@@ -279,8 +279,8 @@ def save_curves(path: Path, curves: Sequence[Curve]) -> None:
     if curves[0].chance_loss is not None:
         arrays["chance_loss"] = curves[0].chance_loss
     arrays["rounding"] = curves[0].rounding
-    for key in sorted({key for c in curves for key in c.info}):
-        arrays[f"info_{key}"] = [c.info.get(key, np.nan) for c in curves]
+    for key in sorted({key for c in curves for key in c.metadata}):
+        arrays[f"metadata_{key}"] = [c.metadata.get(key, np.nan) for c in curves]
     save_arrays(path, arrays)
 
 
@@ -289,16 +289,16 @@ def load_curves(path: Path) -> list[Curve]:
     arrays = read_arrays(path)
     chance = float(arrays["chance_loss"]) if "chance_loss" in arrays else None
     rounding = float(arrays.get("rounding", SINGLE))
-    infos = {key: arrays[key] for key in arrays if key.startswith("info_")}
+    metadata = {key: arrays[key] for key in arrays if key.startswith("metadata_")}
     return [
         Curve(
             alphas=torch.from_numpy(arrays["alphas"]),
             name=str(name),
             chance_loss=chance,
             rounding=rounding,
-            info={
-                key.removeprefix("info_"): float(values[k])
-                for key, values in infos.items()
+            metadata={
+                key.removeprefix("metadata_"): float(values[k])
+                for key, values in metadata.items()
                 if np.isfinite(values[k])
             },
             **{

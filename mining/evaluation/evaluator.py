@@ -173,7 +173,7 @@ class Evaluator:
                 name=name,
                 chance_loss=self.landscape.chance_loss,
                 rounding=self._rounding,
-                info=direction.info,
+                metadata=direction.metadata,
                 **self._fields(values.rows[chosen]),
                 **{
                     f"{key}_covariance": covariance[chosen[:, None], chosen]

@@ -44,7 +44,7 @@ def run(config: Config, run: Run) -> None:
         angles["gaussian_gradient"].append(_angle(gaussian.vector, gradient.vector))
         angles["gaussian_checkpoint"].append(_angle(gaussian.vector, delta.vector))
         angles["gradient_checkpoint"].append(_angle(gradient.vector, delta.vector))
-        norms.append(gradient.info["gradient_norm"])
+        norms.append(gradient.metadata["gradient_norm"])
     save_arrays(run.directory / "angles.npz", angles)
     draw(run.directory, config)
     size = landscape.space.size

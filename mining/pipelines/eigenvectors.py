@@ -30,7 +30,7 @@ def run(config: Config, run: Run) -> None:
     run.finish(
         {
             "directions": [direction.source for direction in directions],
-            "info": [dict(direction.info) for direction in directions],
+            "metadata": [dict(direction.metadata) for direction in directions],
             **setting.record(),
         },
         device=str(landscape.device),
@@ -44,8 +44,8 @@ def draw(directory: Path, config: Config) -> None:
     draw_eigenvalues(
         picture.add_subplot(),
         content["sources"],
-        [info["eigenvalue"] for info in content["infos"]],
-        [info["residual"] for info in content["infos"]],
+        [metadata["eigenvalue"] for metadata in content["metadata"]],
+        [metadata["residual"] for metadata in content["metadata"]],
     )
     title = f"{directory.parent.name}, Hessian, {describe_point(config)}"
     picture.suptitle(title, fontsize=9)

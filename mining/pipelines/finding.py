@@ -68,7 +68,7 @@ def find_template(config: Config, curve: Curve) -> list[tuple[float, float]] | N
     if not is_a(config, "direction", Multipoint):
         return None
     source = cast(Multipoint, build_source(config, "direction"))
-    losses = source.losses(curve.info["loss_at_theta"], curve.chance_loss)
+    losses = source.losses(curve.metadata["loss_at_theta"], curve.chance_loss)
     scale = config["grid"]["scale"]
     return [(alpha / scale, loss) for alpha, loss in zip(source.alphas, losses, strict=True)]
 

@@ -82,7 +82,7 @@ def run(config: Config, run: Run) -> None:
             "curvatures": found.curvature.tolist(),
             "errors": found.error.tolist(),
             "relative_errors": found.relative_error.tolist(),
-            "info": dict(direction.info),
+            "metadata": dict(direction.metadata),
             **setting.record(),
         },
         device=str(landscape.device),

@@ -209,7 +209,7 @@ def _save_vectors(
     names = eigenvector_names(values, num_largest, rounding_of(found))
     for name, value, vector in zip(names, values, found.vectors.T, strict=True):
         embedded = landscape.space.embed(vector, operator.space)
-        directions.append(Direction(embedded, name, info={"eigenvalue": value}))
+        directions.append(Direction(embedded, name, metadata={"eigenvalue": value}))
     save_directions(path, directions, landscape)
 
 

@@ -41,7 +41,7 @@ def run(config: Config, run: Run) -> None:
         run.directory, landscape, grid.scale, lambda: _directions(config, setting, grid)
     )
     surface = evaluator.surface(x, y, grid.alphas, grid.betas)
-    scales = [direction.info.get("scale") for direction in (x, y)]
+    scales = [direction.metadata.get("scale") for direction in (x, y)]
     names = surface.names
     axes = [f"{n} × {s:.3g}" if s else n for n, s in zip(names, scales, strict=True)]
     surface = replace(surface, names=(axes[0], axes[1]))
@@ -63,7 +63,7 @@ def run(config: Config, run: Run) -> None:
                 name: shape.label_probability for name, shape in point.lines.items()
             },
             "angle": math.degrees(math.acos(cosine(x.vector, y.vector))),
-            "angle_before": y.info.get("angle_before"),
+            "angle_before": y.metadata.get("angle_before"),
             "nonfinite": surface.nonfinite,
             "relative_error": surface.relative_error,
             "evaluated": None if surface.evaluated is None else int(surface.evaluated.sum()),

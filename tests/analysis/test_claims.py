@@ -62,7 +62,7 @@ def test_claims_judge_vvv_basins(network, labels, expected):
 
 
 def test_claims_judge_surfaces(tmp_path):
-    named = {"sources": ["P.E.1", "N.E.1"], "indices": [0, 0], "infos": [{}, {}]}
+    named = {"sources": ["P.E.1", "N.E.1"], "indices": [0, 0], "metadata": [{}, {}]}
     torch.save({"vectors": torch.eye(2), **named}, tmp_path / "directions.pt")
     ends = {"x_direction": {"which": "largest"}, "y_direction": {"which": "smallest"}}
     runs = [
@@ -82,14 +82,14 @@ def test_claims_judge_second_order_models_between_the_ends():
 
 
 def test_mining_that_diverged_is_no_evidence(tmp_path):
-    def mined(epoch, label, lowest, **info):
+    def mined(epoch, label, lowest, **metadata):
         alphas = torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64)
         loss = torch.tensor([lowest, 1.0, lowest], dtype=torch.float64)
         directory = tmp_path / f"{label} {epoch}"
         save_curves(directory / "curves.npz", [Curve(alphas, loss)])
         direction = {"_target_": "mining.directions.Xu2024WPeak", "descent": {"lr": 0.1}}
         config = {"direction": direction}
-        run = run_of("mlp-digits", epoch, config, labels=[label], info=[info])
+        run = run_of("mlp-digits", epoch, config, labels=[label], metadata=[metadata])
         return run | {"directory": directory}
 
     peaks, none = mined(10, "w-peak", 0.5), mined(200, "v-basin", 2.0)

@@ -97,15 +97,15 @@ def test_both_splits_come_from_one_pass(command):
 def test_sources_run_from_the_command_line(command, source):
     directory = command(*QUICK, f"direction={source}", "epoch=1", "grid.num=5")
     metrics = record(directory)["metrics"]
-    (info,) = metrics["info"]
+    (metadata,) = metrics["metadata"]
     if source == "checkpoint_delta":
         assert metrics["directions"] == ["to E=3"]
-        assert info["other_alpha"] == 1
+        assert metadata["other_alpha"] == 1
         (curve,) = load_curves(directory / "curves.npz")
         last = command(*QUICK, "grid.num=2", "grid.low=0")
         assert curve.loss[-1] == pytest.approx(record(last)["metrics"]["loss_at_theta"], rel=1e-5)
     elif source == "gradient":
-        assert info["gradient_norm"] > 0
+        assert metadata["gradient_norm"] > 0
 
 
 def test_independent_checkpoint_is_another_training(command, folder):
@@ -617,18 +617,18 @@ def test_eigenvectors_followed_as_far_as_their_curvature_shows(command):
     assert metrics["directions"] == ["P.E.1", "N.E.1"]
     curves = load_curves(directory / "curves.npz")
     stored = torch.load(directory / "directions.pt")
-    for curve, vector, info, share in zip(
-        curves, stored["vectors"], metrics["info"], (1, 0.2), strict=True
+    for curve, vector, metadata, share in zip(
+        curves, stored["vectors"], metrics["metadata"], (1, 0.2), strict=True
     ):
         assert float(vector.norm()) == pytest.approx(1, abs=1e-5)
         loss = metrics["loss_at_theta"]
-        change = 0.5 * info["scale"] ** 2 * abs(info["eigenvalue"])
+        change = 0.5 * metadata["scale"] ** 2 * abs(metadata["eigenvalue"])
         assert change == pytest.approx(share * loss, rel=1e-3)
         # The curve near θ is the parabola of that eigenvalue.
         a, b = curve.origin - 1, curve.origin + 1
         bend = float(curve.loss[a] + curve.loss[b] - 2 * curve.loss[curve.origin])
-        step = float(curve.alphas[b]) * info["scale"]
-        assert bend / step**2 == pytest.approx(info["eigenvalue"], rel=0.1)
+        step = float(curve.alphas[b]) * metadata["scale"]
+        assert bend / step**2 == pytest.approx(metadata["eigenvalue"], rel=0.1)
 
 
 def test_surface_of_eigenvectors_names_their_factors(command):
@@ -652,7 +652,7 @@ def test_second_order_models_along_gmi_and_mli(command):
         metrics = record(directory)["metrics"]
         assert metrics["alphas"] == [-1, -0.5, 0]
         assert max(metrics["errors"]) < 0.1
-        assert metrics["info"].get("other_alpha") == (-1 if view == "mli" else None)
+        assert metrics["metadata"].get("other_alpha") == (-1 if view == "mli" else None)
         assert (directory / "expansions.png").exists()
 
 

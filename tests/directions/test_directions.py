@@ -100,7 +100,7 @@ def test_gradient_is_the_negative_gradient():
     (found,) = Gradient().directions(of, 1, generator=torch.Generator())
     expected = -(of.model.matrix @ of.theta + of.model.linear)
     assert torch.allclose(found.vector, expected, rtol=1e-12)
-    assert found.info["gradient_norm"] == pytest.approx(float(expected.norm()))
+    assert found.metadata["gradient_norm"] == pytest.approx(float(expected.norm()))
 
 
 # The start vector is random and what it leads to is not: the contract's "another seed, another
@@ -120,13 +120,13 @@ def test_eigenvectors_are_those_of_the_dense_hessian():
     assert [d.source for d in found] == ["P.E.1", "P.E.2", "P.E.3", "N.E.1", "N.E.2"]
     values, vectors = torch.linalg.eigh(make_dense(of.hessian()))
     for direction, column in zip(found, [-1, -2, -3, 0, 1], strict=True):
-        assert direction.info["eigenvalue"] == pytest.approx(float(values[column]), abs=1e-9)
+        assert direction.metadata["eigenvalue"] == pytest.approx(float(values[column]), abs=1e-9)
         assert abs(cosine(direction.vector, vectors[:, column])) == pytest.approx(1, abs=1e-9)
         assert float(direction.vector.norm()) == pytest.approx(1, abs=1e-9)
         slope = float(direction.vector @ of.gradient())
         assert slope <= 1e-9
-        assert direction.info["slope"] == pytest.approx(slope, abs=1e-9)
-        assert direction.info["converged"] == 1
+        assert direction.metadata["slope"] == pytest.approx(slope, abs=1e-9)
+        assert direction.metadata["converged"] == 1
 
 
 def test_eigenvectors_do_not_depend_on_the_seed():
@@ -183,7 +183,7 @@ def test_checkpoint_delta_away_mirrors_the_curve():
         of, 1, generator=generator
     )
     assert torch.equal(away.vector, -to.vector)
-    assert (to.info["other_alpha"], away.info["other_alpha"]) == (1, -1)
+    assert (to.metadata["other_alpha"], away.metadata["other_alpha"]) == (1, -1)
     assert away.source == "from E=9"
 
 
@@ -201,15 +201,15 @@ def test_checkpoint_delta_leads_to_the_other_checkpoint():
     of = landscape("batchnorm")
     other = other_weights()
     (found,) = CheckpointDelta(other, label="E=200").directions(of, 1, generator=torch.Generator())
-    reached = of.space.unflatten(of.theta + found.info["other_alpha"] * found.vector)
+    reached = of.space.unflatten(of.theta + found.metadata["other_alpha"] * found.vector)
     assert all(torch.allclose(reached[n], other[n], rtol=1e-12) for n in of.space.names)
-    assert found.info["other_alpha"] == 1
+    assert found.metadata["other_alpha"] == 1
     assert found.name == "to E=200 1"
     (scaled,) = CheckpointDelta(other, normalization="model").directions(
         of, 1, generator=torch.Generator()
     )
     assert float(scaled.vector.norm()) == pytest.approx(float(of.theta.norm()), rel=1e-12)
-    reached = of.space.unflatten(of.theta + scaled.info["other_alpha"] * scaled.vector)
+    reached = of.space.unflatten(of.theta + scaled.metadata["other_alpha"] * scaled.vector)
     assert all(torch.allclose(reached[n], other[n], rtol=1e-10) for n in of.space.names)
 
 
@@ -237,12 +237,12 @@ def test_best_of_n_gaussians_is_the_best_of_its_samples():
     samples = [standard_normal(of.space.size, generator) for _ in range(20)]
     best = max(samples, key=lambda sample: cosine(sample, -gradient))
     assert cosine(chosen[0].vector, best) == pytest.approx(1, abs=1e-12)
-    angles = [d.info["angle"] for d in chosen]
+    angles = [d.metadata["angle"] for d in chosen]
     assert angles == sorted(angles)
     assert angles[0] < 90
     for direction in chosen:
         assert cosine(direction.vector, -gradient) == pytest.approx(
-            math.cos(math.radians(direction.info["angle"])), rel=1e-9
+            math.cos(math.radians(direction.metadata["angle"])), rel=1e-9
         )
         assert float(direction.vector.norm()) == pytest.approx(float(gradient.norm()), rel=1e-6)
 
@@ -340,8 +340,8 @@ def test_orthogonal_directions_keep_their_norm_and_remember_the_angle():
     y = Direction(torch.tensor([3.0, 4.0]), "y", 2, {"known": 1.0})
     found = y.orthogonal_to(x)
     assert torch.allclose(found.vector, torch.tensor([0.0, 5.0]))
-    assert (found.source, found.index, found.info["known"]) == ("y", 2, 1.0)
-    assert found.info["angle_before"] == pytest.approx(math.degrees(math.atan2(4, 3)))
+    assert (found.source, found.index, found.metadata["known"]) == ("y", 2, 1.0)
+    assert found.metadata["angle_before"] == pytest.approx(math.degrees(math.atan2(4, 3)))
     with pytest.raises(ValueError, match="parallel"):
         x.orthogonal_to(x)
 

@@ -20,7 +20,9 @@ def curve(**fields):
 
 
 def test_curves_survive_the_disk(tmp_path):
-    first = curve(name="a", chance_loss=2.3, info={"angle": 89.5}, accuracy=torch.rand(5).double())
+    first = curve(
+        name="a", chance_loss=2.3, metadata={"angle": 89.5}, accuracy=torch.rand(5).double()
+    )
     second = curve(name="b", chance_loss=2.3, accuracy=torch.rand(5).double())
     save_curves(tmp_path / "curves.npz", [first, second])
     found = load_curves(tmp_path / "curves.npz")
@@ -29,7 +31,11 @@ def test_curves_survive_the_disk(tmp_path):
         assert torch.allclose(a.loss, b.loss, rtol=0, atol=0, equal_nan=True)
         assert torch.equal(a.accuracy, b.accuracy)
         assert a.loss_test is None
-        assert (a.name, a.chance_loss, dict(a.info)) == (b.name, b.chance_loss, dict(b.info))
+        assert (a.name, a.chance_loss, dict(a.metadata)) == (
+            b.name,
+            b.chance_loss,
+            dict(b.metadata),
+        )
     assert found[0].nonfinite == 2
     assert found[0].origin == 2
 

@@ -41,7 +41,7 @@ def test_mining_leaves_what_a_curve_and_a_surface_then_use(command, folder):
         command(*MINE, "direction=xu2024_w_peak", "epoch=1", "normalization=filter")
     another = command(*MINE, "direction=xu2024_w_peak", "epoch=1", "descent.lr=0.05")
     assert len(mined(folder)) == len(before) + 1
-    assert record(another)["metrics"]["info"][0]["norm"] > 0
+    assert record(another)["metrics"]["metadata"][0]["norm"] > 0
 
 
 def test_the_way_to_another_basin_starts_at_an_initialization_without_training_it(
@@ -51,7 +51,7 @@ def test_the_way_to_another_basin_starts_at_an_initialization_without_training_i
     arguments = (*MINE, "direction=xu2024_vvv_basin", "seed=5", "grid.low=-1", "grid.high=2")
     directory = command(*arguments)
     (curve,) = load_curves(directory / "curves.npz")
-    assert curve.info["other_alpha"] == 1
+    assert curve.metadata["other_alpha"] == 1
     seeds = [record(p.parent)["seed"] for p in (folder / "outputs/train").glob("*/*/run.json")]
     assert 1005 not in seeds
     # A training from that seed later has the same initialization.
@@ -77,7 +77,7 @@ def test_eigenvectors_are_computed_once(command, folder):
     view = (*QUICK, "view=negative_eigenvector", "num_directions=2")
     first = record(command(*view, "grid.num=3"))["metrics"]
     again = record(command(*view, "grid.num=5"))["metrics"]
-    assert again["info"] == first["info"]
+    assert again["metadata"] == first["metadata"]
     surface = record(command(*QUICK, "view=bottle", "grid.num=3"))["metrics"]
     assert surface["directions"] == ["N.E.1", "N.E.2"]
     (kept,) = (folder / "outputs/eigenvectors").glob("*/*/run.json")

@@ -142,7 +142,7 @@ def mine(
     Mining has diverged when a value overflows, or when the mean objective of an epoch exceeds both
     the chance level and ten times the objective of the first epoch (in the first epoch: of the
     first step). It then ends with the last direction before the overflow or before that epoch. The
-    name of its source and ``info["diverged_epoch"]`` state the epoch.
+    name of its source and ``metadata["diverged_epoch"]`` state the epoch.
 
     Args:
         miner: The objective and the optimizer settings.
@@ -291,9 +291,9 @@ def _result(state: _State, search: Search, descent: Descent) -> Mined:
             f"the learning rate ({descent.lr:g}) is too high."
         )
     direction = search.direction(state.variable.detach())
-    info = {**direction.info, "norm": float(vector_norm(direction.vector))}
+    metadata = {**direction.metadata, "norm": float(vector_norm(direction.vector))}
     if state.history:
-        info["objective"] = state.history[-1]["objective"]
+        metadata["objective"] = state.history[-1]["objective"]
     if when is not None:
         log.warning(
             "%s diverged in epoch %d of %d; the last direction before is kept. Lower the learning "
@@ -303,7 +303,7 @@ def _result(state: _State, search: Search, descent: Descent) -> Mined:
             descent.epochs,
             descent.lr,
         )
-        info["diverged_epoch"] = when
+        metadata["diverged_epoch"] = when
         direction = replace(direction, source=f"{direction.source}, diverged in epoch {when}")
     elif state.history[-1]["objective"] >= state.history[0]["objective"]:
         log.warning(
@@ -316,7 +316,7 @@ def _result(state: _State, search: Search, descent: Descent) -> Mined:
         )
     columns = ["epoch", "lr", "objective", "norm", "seconds"]
     history = pd.DataFrame(state.history, columns=columns).astype({"epoch": int})
-    return Mined(replace(direction, info=info), history, when)
+    return Mined(replace(direction, metadata=metadata), history, when)
 
 
 def _fingerprint(settings: str, landscape: Landscape, start: Tensor) -> Fingerprint:
