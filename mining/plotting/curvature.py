@@ -11,6 +11,7 @@ from scipy.stats import norm
 from mining.curvature import SpectralDensity
 from mining.evaluation.curves import Curve
 from mining.explain.second_order import Expansions, Perturbations
+from mining.plotting.landscape import draw_chance_level
 
 _FLOOR = 1e-10
 _POSITIVE, _NEGATIVE = "tab:blue", "tab:red"
@@ -101,8 +102,7 @@ def draw_expansions(axes: Axes, curve: Curve, found: Expansions) -> None:
         color = "tab:red" if row % 2 == 0 else "tab:orange"  # neighbours may touch
         axes.plot(alpha + x, parabola, color=color, linewidth=1.6, label=label)
     axes.plot(found.alphas, found.loss, "o", color="black", markersize=3)
-    if curve.chance_loss is not None and curve.chance_loss < 1.5 * float(curve.loss.max()):
-        axes.axhline(curve.chance_loss, color="black", linestyle=":", linewidth=1)
+    draw_chance_level(axes, curve.loss.numpy(), curve.chance_loss)
     axes.axvline(0, color="black", linestyle=":", linewidth=1)
     axes.set_title(f"largest error of a parabola {float(found.error.max()):.2g} nats", fontsize=9)
     factor = " × its factor" if "scale" in curve.metadata else ""

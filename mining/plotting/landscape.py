@@ -83,8 +83,7 @@ def draw_curves(
         curve.metadata["other_alpha"] for curve in curves if "other_alpha" in curve.metadata
     }:
         axes.axvline(other, color="red", linestyle=":", linewidth=1)
-    if chance is not None and chance - lowest < _CHANCE_STRETCH * (highest - lowest):
-        axes.axhline(chance, color="black", linestyle=":", linewidth=1)
+    draw_chance_level(axes, losses, chance)
     average = np.mean([shape.stationary_points for shape in shapes])
     labels = sorted({shape.label.value for shape in shapes})
     notes = [f"{', '.join(labels)} [{average:.{int(len(curves) > 1)}f}]", *_curve_notes(curves)]
@@ -128,6 +127,13 @@ def _curve_notes(curves: Sequence[Curve]) -> list[str]:
     if errors:
         notes.append(f"bands: 2 standard errors (up to {max(errors):.1%} of the loss)")
     return notes
+
+
+def draw_chance_level(axes: Axes, losses: Array, chance: float | None) -> None:
+    """Mark the chance-level loss by a dotted line, unless all losses are far below it."""
+    lowest, highest = _extent(losses)
+    if chance is not None and chance - lowest < _CHANCE_STRETCH * (highest - lowest):
+        axes.axhline(chance, color="black", linestyle=":", linewidth=1)
 
 
 def _extent(losses: Array) -> tuple[float, float]:
