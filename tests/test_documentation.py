@@ -9,6 +9,7 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
+from mining.app.arguments import with_packages
 from mining.app.experiments import plan, register_resolvers
 
 ROOT = Path(__file__).parent.parent
@@ -59,7 +60,7 @@ def test_commands_are_valid(page):
             assert plan(arguments[1:])
         elif arguments[:1] != ["--help"]:
             with initialize_config_module("mining.conf", version_base="1.3"):
-                config = compose("config", arguments)
+                config = compose("config", with_packages(arguments))
             OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
 
 

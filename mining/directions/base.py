@@ -4,6 +4,8 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import ClassVar, Literal, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -12,6 +14,8 @@ from torch.linalg import vector_norm
 from mining import InputError
 from mining.directions.normalization import Name, Normalization, orthogonalize
 from mining.landscape import Landscape
+
+Scale = float | Literal["curvature"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,12 +73,42 @@ def cosine(a: Tensor, b: Tensor) -> float:
     return float((a @ b / (vector_norm(a) * vector_norm(b))).clamp(-1, 1))
 
 
+class Checkpoints(Protocol):
+    """Where a source finds the checkpoints of trainings."""
+
+    def at(self, epoch: int | None, *, independent: bool = False) -> Path:
+        """Find the weights at an epoch; a training that has not finished is run first.
+
+        Args:
+            epoch: The epoch; ``None``: the last.
+            independent: Whether of a training with another seed, instead of the training of θ.
+
+        Raises:
+            InputError: If there is no such training, or that epoch is not kept.
+        """
+
+
+@dataclass(frozen=True)
+class SharedSearch:
+    """One search that finds the directions of both axes of a surface."""
+
+    num: int  # directions to find
+    positions: tuple[int, int]  # of the first and the second axis among them
+    options: Mapping[str, object] = field(default_factory=dict)  # that replace the first axis' own
+
+
 class DirectionSource(ABC):
     """Yields directions at the θ of a landscape.
 
     Final subclasses are frozen dataclasses whose fields are their validated settings. They do not
-    change the landscape, and take all randomness from the given generator.
+    change the landscape, and take all randomness from the given generator. Only ``directions``
+    must be defined; the other members say what a source needs and how its directions are used.
     """
+
+    #: The pipeline that computes the directions once and keeps them; ``None``: they are cheap.
+    kept_by: ClassVar[Literal["eigenvectors", "mine"] | None] = None
+    #: How the directions are normalized; ``None``: the source sets their length itself.
+    normalization: Normalization | Name | None = None
 
     @abstractmethod
     def directions(
@@ -94,6 +128,45 @@ class DirectionSource(ABC):
         Raises:
             InputError: If the source has fewer directions.
         """
+
+    def bind(self, checkpoints: Checkpoints) -> Self:
+        """Return this source with the checkpoints that it needs; by default it needs none."""
+        return self
+
+    def check_grid(self, alphas: Tensor, scale: Scale = 1.0) -> None:  # noqa: B027
+        """Raise ``InputError`` if the directions cannot be followed on a grid.
+
+        Args:
+            alphas: Points of the grid, shape ``(T,)``.
+            scale: Factor on the directions.
+        """
+
+    def target_curve(self, own: float, chance: float | None) -> list[tuple[float, float]] | None:
+        """Return α and loss of the points of the curve that the directions are made to follow.
+
+        Args:
+            own: The loss of θ, nats.
+            chance: The chance-level loss, if there is one.
+
+        Returns:
+            The points; ``None``, the default, if there is no such curve.
+        """
+        return None
+
+    def shared_search(self, other: "DirectionSource") -> SharedSearch | None:
+        """Describe one search for the directions of this source and of ``other``.
+
+        Args:
+            other: The source of the second axis of a surface whose first axis is of this one. If
+                both have the same options, it is this source itself.
+
+        Returns:
+            The search; ``None``, the default, if each is to be asked for its own direction.
+
+        Raises:
+            InputError: If both give the same direction.
+        """
+        return None
 
 
 def as_normalization(normalization: Normalization | Name) -> Normalization:

@@ -1,15 +1,15 @@
 """Eigenvectors of the Hessian at both ends of its spectrum."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, get_args
 
 import torch
 
 from mining import InputError
 from mining.curvature import Eigenpairs, eigenpairs
 from mining.curvature.eigen import Method
-from mining.directions.base import Direction, DirectionSource, check_num
+from mining.directions.base import Direction, DirectionSource, SharedSearch, check_num
 from mining.landscape import Landscape
 
 Ends = Literal["both", "largest", "smallest"]
@@ -39,6 +39,7 @@ class Eigenvectors(DirectionSource):
         InputError: If an option is invalid.
     """
 
+    kept_by: ClassVar[Literal["eigenvectors"]] = "eigenvectors"
     which: Ends = "both"
     start: int = 1
     parameters: str | Sequence[str] | None = None
@@ -93,6 +94,32 @@ class Eigenvectors(DirectionSource):
                 vector = -vector if slope > 0 else vector
                 directions.append(Direction(vector, source, metadata=metadata))
         return directions
+
+    def shared_search(self, other: DirectionSource) -> SharedSearch | None:
+        """Find two eigenvectors of one end at once: N.E.2 is found with N.E.1.
+
+        Raises:
+            InputError: If both are one eigenvector.
+        """
+        if not isinstance(other, Eigenvectors):
+            return None
+        # One of both ends is of the upper one.
+        x, y = (replace(s, which="largest") if s.which == "both" else s for s in (self, other))
+        if (x.which, x.start, x.parameters) == (y.which, y.start, y.parameters):
+            # The difference of two computations of one vector is error, and no direction.
+            name = eigenvector_name(1 if x.which == "largest" else -1, x.start)
+            raise InputError(
+                f"x_direction and y_direction are both {name}: set which=largest or smallest for "
+                "each, or y_direction.start=2."
+            )
+        if replace(x, start=y.start) != y:
+            return None
+        first = min(x.start, y.start)
+        return SharedSearch(
+            abs(y.start - x.start) + 1,
+            (x.start - first, y.start - first),
+            {"which": y.which, "start": first},
+        )
 
 
 def rounding_of(found: Eigenpairs) -> float:

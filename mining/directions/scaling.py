@@ -3,15 +3,12 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
 
 import torch
 
 from mining import InputError
-from mining.directions.base import Direction
+from mining.directions.base import Direction, Scale
 from mining.landscape import Landscape
-
-Scale = float | Literal["curvature"]
 
 #: Second-order change at α = 1, as a fraction of the loss at θ, for positive curvature.
 _RISE = 1.0

@@ -5,11 +5,10 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from mining import InputError
-from mining.directions import Eigenvectors
 from mining.directions.storage import read_directions, save_directions
 from mining.pipelines.building import Config
 from mining.pipelines.setting import build_setting, describe_point
-from mining.pipelines.sources import build_source
+from mining.pipelines.sources import ConfiguredCheckpoints, build_source
 from mining.plotting import draw_eigenvalues, save_figure
 from mining.storage.runs import Run
 
@@ -19,11 +18,12 @@ def run(config: Config, run: Run) -> None:
     setting = build_setting(config)
     landscape = setting.landscape
     source = build_source(config, "direction")
-    if not isinstance(source, Eigenvectors):
+    if source.kept_by != "eigenvectors":
         raise InputError(
             f"pipeline=eigenvectors: {type(source).__name__} gives none. Take "
             "direction=eigenvectors."
         )
+    source = source.bind(ConfiguredCheckpoints(config, "direction"))
     directions = source.directions(landscape, config["num_directions"], generator=setting.generator)
     save_directions(run.directory / "directions.pt", directions, landscape)
     draw(run.directory, config)

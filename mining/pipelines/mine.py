@@ -12,7 +12,7 @@ from mining.directions.base import check_num
 from mining.directions.storage import save_directions
 from mining.pipelines.building import Config
 from mining.pipelines.setting import build_setting, describe_point
-from mining.pipelines.sources import build_source
+from mining.pipelines.sources import ConfiguredCheckpoints, build_source
 from mining.plotting import draw_mining, save_figure
 from mining.storage.checkpoints import read_tensors
 from mining.storage.files import drop_if_damaged, write_atomically
@@ -29,6 +29,7 @@ def run(config: Config, run: Run) -> None:
             f"pipeline=mine: {type(miner).__name__} is not mined. Take direction=xu2024_w_peak, "
             "xu2024_vvv_basin or multipoint."
         )
+    miner = miner.bind(ConfiguredCheckpoints(config, "direction"))
     check_num(config["num_directions"])
     states, found = [], list[Mined]()
     for index in range(config["num_directions"]):

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from mining import InputError
 from mining.data import Dataset, Split
 from mining.directions import Direction
-from mining.directions.scaling import Scale, stretch, with_scales
+from mining.directions.base import Scale
+from mining.directions.scaling import stretch, with_scales
 from mining.directions.storage import load_directions, read_directions, save_directions
 from mining.functional.batchnorm import BatchNormPolicy, norm_layers
 from mining.landscape import Landscape

@@ -4,16 +4,13 @@ import logging
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
-from mining import InputError
-from mining.directions import Direction, Eigenvectors, Miner, cosine
-from mining.directions.eigenvectors import eigenvector_name
+from mining.directions import Direction, cosine
 from mining.evaluation.curves import load_surface, save_surface
 from mining.evaluation.evaluator import Evaluator, Grid
 from mining.explain.critical_point import classify_critical_point
 from mining.pipelines.building import Config
-from mining.pipelines.finding import find_directions, is_a
+from mining.pipelines.finding import find_directions
 from mining.pipelines.schema import make
 from mining.pipelines.setting import Setting, build_setting, describe_point, take_directions
 from mining.pipelines.sources import build_source
@@ -81,16 +78,13 @@ def draw(directory: Path, config: Config) -> None:
 
 
 def _directions(config: Config, setting: Setting, grid: Grid) -> list[Direction]:
-    axes = _eigenvectors_of_one_end(config)
-    if config["x_direction"] == config["y_direction"] and is_a(config, "x_direction", Miner):
-        x, y = find_directions(config, "x_direction", 2, setting, grid)
-    elif axes:
-        # N.E.2 is found with N.E.1: one search gives both.
-        first = min(axis.start for axis in axes)
-        num = abs(axes[1].start - axes[0].start) + 1
-        both = {**config["x_direction"], "which": axes[0].which, "start": first}
-        found = find_directions({**config, "x_direction": both}, "x_direction", num, setting, grid)
-        x, y = (found[axis.start - first] for axis in axes)
+    source = build_source(config, "x_direction")
+    same = config["x_direction"] == config["y_direction"]
+    shared = source.shared_search(source if same else build_source(config, "y_direction"))
+    if shared is not None:
+        search = {**config, "x_direction": {**config["x_direction"], **shared.options}}
+        found = find_directions(search, "x_direction", shared.num, setting, grid)
+        x, y = (found[position] for position in shared.positions)
     else:
         # One generator for both: two random directions must differ.
         (x,), (y,) = (
@@ -98,24 +92,3 @@ def _directions(config: Config, setting: Setting, grid: Grid) -> list[Direction]
         )
     y = replace(y, index=y.index + (y.name == x.name))  # two of a source are numbered 1 and 2
     return [x, y.orthogonal_to(x) if config["orthogonalize"] else y]
-
-
-def _eigenvectors_of_one_end(config: Config) -> tuple[Eigenvectors, Eigenvectors] | None:
-    """Give the sources of both axes if one search finds both.
-
-    Raises:
-        InputError: If they are one eigenvector.
-    """
-    if not all(is_a(config, key, Eigenvectors) for key in ("x_direction", "y_direction")):
-        return None
-    x, y = (cast(Eigenvectors, build_source(config, key)) for key in ("x_direction", "y_direction"))
-    # One of both ends is of the upper one.
-    x, y = (replace(s, which="largest") if s.which == "both" else s for s in (x, y))
-    if (x.which, x.start, x.parameters) == (y.which, y.start, y.parameters):
-        # The difference of two computations of one vector is error, and no direction.
-        name = eigenvector_name(1 if x.which == "largest" else -1, x.start)
-        raise InputError(
-            f"x_direction and y_direction are both {name}: set which=largest or smallest for each, "
-            "or y_direction.start=2."
-        )
-    return (x, y) if replace(x, start=y.start) == y else None

@@ -60,10 +60,6 @@ def test_option_composes_and_instantiates(group, option):
             with torch.no_grad():
                 assert model.eval()(torch.randn(2, 3, 32, 32)).shape == (2, 7)
     elif group == "direction":
-        if "independent" in config[group]:  # the pipeline finds the checkpoint
-            found = {"checkpoint": "x.pt"}
-            given = {k: v for k, v in config[group].items() if k not in ("epoch", "independent")}
-            config[group] = given | found
         assert isinstance(instantiate(config[group]), DirectionSource)
     elif group == "normalization":
         assert instantiate(config[group]) == Normalization(option)

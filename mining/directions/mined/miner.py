@@ -8,6 +8,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import pandas as pd
 import torch
@@ -16,7 +17,7 @@ from torch.linalg import vector_norm
 from tqdm import tqdm
 
 from mining import InputError
-from mining.directions.base import Direction, DirectionSource, check_num
+from mining.directions.base import Direction, DirectionSource, SharedSearch, check_num
 from mining.functional.minibatches import LossOnBatch, MiniBatches
 from mining.functional.random_vectors import stream
 from mining.landscape import Landscape, update_digest
@@ -94,6 +95,7 @@ class Miner(DirectionSource):
     landscape is ``frozen``. The landscape and its θ are not changed.
     """
 
+    kept_by: ClassVar[Literal["mine"]] = "mine"
     descent: Descent
 
     @abstractmethod
@@ -117,6 +119,10 @@ class Miner(DirectionSource):
             replace(mine(self, landscape, generator=generator).direction, index=index)
             for index in range(num)
         ]
+
+    def shared_search(self, other: DirectionSource) -> SharedSearch | None:
+        """Mine two directions with the same options in one run, from two random starts."""
+        return SharedSearch(2, (0, 1)) if self == other else None
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.linalg import vector_norm
 
 from mining import InputError
-from mining.directions.base import Direction
+from mining.directions.base import Direction, Scale
 from mining.directions.mined.miner import Descent, Miner, Search
 from mining.functional.minibatches import LossOnBatch
 from mining.functional.random_vectors import standard_normal
@@ -133,8 +133,15 @@ class Multipoint(Miner):
             )
         return losses
 
-    def check_grid(self, alphas: Tensor) -> None:
+    def target_curve(self, own: float, chance: float | None) -> list[tuple[float, float]]:
+        """Return the points of the template; see ``DirectionSource.target_curve``."""
+        return list(zip(self.alphas, self.losses(own, chance), strict=True))
+
+    def check_grid(self, alphas: Tensor, scale: Scale = 1.0) -> None:
         """Raise ``InputError`` if a grid, shape ``(T,)``, does not cover the template."""
+        if scale == "curvature":
+            raise InputError("grid.scale=curvature would redraw a drawn curve: give a number.")
+        alphas = alphas * scale
         low, high = self.alphas[0], self.alphas[-1]
         rounding = 1e-6 * float(alphas[-1] - alphas[0])
         if low < alphas[0] - rounding or high > alphas[-1] + rounding:

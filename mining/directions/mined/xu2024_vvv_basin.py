@@ -2,18 +2,19 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from mining import InputError
-from mining.directions.base import Direction
+from mining.directions.base import Checkpoints, Direction
+from mining.directions.checkpoint import find_other, theta_of
 from mining.directions.mined.miner import Descent, Miner, Search
 from mining.functional.minibatches import LossOnBatch
 from mining.landscape import Landscape
-from mining.storage.checkpoints import fitting_state
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,27 +28,39 @@ class Xu2024VVVBasin(Miner):
 
     Args:
         checkpoint: Starting point of φ, a file or tensors by parameter name: an independent
-            initialization or an independent solution. Buffers are ignored.
+            initialization or an independent solution. Buffers are ignored. ``None``: ``bind`` finds
+            the one that ``epoch`` and ``independent`` name.
         alpha: Half-width of the interval of λ, between 0 and ½; the paper's α.
         gamma: Weight γ of the loss midway, positive.
         descent: Epochs, learning rate η and other settings of the optimizer.
         label: Name of the starting point in error messages.
+        epoch: Epoch of the starting point; 0: the initialization; ``None``: the last.
+        independent: Whether it is of an independent training instead of that of θ.
 
     Raises:
         InputError: If ``alpha`` or ``gamma`` is out of its range.
     """
 
-    checkpoint: str | Path | Mapping[str, Tensor] = field(repr=False)  # φ itself marks the state
+    # φ itself marks the state of the optimization, instead of where it comes from.
+    checkpoint: str | Path | Mapping[str, Tensor] | None = field(default=None, repr=False)
     alpha: float = 0.0
     gamma: float = 0.1
     descent: Descent = field(default_factory=Descent)
     label: str = "checkpoint"
+    epoch: int | None = field(default=0, repr=False)
+    independent: bool = field(default=True, repr=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha <= 0.5:
             raise InputError(f"direction.alpha must lie between 0 and 0.5, got {self.alpha}.")
         if not (self.gamma > 0 and math.isfinite(self.gamma)):
             raise InputError(f"direction.gamma must be positive, got {self.gamma}.")
+
+    def bind(self, checkpoints: Checkpoints) -> Self:
+        """Find the starting point, unless it is given."""
+        if self.checkpoint is not None:
+            return self
+        return replace(self, **find_other(checkpoints, self.epoch, independent=self.independent))
 
     def search(self, landscape: Landscape, generator: torch.Generator) -> Search:
         """Start φ at ``checkpoint``; see ``Miner.search``.
@@ -56,9 +69,8 @@ class Xu2024VVVBasin(Miner):
             InputError: If that is θ itself: both terms would have the same gradient, and the
                 optimization would only continue the training of θ.
         """
-        space, theta = landscape.space, landscape.theta
-        state = fitting_state(landscape.model, self.checkpoint)
-        start = space.flatten({name: state[name] for name in space.names}).to(theta)
+        theta = landscape.theta
+        start = theta_of(self.checkpoint, landscape)
         if torch.equal(start, theta):
             raise InputError(
                 f"φ would start at θ itself ({self.label}), where both terms of the objective have "
