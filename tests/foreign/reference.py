@@ -46,6 +46,7 @@ class Reference:
         order = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(0))
         if self.mixes_examples:
             self.pairs = [(inputs[chosen], targets[chosen]) for chosen in order.split(sizes)]
+            inputs = inputs[order]  # for recalibration they are dealt out anew
         largest = max(32, min(125, max(sizes)))
         self.recalibration = [
             inputs[chosen] for chosen in order.tensor_split(-(-len(inputs) // largest))
