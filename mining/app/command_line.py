@@ -1,15 +1,10 @@
 """The command line: ``python -m mining`` or ``mining``."""
 
-import sys
-
-if __name__ == "__main__" and not sys.flags.safe_path:
-    # python -m puts the working directory first: a user's random.py would be taken for Python's.
-    sys.path.pop(0)
-
 import logging
 import os
 import re
 import shutil
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module

@@ -133,7 +133,8 @@ def passed_through_mining(error: BaseException) -> bool:
     modules = (
         frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)
     )
-    return any(name.startswith("mining.") and name != "mining.__main__" for name in modules)
+    entry = {"mining.__main__", "mining.app.command_line"}
+    return any(name.startswith("mining.") and name not in entry for name in modules)
 
 
 def _users_line(error: BaseException) -> str | None:

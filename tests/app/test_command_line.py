@@ -472,7 +472,7 @@ BAD = [
     (["model=custom", "model._target_=torch.tensor", "+model.data=1"], "no Module but Tensor"),
     (["+model.x={a:[{_target_:os.system,command:touch called}]}"], "got os.system"),
     (["data._target_=os.system"], "gives mining.data.dataset.Dataset, got os.system"),
-    (["grid._target_=os.system"], "gives mining.evaluation.Grid, got os.system"),
+    (["grid._target_=os.system"], "gives mining.evaluation.evaluator.Grid, got os.system"),
     (["model=custom", "model._target_=torch.nn.Identity"], "no trainable parameters"),
     (["model=torchvision", "model.architecture=alexnet"], "3 channels"),
     (["checkpoint=good.pt", "epoch=3"], "leave it out with checkpoint=FILE"),
@@ -817,7 +817,7 @@ def test_a_fault_in_one_job_of_a_sweep_stops_no_other(command, folder, monkeypat
 
 
 def test_a_fault_in_naming_a_run_is_none_of_the_input(command, monkeypatch, capsys):
-    monkeypatch.setattr("mining.app.experiments.run_directory", operator.neg)
+    monkeypatch.setattr("mining.pipelines.naming.run_directory", operator.neg)
     with pytest.raises(SystemExit):
         command(*QUICK)
     printed = capsys.readouterr().err
