@@ -217,9 +217,7 @@ class Landscape:
             "norm_layers": describe_norm_layers(self.model),
             "batchnorm": self.batchnorm.mode if norm_layers(self.model) else None,
             "recalibration_examples": sum(map(len, self._recalibration)),
-            "loss_at_theta": None
-            if effect is None
-            else {"under_the_policy": effect.loss, "in_eval_mode": effect.stored_loss},
+            **({} if effect is None else {"loss_at_theta": effect.losses}),
             "mean_over_examples": self.averaging is None,
             "outputs_repeat": not network.stochastic,
             "chance_loss": self.chance_loss,

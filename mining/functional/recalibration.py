@@ -29,6 +29,11 @@ class PolicyEffect:
     num_examples: int
 
     @property
+    def losses(self) -> dict[str, float]:
+        """Both losses, by what they are evaluated with."""
+        return {"under_the_policy": self.loss, "in_eval_mode": self.stored_loss}
+
+    @property
     def matters(self) -> bool:
         """Whether the two differ by more than two standard errors and 2 % of the loss."""
         if not math.isfinite(self.stored_loss):
