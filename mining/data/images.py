@@ -152,7 +152,9 @@ def _pixels(
         return None
     if images is None or labels is None:
         absent = f"{split}_{'images' if images is None else 'labels'}"
-        raise InputError(f"{name}: {split}_images and {split}_labels must be given together; {absent} is missing.")
+        raise InputError(
+            f"{name}: {split}_images and {split}_labels must be given together; {absent} is missing."
+        )
     if images.dtype != np.uint8:
         raise InputError(f"{name}: {split}_images must have dtype uint8, got {images.dtype}.")
     if images.ndim == 3:
