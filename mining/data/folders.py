@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from mining import InputError
 from mining.data.dataset import Dataset, balanced_subset
 from mining.data.images import Channels, from_arrays, require_statistics
-from mining import InputError
 from mining.storage.files import drop_if_damaged, read_arrays, save_arrays
 
 _SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from mining.data.dataset import Dataset, Split, balanced_subset
 from mining import InputError
+from mining.data.dataset import Dataset, Split, balanced_subset
 
 Channels = float | Sequence[float]  # one value for all channels, or one per channel
 
@@ -153,7 +153,8 @@ def _pixels(
     if images is None or labels is None:
         absent = f"{split}_{'images' if images is None else 'labels'}"
         raise InputError(
-            f"{name}: {split}_images and {split}_labels must be given together; {absent} is missing."
+            f"{name}: {split}_images and {split}_labels must be given together; {absent} is "
+            "missing."
         )
     if images.dtype != np.uint8:
         raise InputError(f"{name}: {split}_images must have dtype uint8, got {images.dtype}.")

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.npyio import NpzFile
 
+from mining import InputError
 from mining.data.dataset import Dataset
 from mining.data.images import Channels, from_arrays
-from mining import InputError
 from mining.storage.files import UNREADABLE
 
 _PAIRS = (("train_images", "train_labels"), ("test_images", "test_labels"))

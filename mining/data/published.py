@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mining import InputError
 from mining.data.dataset import Dataset
 from mining.data.images import Channels, from_arrays
 from mining.data.npz import arrays
-from mining import InputError
 
 _CLASSES = {
     "mnist": "MNIST",
