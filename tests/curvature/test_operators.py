@@ -432,13 +432,14 @@ def test_second_derivatives_of_weight_norm_are_right():
     torch.testing.assert_close(make_dense(of.hessian()), expected, **EXACT)
 
 
-def test_second_derivatives_of_instance_norm_are_right():
+@pytest.mark.parametrize("running", [False, True])
+def test_second_derivatives_of_instance_norm_are_right(running):
     # torch's own are wrong for one example whose channels are last in memory.
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = torch.nn.Sequential(
             torch.nn.Conv2d(2, 2, 3),
-            torch.nn.InstanceNorm2d(2, affine=True, track_running_stats=True),
+            torch.nn.InstanceNorm2d(2, affine=True, track_running_stats=running),
             torch.nn.Tanh(),
             torch.nn.Flatten(),
             torch.nn.Linear(72, 3),
