@@ -15,14 +15,14 @@ from foreign.reference import Reference
 from foreign.watching import collect_warnings, same, state
 from mining import Direction, Evaluator, InputError, Landscape, trace
 
-#: Relative errors of loss, gradient, products of the Hessian and those by central differences. A
-#: float64 network of this size rounds at 1e-14; folding, other kernels and sums in another order
-#: cost a few digits, and every derivative some more. float32 has nine digits less, and bfloat16
-#: two digits in all.
+#: Relative errors of loss, gradient, products of the Hessian, of those by central differences, and
+#: of those that nothing can be said of. A float64 network of this size rounds at 1e-14; folding,
+#: other kernels and sums in another order cost a few digits, and every derivative some more.
+#: float32 has nine digits less, and bfloat16 two digits in all.
 TOLERANCES = {
-    torch.float64: (1e-10, 1e-8, 1e-7, 1e-4),
-    torch.float32: (2e-4, 2e-3, 2e-2, math.inf),
-    torch.bfloat16: (0.1, math.inf, math.inf, math.inf),
+    torch.float64: (1e-10, 1e-8, 1e-7, 1e-4, math.inf),
+    torch.float32: (2e-4, 2e-3, 2e-2, math.inf, math.inf),
+    torch.bfloat16: (0.1, math.inf, math.inf, math.inf, math.inf),
 }
 
 #: What a warning must speak of to excuse that a number is not that of plain PyTorch.
@@ -196,7 +196,8 @@ class _Judgement:
     def _checked(self, point: Tensor, vectors: Tensor, truth: Tensor) -> tuple[Tensor, int]:
         """Take central differences of the gradient where torch's second derivatives are wrong.
 
-        Those of weight norm are. In single precision differences say too little.
+        Those of weight norm are. In single precision differences say too little, and so do they
+        where a kink of the loss is near: those of two steps differ then.
 
         Returns:
             The products, and which of the tolerances is theirs.
@@ -205,11 +206,13 @@ class _Judgement:
             return truth, 3 if "weight norm" in self.case.traits else 2
         generator = torch.Generator().manual_seed(self.case.seed)
         mixed = torch.randn(vectors.shape[1], 2, generator=generator, dtype=torch.float64)
-        differences = self.reference.differences(point, vectors @ mixed)
-        error = (differences - truth @ mixed).norm() / differences.norm().clamp(min=1e-3)
-        if error < 1e-3:
+        found = [self.reference.differences(point, vectors @ mixed, h) for h in (1e-6, 1e-7)]
+        size = found[1].norm().clamp(min=1e-3)
+        if (found[1] - truth @ mixed).norm() < 1e-3 * size:
             return truth, 2
-        return self.reference.differences(point, vectors), 3
+        if (found[0] - found[1]).norm() < 1e-3 * size:
+            return self.reference.differences(point, vectors), 3
+        return truth, 4
 
     def _curve(self, made: Landscape) -> None:
         """Evaluate along a direction in different ways."""
@@ -221,6 +224,7 @@ class _Judgement:
         if any(truth is None for truth in truths):
             return
         truth = torch.stack([truth for truth in truths if truth is not None])
+        rounding = TOLERANCES[case.dtype][0]
         options: dict[str, Any] = {"chunk": [None, 1, 3][case.seed % 3], "progress": False}
         kind = "curve"
         if case.seed % 5 == 0 and not reference.mixes_examples:
@@ -236,7 +240,7 @@ class _Judgement:
                 return
             if curve.loss_error is None or not curve.loss_error.any():
                 self._equal(kind, curve.loss, truth, 0)
-            elif ((curve.loss - truth).abs() > 6 * curve.loss_error + 1e-9 * truth.abs()).any():
+            elif ((curve.loss - truth).abs() > 6 * curve.loss_error + rounding * truth.abs()).any():
                 self._fault(kind, f"{curve.loss} ± {curve.loss_error}, {truth} expected")
             lines = journal.read_text().splitlines(keepends=True)
             journal.write_text("".join(lines[: 1 + len(lines) // 2]) + "3,")
@@ -251,6 +255,8 @@ class _Judgement:
         if found is None or truth is None:
             return
         rounding = TOLERANCES[self.case.dtype][order]
+        if self.case.dtype is torch.float32 and "no mean" in self.case.traits:
+            rounding *= 10  # gaps between batches that rounding could explain are not seen
         found, truth = found.detach().double(), truth.detach().double()
         scale = max(scale, float(truth.nan_to_num(0, 0, 0).abs().max()), 1e-3)
         if found.shape == truth.shape and torch.allclose(
