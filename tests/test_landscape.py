@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from cases import (
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from mining import BatchNormPolicy, InputError, Landscape
+from mining import BatchNormPolicy, Evaluator, InputError, Landscape
 from mining.functional.batchnorm import modes, recalibrate
 from mining.functional.execution_plan import ExecutionPlan
 
@@ -631,3 +632,21 @@ def test_a_loss_that_is_nearly_a_mean_has_no_losses_of_examples():
     of = Landscape(build("mlp"), nearly, loader())
     with pytest.raises(InputError, match="plain mean"):
         of.losses_of_examples([], [[]], of.batches)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_ignored_targets_of_a_partial_are_warned_of_wherever_they_come(size, caplog):
+    inputs, _ = examples(12)
+    targets = torch.tensor([0, 0, 2, 0, 1, 0, 1, 0, 2, 2, 2, 0])
+    batches = list(zip(inputs.split(size), targets.split(size), strict=True))
+    with caplog.at_level("WARNING"):
+        Landscape(build("mlp"), partial(F.cross_entropy, ignore_index=1), batches)
+    assert "no mean over examples" in caplog.text
+
+
+def test_one_example_without_a_target_has_no_loss_under_any_policy():
+    inputs, targets = examples(2)
+    loss_fn = nn.CrossEntropyLoss(ignore_index=int(targets[0]))
+    of = Landscape(build("batchnorm"), loss_fn, [(inputs[:1], targets[:1])])
+    curve = Evaluator(of, progress=False).curve(direction(of), torch.linspace(-1, 1, 3))
+    assert curve.loss.isnan().all()

@@ -77,11 +77,7 @@ def find_gap(network: Network, loss_fn: Loss, batches: Sequence[Batch]) -> Avera
             if loss_fn.averages(pool, batches[0].targets):
                 return None
             for pair in _pairs(batches, max(1, _TRIED_OUTPUTS // max(pool[0].numel(), 1))):
-                generator = torch.Generator().manual_seed(0)
-                dealt = [
-                    pool[torch.randint(len(pool), (len(x),), generator=generator).to(pool.device)]
-                    for x, _ in pair
-                ]
+                dealt = _deal(pool, [len(x) for x, _ in pair])
                 if network.stochastic and _draws(network, loss_fn, dealt[0], pair[0][1]):
                     log.info("The loss draws random numbers: what it averages is not tried.")
                     return None
@@ -96,6 +92,14 @@ def find_gap(network: Network, loss_fn: Loss, batches: Sequence[Batch]) -> Avera
         log.info("The loss takes no other outputs than those of a batch: %s", error)
         return Averaging(math.nan, math.nan, len(batches))
     return None
+
+
+def _deal(pool: Tensor, sizes: Sequence[int]) -> tuple[Tensor, ...]:
+    """Deal outputs out at random, none twice as far as there are enough."""
+    generator, total = torch.Generator().manual_seed(0), sum(sizes)
+    order = torch.randperm(len(pool), generator=generator)
+    more = torch.randint(len(pool), (max(0, total - len(pool)),), generator=generator)
+    return torch.split(pool[torch.cat([order, more])[:total].to(pool.device)], list(sizes))
 
 
 def _pool(forward: Forward, batches: Sequence[Batch]) -> Tensor:
@@ -156,7 +160,7 @@ def _shape(batch: Batch) -> tuple[torch.Size, torch.Size]:
 
 
 def _pairs(batches: Sequence[Batch], most: int) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Give pairs of batches, or of parts of one, of at most ``most`` examples together."""
+    """Give pairs of batches, parts of one, and many together, of at most ``most`` examples."""
     first = batches[0]
     size = min(len(first.inputs), most)
     if size > 1:
@@ -167,6 +171,12 @@ def _pairs(batches: Sequence[Batch], most: int) -> Iterator[list[tuple[Tensor, T
         return
     most = max(1, most // 2)
     yield [(batch.inputs[:most], batch.targets[:most]) for batch in alike[:2]]
+    together: list[tuple[Tensor, Tensor]] = []
+    for inputs, targets, *_ in alike:
+        if sum(len(x) for x, _ in together) + len(inputs) <= min(_SHOWN, 2 * most):
+            together.append((inputs, targets))
+    if len(together) > 2:
+        yield together
     alike = alike[: max(2, _SEARCHED // max(first.targets.numel(), 1))]
     if first.targets.dtype == torch.bool or first.targets.is_complex():
         return

@@ -74,12 +74,14 @@ def policy_effect(
         statistics: The buffers of the policy at θ.
 
     Returns:
-        Both losses; ``None`` if the policy is that of the stored statistics, or the model has
-        none but those of its initialization.
+        Both losses; ``None`` if the policy is that of the stored statistics, the model has none
+        but those of its initialization, or all targets are ignored.
     """
     if network.policy.mode == "frozen" or not _has_statistics(network.model):
         return None
     parts = _parts(network, loss_fn, batches)
+    if not parts:  # all targets are ignored
+        return None
     plain = network.with_stored_statistics()
     differences, losses = [], []
     for batch in parts:

@@ -17,8 +17,8 @@ def random_loss(r: random.Random, task: str, model: nn.Module) -> MadeLoss:
     if "shape" in base.traits or choice > 0.17:
         return base
     made = _reading(r, base, model) if choice < 0.12 else _odd(r, base)
-    # Wrapped, class weights and ignored targets are not seen.
-    hidden = {"class weights", "ignored targets"} & base.traits
+    # Wrapped, class weights, ignored targets and sums are not seen.
+    hidden = {"class weights", "ignored targets", "reduction"} & base.traits
     return replace(made, traits=made.traits | {"no mean"}) if hidden else made
 
 
