@@ -165,7 +165,7 @@ def test_recalibration_uses_the_given_and_so_many_examples():
     train = [(inputs[:40], targets[:40]), (inputs[40:], targets[40:])]
     policy = BatchNormPolicy("recalibrate", num_examples=10)
     some = Landscape(build("batchnorm"), nn.CrossEntropyLoss(), loader(), batchnorm=policy)
-    assert sum(map(len, some._recalibration)) == 10
+    assert sum(map(len, some._prepared.statistics.inputs)) == 10
     test = Landscape(
         build("batchnorm"), nn.CrossEntropyLoss(), [(inputs[:5], targets[:5])], recalibration=train
     )
@@ -438,7 +438,7 @@ def test_scores_of_classes_are_those_of_a_cross_entropy():
 def test_the_recalibration_subset_is_random():
     policy = BatchNormPolicy(num_examples=10)
     of = Landscape(build("batchnorm"), nn.CrossEntropyLoss(), loader(), batchnorm=policy)
-    chosen = torch.cat(list(of._recalibration))
+    chosen = torch.cat(list(of._prepared.statistics.inputs))
     inputs, _ = examples()
     assert not torch.equal(chosen, inputs[:10])
     assert all((inputs == x).flatten(1).all(1).any() for x in chosen)

@@ -1,131 +1,25 @@
 """Curvature operators of a loss: Hessian, Gauss-Newton matrix, residual."""
 
-import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 from torch.autograd import grad
 from torch.autograd.graph import saved_tensors_hooks
-from torch.nn import functional as F  # noqa: N812  (the name under which everybody knows it)
-from torch.overrides import TorchFunctionMode
 
 from mining import InputError
 from mining.curvature.convolution import FastSecondDerivatives
+from mining.curvature.loss_at import LossAt
 from mining.curvature.operators import CurvatureOperator
 from mining.functional.derivatives import check_recording
-from mining.functional.loss import Batch, LossFunction
+from mining.functional.loss import Batch
 from mining.functional.memory import available_memory, is_out_of_memory
-from mining.functional.parameters import ParameterSpace
 from mining.functional.precision import products_in
-from mining.functional.randomness import seeded
-
-log = logging.getLogger(__name__)
 
 #: Fraction of the free memory used for graphs that are kept between products.
 _KEPT_SHARE = 0.4
-
-
-@dataclass(frozen=True)
-class LossAt:
-    """The mean loss over examples, a sum of micro-batches, as a function around one θ.
-
-    Args:
-        space: The d parameters to differentiate by.
-        theta: Their values, shape ``(d,)``.
-        running: Puts those parameters, by name, into the model, and gives it as a function of
-            inputs. A loss may read the model, and a graph run parts of it again: both happen
-            within.
-        loss_fn: Maps outputs and targets to the mean loss over a batch.
-        batches: The micro-batches, each with its weight.
-    """
-
-    space: ParameterSpace
-    theta: Tensor
-    running: Callable[[dict[str, Tensor]], AbstractContextManager[Callable[[Tensor], Tensor]]]
-    loss_fn: LossFunction
-    batches: Sequence[Batch]
-
-    def __repr__(self) -> str:
-        """Say what it is, in one line."""
-        return f"LossAt({self.space.size} parameters, {len(self.batches)} micro-batches)"
-
-    @cached_property
-    def total(self) -> float:
-        """The total weight of all micro-batches."""
-        return sum(batch.weight for batch in self.batches)
-
-    def leaves(self) -> dict[str, Tensor]:
-        """Return θ by name, as leaf tensors that require gradients."""
-        return {
-            name: tensor.detach().clone().requires_grad_()
-            for name, tensor in self.space.unflatten(self.theta).items()
-        }
-
-    def check_repeatable(self) -> None:
-        """Raise ``InputError`` unless model and loss are deterministic."""
-        # Not one whose targets are all ignored: its loss is nan.
-        inputs, targets, *_ = next(batch for batch in self.batches if batch.weight > 0)
-        leaves = self.space.unflatten(self.theta)
-        # Models and losses that differentiate by their inputs need gradients to be recorded.
-        with (
-            seeded(0, self.theta.device),  # the caller's random numbers stay as they are
-            torch.enable_grad(),
-            self.running(leaves) as forward,
-            _AttentionNotice(),
-        ):
-            before = _random_states(self.theta.device)
-            first, second = (forward(inputs) for _ in range(2))
-            losses = [self.loss_fn(first, targets) for _ in range(2)]
-            after = _random_states(self.theta.device)
-        drawn = any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
-        # Sums on a GPU may be taken in another order each time; dropout changes far more than that.
-        tolerance = 1e3 * torch.finfo(first.dtype).eps
-        difference = (first - second).abs().max() / first.abs().max().clamp(min=1e-30)
-        if drawn or difference > tolerance or not torch.equal(*losses):
-            raise InputError(
-                "The model or the loss is stochastic: it draws random numbers, or the same inputs "
-                f"gave outputs that differ by {float(difference):.3g} of their size. The Hessian "
-                "is then undefined. Turn the randomness off (functional dropout with "
-                "training=True, stochastic depth)."
-            )
-
-
-_ATTENTION = {
-    F.scaled_dot_product_attention,
-    F.multi_head_attention_forward,
-    torch._native_multi_head_attention,
-    torch._transformer_encoder_layer_fwd,
-}
-
-
-class _AttentionNotice(TorchFunctionMode):
-    """Logs once that attention uses another kernel than in evaluations."""
-
-    _said = False
-
-    def __torch_function__(
-        self,
-        function: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        """Look at the function, and let it through."""
-        if function in _ATTENTION and not self._said:
-            self._said = True
-            log.info("Attention uses the math kernel: the fused kernels have no second derivative.")
-        return function(*args, **(kwargs or {}))
-
-
-def _random_states(device: torch.device) -> list[Tensor]:
-    """The states of torch's global generators."""
-    states = [torch.get_rng_state()]
-    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
 
 
 class HessianOperator(CurvatureOperator):
@@ -222,6 +116,14 @@ class ResidualOperator(CurvatureOperator):
     def __init__(self, hessian: HessianOperator, gauss_newton: GaussNewtonOperator) -> None:
         super().__init__(hessian.shape[0], hessian.device, hessian.dtype, hessian.space)
         self._hessian, self._gauss_newton = hessian, gauss_newton
+
+    @classmethod
+    def of(cls, loss: LossAt, memory: int | None = None) -> "ResidualOperator":
+        """Make both operators of a loss, each with half of the memory for its graphs."""
+        if memory is None:
+            memory = int(_KEPT_SHARE * available_memory(loss.theta.device))
+        half = memory // 2
+        return cls(HessianOperator(loss, half), GaussNewtonOperator(loss, half))
 
     def _multiply(self, rows: Tensor) -> Tensor:
         return self._hessian._multiply(rows) - self._gauss_newton._multiply(rows)

@@ -17,9 +17,9 @@ from mining.directions.base import Direction, cosine
 from mining.evaluation.adaptive import SampledValues, estimate_points
 from mining.evaluation.curves import SINGLE, Curve, Surface, grid_with_origin, lines_through_origin
 from mining.evaluation.refinement import Refinement
-from mining.functional.batches import pick_examples
+from mining.functional.fingerprints import update_digest
 from mining.functional.loss import Batch
-from mining.landscape import Landscape, update_digest
+from mining.landscape import Landscape
 from mining.storage.fingerprint import Fingerprint
 from mining.storage.journal import Journal
 
@@ -408,9 +408,7 @@ class _ExampleLosses:
         if len(chosen) == sum(len(batch.inputs) for batch in examples):
             return examples
         size = max(len(batch.inputs) for batch in examples)
-        inputs, targets = pick_examples(examples, chosen)
-        pairs = zip(torch.split(inputs, size), torch.split(targets, size), strict=True)
-        return self._landscape.hold(pairs)
+        return self._landscape.pick(examples, chosen, size)
 
     def _evaluate(self, chunk: Sequence[int], batches: Sequence[Batch]) -> Tensor:
         landscape, points = self._landscape, [self._points[p] for p in chunk]

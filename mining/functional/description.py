@@ -8,13 +8,49 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from mining.functional.execution_plan import ExecutionPlan, measure_activation
+from mining.functional.activation import measure_activation
+from mining.functional.batchnorm import norm_layers
+from mining.functional.evaluation import evaluate
+from mining.functional.execution_plan import ExecutionPlan
 from mining.functional.loss import Batch, Loss
 from mining.functional.network import Network
+from mining.functional.prepare import Prepared
 
 _NORM_LAYERS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
 #: Examples on which parameters that the loss does not use are looked for.
 _TRIED = 64
+
+
+def describe(prepared: Prepared) -> dict[str, object]:
+    """Say what was found out about model, loss and examples; see ``Landscape.describe``."""
+    network, loss_fn, batches = prepared.network, prepared.loss, prepared.batches
+    effect, stored = prepared.statistics.effect, network.copy_buffers()
+    precision = "tf32" if network.tf32 else str(network.autocast or network.space.dtype)
+    recalibration = prepared.statistics.inputs
+    return {
+        "model": type(network.model).__name__,
+        "loss": loss_fn.name,
+        "device": str(network.theta.device),
+        "precision": precision.removeprefix("torch."),
+        "examples": sum(len(batch.inputs) for batch in batches),
+        "passes": len(batches),
+        "parameters": describe_parameters(network, loss_fn, batches),
+        "norm_layers": describe_norm_layers(network.model),
+        "batchnorm": network.policy.mode if norm_layers(network.model) else None,
+        "recalibration_examples": sum(map(len, recalibration)),
+        **({} if effect is None else {"loss_at_theta": effect.losses}),
+        "mean_over_examples": prepared.averaging is None,
+        "outputs_repeat": not network.stochastic,
+        "chance_loss": prepared.chance_loss,
+        "plan": describe_plan(network.plan),
+        "cost": describe_cost(
+            network,
+            batches,
+            recalibration,
+            lambda few: evaluate(prepared, network.theta, few, stored),
+            lambda inputs: network.statistics(network.theta, inputs),
+        ),
+    }
 
 
 def describe_parameters(

@@ -68,6 +68,11 @@ class Loss:
         return loss
 
     @property
+    def name(self) -> str:
+        """The name of the function or of the class of the loss."""
+        return str(getattr(self.function, "__name__", type(self.function).__name__))
+
+    @property
     def cross_entropy(self) -> bool:
         """Whether it is the cross-entropy of class scores."""
         return self.function is F.cross_entropy or isinstance(self.function, nn.CrossEntropyLoss)

@@ -5,9 +5,12 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from mining import InputError
+from mining.functional.batches import joined
 from mining.functional.derivatives import check_recording
 from mining.functional.loss import Loss
 from mining.functional.network import Network
+from mining.functional.prepare import Prepared
 
 #: Maps flat parameters (D,) to the loss on one batch, shape (), and its gradient (D,).
 LossOnBatch = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -79,3 +82,24 @@ class MiniBatches:
             return loss.detach(), gradient
 
         return loss_and_gradient
+
+
+def mini_batches(
+    prepared: Prepared, batch_size: int, autocast: torch.dtype | None = None
+) -> MiniBatches:
+    """Give the examples as stochastic optimization takes them; see ``Landscape.mini_batches``."""
+    network = prepared.network
+    prepared.check_derivable(network.space)
+    if batch_size < 1:
+        raise InputError(f"batch_size must be at least 1, got {batch_size}.")
+    if network.policy.mode != "frozen":
+        network = network.with_batch_statistics()
+    if autocast is not None:
+        network = network.in_precision(autocast)
+    inputs, targets = (
+        joined(tensors)
+        for tensors in zip(*((b.inputs, b.targets) for b in prepared.batches), strict=True)
+    )
+    if all(batch.targets is batch.inputs for batch in prepared.batches):
+        targets = inputs
+    return MiniBatches(network, prepared.loss, inputs, targets, batch_size)

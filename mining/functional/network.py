@@ -18,13 +18,15 @@ from mining.functional.batchnorm import (
 )
 from mining.functional.compiled import CompiledForward, FreeForward
 from mining.functional.derivatives import check_recording
-from mining.functional.execution_plan import ExecutionPlan, Trial, find_plan
+from mining.functional.execution_plan import ExecutionPlan
 from mining.functional.loss import Batch, Loss
 from mining.functional.metrics import Metrics
 from mining.functional.parameters import ParameterSpace
+from mining.functional.planning import find_plan
 from mining.functional.precision import products_in
 from mining.functional.randomness import seeded
 from mining.functional.substitution import Forward, Substitution
+from mining.functional.trial import Trial
 
 #: Bytes of parameters of the points that share the products of a first layer.
 _POINTS_MEMORY = 2**28
@@ -325,62 +327,8 @@ class Network:
                             compiled.check_loss(self.loss_fn, forward, plain, batch)
                         metrics.add(outputs, batch)
 
-    def measure_together(
-        self,
-        metrics: Sequence[Metrics],
-        directions: Sequence[Tensor],
-        coefficients: Sequence[Sequence[float]],
-        batches: Sequence[Batch],
-    ) -> None:
-        """Compute metrics at points θ + Σ c_k ε_k that share the products of the first layer.
-
-        Args:
-            metrics: One for each of P points.
-            directions: K directions ε, each of shape ``(D,)``.
-            coefficients: A row c of length K for each point.
-            batches: The examples.
-        """
-        layer = self.plan.first_layer
-        assert layer is not None
-        used = [k for k in range(len(directions)) if any(row[k] != 0.0 for row in coefficients)]
-        rows = [[row[k] for k in used] for row in coefficients]
-        theta = self.space.unflatten(self.theta)
-        vectors = [self.space.unflatten(directions[k].to(self.theta)) for k in used]
-        products = layer.products(theta, vectors)
-        own = layer.without(theta)
-        rest = [name for name in own if name not in (layer.weight, layer.bias)]
-        points = [
-            {
-                **own,
-                **{n: combine(theta[n], [v[n] for v in vectors], row) for n in rest},
-                **self.frozen,
-                **{name: buffer.clone() for name, buffer in self.buffers.items()},
-            }
-            for row in rows
-        ]
-        with self.modes(), products_in(self.theta.device, tf32=self.tf32):
-            for batch in batches:
-                if batch.weight == 0:
-                    continue
-                with self.autocasting():
-                    first, *others = (p.to(theta[layer.weight]) for p in products(batch.inputs))
-                for tensors, row, of_point in zip(points, rows, metrics, strict=True):
-                    with self.substitution(tensors):
-                        run = layer.fill_in(self.forward, tensors)
-                        # A copy at θ, too: an activation may work in place.
-                        pre_activations = combine(first.clone(), others, row)
-                        of_point.add(run(batch.inputs, pre_activations), batch)
-
 
 def _copy(inputs: Tensor) -> Tensor:
     """Copy inputs; with gradients recorded, those of the copy go on to the inputs."""
     copied = inputs.clone()
     return copied.requires_grad_() if inputs.requires_grad else copied
-
-
-def combine(start: Tensor, vectors: Sequence[Tensor], coefficients: Sequence[float]) -> Tensor:
-    """Compute start + Σ c_k v_k."""
-    for coefficient, vector in zip(coefficients, vectors, strict=True):
-        if coefficient != 0.0:
-            start = torch.add(start, vector.to(start), alpha=coefficient)
-    return start

@@ -1,5 +1,6 @@
 """What a batch-norm policy changes at θ itself."""
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,10 +14,55 @@ from mining.functional.loss import Batch, Loss
 from mining.functional.metrics import MeanMetrics
 from mining.functional.network import Network
 
+log = logging.getLogger(__name__)
+
 #: Examples on which losses are compared, and parts of them whose spread gives the error.
 _COMPARED, _PARTS = 1024, 32
 #: Differences below this share of the loss show in no curve.
 _NEGLIGIBLE = 0.02
+
+
+class Statistics:
+    """Batch-norm statistics at any point, those of θ computed once.
+
+    Args:
+        network: Runs the model under its policy.
+        loss_fn: The loss.
+        batches: The examples of the loss.
+        inputs: Batches of inputs on which statistics are estimated.
+    """
+
+    def __init__(
+        self, network: Network, loss_fn: Loss, batches: Sequence[Batch], inputs: Sequence[Tensor]
+    ) -> None:
+        self.inputs = inputs
+        self._network, self._loss_fn, self._batches = network, loss_fn, batches
+        self._kept: dict[int, dict[str, Tensor]] = {}  # of θ, by its version
+        self._compared: list[PolicyEffect | None] = []
+
+    def at(self, theta: Tensor) -> dict[str, Tensor]:
+        """Give the buffers with which to evaluate at ``theta``, shape ``(D,)``."""
+        if theta is not self._network.theta or torch.is_inference_mode_enabled():
+            return self._network.statistics(theta, self.inputs)
+        if theta._version not in self._kept:
+            self._kept = {theta._version: self._network.statistics(theta, self.inputs)}
+        return {name: buffer.clone() for name, buffer in self._kept[theta._version].items()}
+
+    @property
+    def effect(self) -> "PolicyEffect | None":
+        """What ``compare`` found, ``None`` before its first call too."""
+        return self._compared[0] if self._compared else None
+
+    def compare(self) -> "PolicyEffect | None":
+        """Compare the loss at θ with that of ``model.eval()``; the first call may log a warning."""
+        if not self._compared:
+            network = self._network
+            buffers = self.at(network.theta)
+            effect = policy_effect(network, self._loss_fn, self._batches, buffers)
+            self._compared.append(effect)
+            if effect is not None and effect.matters:
+                log.warning("%s", effect.describe(network.policy.mode))
+        return self.effect
 
 
 @dataclass(frozen=True)

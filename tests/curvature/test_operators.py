@@ -49,7 +49,7 @@ def one_hot_mse(outputs: Tensor, targets: Tensor) -> Tensor:
 def reference(of: Landscape, kind: str, theta: Tensor, batches: list | None = None) -> Tensor:
     """Differentiate the loss of whole batches twice, one entry of θ after the other."""
     batches = of.batches if batches is None else batches
-    network, statistics = of._network, of.statistics(theta)
+    network, statistics = of._prepared.network, of.statistics(theta)
     total = sum(batch.weight for batch in batches)
     size = of.space.size
     matrix = torch.zeros(size, size, dtype=torch.float64)

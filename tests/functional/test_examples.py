@@ -107,7 +107,7 @@ def test_a_subset_recalibrates_as_well_as_all(kind):
     whole = Landscape(network(), nn.CrossEntropyLoss(), loaders()[kind])
     policy = BatchNormPolicy(num_examples=300)
     part = Landscape(network(), nn.CrossEntropyLoss(), loaders()[kind], batchnorm=policy)
-    assert sum(map(len, part._recalibration)) == 300
+    assert sum(map(len, part._prepared.statistics.inputs)) == 300
     # Brightness decides; its sampling error is 0.8 / sqrt(300) of its deviation.
     assert float(part.loss(part.theta)) == pytest.approx(float(whole.loss(whole.theta)), rel=0.05)
 
@@ -154,11 +154,11 @@ def test_batches_of_unequal_images_recalibrate_as_they_are():
     small, large = torch.randn(6, 1, 8, 8).double(), torch.randn(4, 1, 10, 10).double()
     batches = [(small, torch.zeros(6).long()), (large, torch.ones(4).long())]
     of = Landscape(model, nn.CrossEntropyLoss(), batches)
-    assert [x.shape for x in of._recalibration] == [small.shape, large.shape]
+    assert [x.shape for x in of._prepared.statistics.inputs] == [small.shape, large.shape]
     some = Landscape(
         model, nn.CrossEntropyLoss(), batches, batchnorm=BatchNormPolicy(num_examples=7)
     )
-    assert sum(map(len, some._recalibration)) == 7
+    assert sum(map(len, some._prepared.statistics.inputs)) == 7
     batch = Landscape(model, nn.CrossEntropyLoss(), batches, batchnorm="batch")
     assert [b.inputs.shape for b in batch.batches] == [small.shape, large.shape]
 

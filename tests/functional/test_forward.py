@@ -272,7 +272,7 @@ def test_examples_are_held_once():
     for batch_size in (10, 70):  # joined, and as they are
         of = Landscape(build("batchnorm"), nn.CrossEntropyLoss(), loader(70, batch_size))
         held = {batch.inputs.untyped_storage().data_ptr() for batch in of.batches}
-        assert {of._recalibration.whole.untyped_storage().data_ptr()} == held
+        assert {of._prepared.statistics.inputs.whole.untyped_storage().data_ptr()} == held
 
 
 class ShiftsLayers(nn.Module):
@@ -430,7 +430,7 @@ def test_compiled_forward_pass_gives_the_same():
         for found, expected in zip(fast.evaluate(point), plain.evaluate(point), strict=True):
             torch.testing.assert_close(found, expected, **EXACT)
     torch.testing.assert_close(fast.gradient(theta), plain.gradient(theta), **EXACT)
-    assert fast._network.compiled._function is not None
+    assert fast._prepared.network.compiled._function is not None
 
 
 class Deciding(nn.Module):

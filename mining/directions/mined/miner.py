@@ -18,9 +18,10 @@ from tqdm import tqdm
 
 from mining import InputError
 from mining.directions.base import Direction, DirectionSource, SharedSearch, check_num
+from mining.functional.fingerprints import update_digest
 from mining.functional.minibatches import LossOnBatch, MiniBatches
 from mining.functional.random_vectors import stream
-from mining.landscape import Landscape, update_digest
+from mining.landscape import Landscape
 from mining.storage.checkpoints import read_tensors
 from mining.storage.files import write_atomically
 from mining.storage.fingerprint import Fingerprint

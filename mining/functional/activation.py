@@ -1,0 +1,53 @@
+"""How large the activations of a forward pass are."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from mining.functional.fuse_batchnorm import tensors_in
+from mining.functional.substitution import Forward
+
+
+def measure_activation(forward: Forward, inputs: Tensor, held: Mapping[str, Tensor]) -> int:
+    """Measure the largest tensor that a forward pass makes, in bytes an example.
+
+    Args:
+        forward: Runs the model.
+        inputs: Few examples.
+        held: The parameters, of which views do not count.
+    """
+    measured = _Measuring(len(inputs), [inputs, *held.values()])
+    with measured:
+        forward(inputs)
+    return measured.largest
+
+
+class _Measuring(TorchFunctionMode):
+    """Notes the largest tensor made, in bytes an example.
+
+    Args:
+        num: Examples of the pass.
+        held: Tensors that were there before; views of them do not count.
+    """
+
+    def __init__(self, num: int, held: Iterable[Tensor]) -> None:
+        super().__init__()
+        self.largest: int = 0
+        self._num = num
+        self._held = {tensor.untyped_storage().data_ptr() for tensor in held}
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Look at what the function returns."""
+        found = function(*args, **(kwargs or {}))
+        for tensor in tensors_in([found]):
+            if tensor.untyped_storage().data_ptr() not in self._held:
+                self.largest = max(self.largest, tensor.nbytes // self._num)
+        return found

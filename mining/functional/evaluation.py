@@ -1,0 +1,136 @@
+"""Loss, accuracy and gradient of what was prepared, at points in parameter space."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mining import InputError
+from mining.functional.loss import Batch
+from mining.functional.metrics import Evaluation, ExampleMetrics, MeanMetrics, Metrics
+from mining.functional.points import combine, measure_together
+from mining.functional.prepare import Prepared
+
+#: Buffers by name.
+Buffers = dict[str, Tensor]
+
+
+@torch.no_grad()
+def evaluate(
+    prepared: Prepared,
+    theta: Tensor,
+    batches: Sequence[Batch] | None = None,
+    statistics: Buffers | None = None,
+) -> Evaluation:
+    """Evaluate loss and accuracy at ``theta``, shape ``(D,)``; see ``Landscape.evaluate``."""
+    batches = prepared.batches if batches is None else batches
+    buffers = prepared.statistics.at(theta) if statistics is None else statistics
+    metrics = MeanMetrics(prepared.loss, batches, classes=prepared.num_classes is not None)
+    prepared.network.measure(metrics, theta, batches, buffers)
+    return metrics.mean()
+
+
+@torch.no_grad()
+def evaluate_points(
+    prepared: Prepared,
+    directions: Sequence[Tensor],
+    coefficients: Sequence[Sequence[float]],
+    sets: Sequence[Sequence[Batch]],
+) -> Tensor:
+    """Evaluate S sets of examples at P points; see ``Landscape.evaluate_points``.
+
+    Returns:
+        Loss and accuracy, shape ``(P, S, 2)``, float64.
+    """
+    metrics = _measure(prepared, MeanMetrics, directions, coefficients, sets)
+    return torch.stack([torch.stack([of_set.row() for of_set in row]) for row in metrics])
+
+
+@torch.no_grad()
+def losses_of_examples(
+    prepared: Prepared,
+    directions: Sequence[Tensor],
+    coefficients: Sequence[Sequence[float]],
+    batches: Sequence[Batch],
+    statistics: Sequence[Buffers] | None = None,
+) -> Tensor:
+    """Evaluate each of n examples at P points; see ``Landscape.losses_of_examples``.
+
+    Returns:
+        Loss and whether the example is classified correctly, shape ``(P, n, 2)``, float64.
+
+    Raises:
+        InputError: If examples share batch statistics, or the loss is no plain mean.
+    """
+    if prepared.network.stochastic:
+        raise InputError(
+            "Model or loss draw random numbers, which belong to batches and not to examples: "
+            "tolerance needs a model without (dropout in eval mode, no sampling)."
+        )
+    if prepared.network.mixes_examples:
+        raise InputError(
+            "The loss of an example depends on the others of its batch: tolerance needs "
+            "batchnorm=recalibrate or frozen."
+        )
+    if any(batch.weight == 0 for batch in batches):
+        raise InputError(
+            "All targets of a batch are ignored: tolerance needs a loss that is a plain mean."
+        )
+    metrics = _measure(prepared, ExampleMetrics, directions, coefficients, [batches], statistics)
+    return torch.stack([of_point.row() for (of_point,) in metrics])
+
+
+def _measure(
+    prepared: Prepared,
+    kind: type[MeanMetrics] | type[ExampleMetrics],
+    directions: Sequence[Tensor],
+    coefficients: Sequence[Sequence[float]],
+    sets: Sequence[Sequence[Batch]],
+    statistics: Sequence[Buffers] | None = None,
+) -> list[list[Metrics]]:
+    """Compute metrics at P points on S sets of examples."""
+    network, classes = prepared.network, prepared.num_classes is not None
+    metrics: list[list[Metrics]] = [
+        [kind(prepared.loss, batches, classes=classes) for batches in sets] for _ in coefficients
+    ]
+    if network.plan.first_layer is not None and network.statistics_are_fixed:
+        for batches, column in zip(sets, zip(*metrics, strict=True), strict=True):
+            measure_together(network, column, directions, coefficients, batches)
+        return metrics
+    for number, (row, point) in enumerate(zip(coefficients, metrics, strict=True)):
+        theta = combine(network.theta, directions, row)
+        buffers = prepared.statistics.at(theta) if statistics is None else statistics[number]
+        for batches, of_set in zip(sets, point, strict=True):
+            network.measure(of_set, theta, batches, buffers)
+    return metrics
+
+
+def gradient(
+    prepared: Prepared,
+    theta: Tensor | None,
+    batches: Sequence[Batch] | None = None,
+    statistics: Buffers | None = None,
+) -> Tensor:
+    """Compute the gradient of the loss, shape ``(D,)``; see ``Landscape.gradient``."""
+    network, loss_fn = prepared.network, prepared.loss
+    given = network.theta if theta is None else theta
+    theta = prepared.derivable(theta)
+    batches = prepared.batches if batches is None else batches
+    buffers = prepared.statistics.at(given) if statistics is None else statistics
+    prepared.check_derivable(network.space)
+    # A forward pass may write to buffers: under ``batch`` it updates running statistics.
+    buffers = {name: buffer.clone() for name, buffer in buffers.items()}
+    total = sum(batch.weight for batch in batches)
+    if total == 0:
+        raise InputError("All targets are ignored: there is no loss to differentiate.")
+    found = torch.zeros_like(theta)
+    with torch.enable_grad():
+        for number, (inputs, targets, weight, _) in enumerate(batches):
+            if weight > 0:
+                leaf = theta.detach().requires_grad_()
+                tensors = network.tensors(leaf, buffers)
+                with network.running(tensors) as forward, network.noise(number):
+                    loss = loss_fn(forward(inputs), targets) * (weight / total)
+                    if loss.requires_grad:  # else no batch depends on any parameter
+                        found += torch.autograd.grad(loss, leaf, materialize_grads=True)[0]
+    return found
