@@ -14,9 +14,9 @@ from mining.pipelines.building import Config
 from mining.pipelines.setting import build_setting, describe_point
 from mining.pipelines.sources import ConfiguredCheckpoints, build_source
 from mining.plotting import draw_mining, save_figure
-from mining.storage.checkpoints import read_tensors
 from mining.storage.files import drop_if_damaged, write_atomically
 from mining.storage.runs import Run
+from mining.training.loop import read_state
 
 
 def run(config: Config, run: Run) -> None:
@@ -34,7 +34,7 @@ def run(config: Config, run: Run) -> None:
     states, found = [], list[Mined]()
     for index in range(config["num_directions"]):
         states.append(run.directory / f"resume_{index + 1}.pt")
-        drop_if_damaged(states[-1], read_tensors)
+        drop_if_damaged(states[-1], read_state)
         mined = mine(
             miner,
             landscape,

@@ -15,6 +15,7 @@ from mining.storage.checkpoints import read_tensors
 from mining.storage.files import drop_if_damaged
 from mining.storage.runs import Run
 from mining.training import TrainingSettings, checkpoint_path, save_initialization, train
+from mining.training.loop import read_state
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ def run(config: Config, run: Run) -> None:
     model = build_model(config, dataset)
     # Refuses, before anything is written, a model that does not fit the data.
     Landscape(model, nn.CrossEntropyLoss(), dataset.split("train").batches(2)[:1])
-    drop_if_damaged(run.directory / "resume.pt", read_tensors)
+    drop_if_damaged(run.directory / "resume.pt", read_state)
     history = train(
         model,
         dataset,

@@ -1,11 +1,15 @@
 """Training of classifiers, with checkpoints."""
 
 from mining.training.augmentation import crop_and_flip
+from mining.training.loop import Callback, DivergenceError, Loop, LossHook
 from mining.training.settings import TrainingSettings
-from mining.training.trainer import DivergenceError, checkpoint_path, save_initialization, train
+from mining.training.trainer import checkpoint_path, save_initialization, train
 
 __all__ = [
+    "Callback",
     "DivergenceError",
+    "Loop",
+    "LossHook",
     "TrainingSettings",
     "checkpoint_path",
     "crop_and_flip",

@@ -6,6 +6,7 @@ from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 
 from mining import InputError
 
@@ -64,17 +65,23 @@ def check_recipe(recipe: Recipe, prefix: str) -> None:
             )
 
 
-def learning_rate(recipe: Recipe, epoch: int) -> float:
-    """Return the learning rate during an epoch, counted from 0."""
-    match recipe.schedule:
-        case "cosine":
-            return recipe.lr * 0.5 * (1 + math.cos(math.pi * epoch / recipe.epochs))
-        case "step":
-            return recipe.lr * 0.1 ** (
-                (2 * epoch >= recipe.epochs) + (4 * epoch >= 3 * recipe.epochs)
-            )
-        case "constant":
-            return recipe.lr
+def make_scheduler(recipe: Recipe, optimizer: torch.optim.Optimizer) -> LambdaLR:
+    """Make the schedule of the learning rate, stepped once per epoch.
+
+    It is given in closed form. ``CosineAnnealingLR`` and ``MultiStepLR`` compute each rate from the
+    one before and accumulate rounding errors, which would depend on the number of epochs.
+    """
+
+    def factor(epoch: int) -> float:
+        match recipe.schedule:
+            case "cosine":
+                return 0.5 * (1 + math.cos(math.pi * epoch / recipe.epochs))
+            case "step":
+                return 0.1 ** ((2 * epoch >= recipe.epochs) + (4 * epoch >= 3 * recipe.epochs))
+            case "constant":
+                return 1.0
+
+    return LambdaLR(optimizer, factor)
 
 
 def make_optimizer(recipe: Recipe, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:

@@ -3,95 +3,139 @@
 import hashlib
 import io
 import math
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
-from tqdm import tqdm
 
 from mining import InputError
-from mining.data import Dataset, Split
+from mining.data import Dataset
 from mining.functional.batchnorm import modes
 from mining.functional.execution_plan import takes_channels_last
-from mining.storage.checkpoints import read_tensors
 from mining.storage.files import write_atomically
-from mining.storage.fingerprint import Fingerprint, rounding_of
+from mining.storage.fingerprint import Fingerprint, describe, rounding_of
 from mining.training.augmentation import crop_and_flip
-from mining.training.optimization import learning_rate, make_optimizer
+from mining.training.loop import Callback, DivergenceError, Loop, LossHook, Objective
 from mining.training.settings import TrainingSettings
 
-#: Seconds between two saves of the state from which a killed training resumes.
-_SAVE_INTERVAL = 20.0
+#: Training has diverged when the mean loss of an epoch exceeds this multiple of the first.
+_LEFT_SCALE = 10.0
 
 
-class DivergenceError(ArithmeticError):
-    """The loss left its scale during training."""
+class _Classification(Objective[tuple[Tensor, Tensor]]):
+    """Cross-entropy of a model on shuffled training examples."""
 
+    task = "train"
+    refusal = (
+        "holds another training: with other settings, another model, seed or initialization, or on "
+        "other data. Give every training a directory of its own, or remove the files of that one."
+    )
 
-@dataclass
-class _State:
-    """Everything that an interrupted training needs to go on as if nothing had happened."""
+    def __init__(
+        self, model: nn.Module, dataset: Dataset, settings: TrainingSettings, seed: int
+    ) -> None:
+        self.model, self._settings = model, settings
+        self._examples = dataset.split("train")
+        self._test = None if dataset.test is None else dataset.test.batches(settings.batch_size)
+        self.device = self._examples.inputs.device
+        self._order = torch.Generator().manual_seed(seed)
+        self._augmentation = torch.Generator(self.device).manual_seed(seed)
+        channels_last = takes_channels_last(model, self._examples.inputs)
+        self._layout = torch.channels_last if channels_last else torch.contiguous_format
+        self._start_epoch()
 
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    device: torch.device
-    order: torch.Generator  # of the examples, on the CPU
-    augmentation: torch.Generator  # on the device
-    channels_last: bool  # whether the model takes images with their channels last in memory
-    mark: Fingerprint  # which training it is
-    epoch: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)  # a row per finished epoch
-    written: list[str] = field(default_factory=list)  # names of the files of this training
+    def _start_epoch(self) -> None:
+        self._first: Tensor | None = None  # loss of the first batch of the epoch
+        self._loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
+        self._correct = torch.zeros((), dtype=torch.float64, device=self.device)
 
-    def save(self, path: Path) -> None:
-        self.written = sorted({*self.written, path.name})
-        buffer = io.BytesIO()
-        torch.save(
-            {
-                "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "epoch": self.epoch,
-                "metrics": self.history[-1] if self.history else {},
-                "history": self.history,
-                "order": self.order.get_state(),
-                "augmentation": self.augmentation.get_state(),
-                "dropout": self._global_states(),
-                "written": self.written,
-                "mark": str(self.mark),
-            },
-            buffer,
-        )
-        write_atomically(path, buffer.getbuffer())
+    @property
+    def variables(self) -> list[Tensor]:
+        return [p for p in self.model.parameters() if p.requires_grad]
 
-    def load(self, path: Path) -> None:
-        content = read_tensors(path)
-        if not isinstance(content, dict) or not self.mark.matches(content.get("mark")):
-            raise InputError(
-                f"{path} holds another training: with other settings, another model, seed or "
-                "initialization, or on other data. Give every training a directory of its own, "
-                "or remove the files of that one."
+    @property
+    def modules(self) -> list[nn.Module]:
+        return [self.model]
+
+    @property
+    def generators(self) -> list[torch.Generator]:
+        return [self._order, self._augmentation]
+
+    def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        self._start_epoch()
+        order = torch.randperm(len(self._examples), generator=self._order).to(self.device)
+        self.model.train()
+        # Nearly equal batches: a last one of a single example would break batch norm.
+        for chosen in order.tensor_split(-(-len(order) // self._settings.batch_size)):
+            inputs, labels = self._examples.inputs[chosen], self._examples.labels[chosen]
+            if self._settings.augment:
+                inputs = crop_and_flip(inputs, self._augmentation)
+            yield inputs.contiguous(memory_format=self._layout), labels
+
+    def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        inputs, labels = batch
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self._settings.bf16):
+            outputs = self.model(inputs)
+        loss = F.cross_entropy(outputs.float(), labels)
+        if self._first is None:
+            self._first = loss.detach()
+        self._loss_sum += loss.detach().double() * len(labels)
+        self._correct += (outputs.argmax(1) == labels).sum()
+        return loss
+
+    def end_epoch(self, history: Sequence[Mapping[str, float]]) -> dict[str, float]:
+        assert self._first is not None
+        row = {
+            "first_loss": float(self._first),
+            "train_loss": float(self._loss_sum) / len(self._examples),
+            "train_accuracy": float(self._correct) / len(self._examples),
+        }
+        if self._test is not None:
+            row |= _test(self.model, self._test)
+        self._check(row, [*history, row][0]["first_loss"], len(history) + 1)
+        return row
+
+    def _check(self, row: Mapping[str, float], first: float, epoch: int) -> None:
+        """Raise if the epoch left the scale of the first batch, or anything overflowed."""
+        values = (row["train_loss"], row.get("test_loss", 0.0))
+        tensors = self.model.state_dict().values()
+        if not (
+            values[0] <= _LEFT_SCALE * first
+            and all(map(math.isfinite, values))
+            and all(bool(tensor.isfinite().all()) for tensor in tensors)
+        ):
+            raise DivergenceError(
+                f"Training diverged in epoch {epoch}: loss {values[0]:.3g} after {first:.3g} at "
+                f"the start. Lower train.lr ({self._settings.lr}) or train.momentum "
+                f"({self._settings.momentum})."
             )
-        self.model.load_state_dict(content["model"])
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.order.set_state(content["order"].cpu())
-        self.augmentation.set_state(content["augmentation"].cpu())
-        self.epoch, self.history = content["epoch"], content["history"]
-        self.written = content["written"]
-        torch.set_rng_state(content["dropout"][0].cpu())
-        for state in content["dropout"][1:]:
-            torch.cuda.set_rng_state(state.cpu(), self.device)
 
-    def _global_states(self) -> list[Tensor]:
-        """Return the states of the global generators, from which dropout and its like draw."""
-        states = [torch.get_rng_state()]
-        return states + (
-            [torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else []
-        )
+    def shown(self, row: Mapping[str, float]) -> dict[str, str]:
+        return {k: f"{row[k]:.3f}" for k in ("train_loss", "test_accuracy") if k in row}
+
+    def state_dict(self) -> dict[str, Any]:
+        cuda = self.device.type == "cuda"
+        return {
+            "model": self.model.state_dict(),
+            "order": self._order.get_state(),
+            "augmentation": self._augmentation.get_state(),
+            # From the global generators dropout and its like draw.
+            "dropout": [torch.get_rng_state()]
+            + ([torch.cuda.get_rng_state(self.device)] if cuda else []),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self._order.set_state(state["order"].cpu())
+        self._augmentation.set_state(state["augmentation"].cpu())
+        torch.set_rng_state(state["dropout"][0].cpu())
+        for cuda in state["dropout"][1:]:
+            torch.cuda.set_rng_state(cuda.cpu(), self.device)
 
 
 def checkpoint_path(directory: Path, epoch: int) -> Path:
@@ -115,6 +159,8 @@ def train(
     seed: int,
     progress: bool = True,
     overwrite: bool = False,
+    callbacks: Sequence[Callback] = (),
+    loss_hook: LossHook | None = None,
 ) -> pd.DataFrame:
     """Train ``model`` in place with cross-entropy, and keep checkpoints.
 
@@ -134,6 +180,11 @@ def train(
         progress: Whether to draw a progress bar on stderr.
         overwrite: Whether checkpoints and the history of another training that lie in
             ``directory`` are replaced.
+        callbacks: Called with the ``Loop`` after each epoch. They cannot change the training: what
+            they do to the model, the optimizer and random numbers is undone.
+        loss_hook: Takes the loss of a step, shape ``()``, and its batch (inputs and labels), and
+            returns the loss that is minimized. Reported are the losses without it. The state on
+            disk knows the code of the hook, but not the attributes of an object.
 
     Returns:
         A row per epoch: ``epoch``, ``lr``, ``train_loss`` and ``train_accuracy`` (means over the
@@ -147,43 +198,80 @@ def train(
         InputError: If ``directory`` has the state of another training, or a file would be
             overwritten that this training did not write.
     """
-    examples = dataset.split("train")
-    device = examples.inputs.device
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    state = _State(
-        model,
-        make_optimizer(settings, trainable),
-        device,
-        torch.Generator().manual_seed(seed),
-        torch.Generator(device).manual_seed(seed),
-        takes_channels_last(model, examples.inputs),
-        _identify(model, dataset, settings, seed),
+    objective = _Classification(model, dataset, settings, seed)
+    keep = _Keeper(objective, settings, directory)
+    loop = Loop(
+        objective,
+        settings,
+        path=directory / "resume.pt",
+        mark=_identify(model, dataset, settings, seed, loss_hook),
+        callbacks=(keep, *callbacks),
+        loss_hook=loss_hook,
     )
-    with (
-        torch.random.fork_rng([device] if device.type == "cuda" else []),
-        torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False),
-    ):
+    with torch.random.fork_rng([objective.device] if objective.device.type == "cuda" else []):
         torch.manual_seed(seed)  # dropout knows no other generator
-        resume = directory / "resume.pt"
-        if resume.exists():
-            state.load(resume)
-        else:
+        if not loop.resume():
             if not overwrite:
                 _check_unused(directory, settings)
             if 0 in settings.kept_epochs:
-                state.save(checkpoint_path(directory, 0))
-        _run_epochs(state, dataset, settings, directory, progress=progress)
-    return _table(state.history)
+                keep.checkpoint(loop)
+        try:
+            loop.run(progress=progress)
+        except DivergenceError:
+            keep.remove(loop.epoch)
+            raise
+    return _table(loop.history)
+
+
+@dataclass(frozen=True)
+class _Keeper:
+    """Writes the history after each epoch, and the checkpoints that are kept."""
+
+    objective: _Classification
+    settings: TrainingSettings
+    directory: Path
+
+    def __call__(self, loop: Loop[Any]) -> None:
+        history = _table(loop.history).to_csv(index=False)
+        write_atomically(self.directory / "history.csv", history)
+        if loop.epoch in self.settings.kept_epochs:
+            self.checkpoint(loop)
+            loop.save()
+
+    def checkpoint(self, loop: Loop[Any]) -> None:
+        """Write the checkpoint of the last finished epoch."""
+        buffer = io.BytesIO()
+        content = {
+            "model": self.objective.model.state_dict(),
+            "optimizer": loop.optimizer.state_dict(),
+            "epoch": loop.epoch,
+            "metrics": loop.history[-1] if loop.history else {},
+        }
+        torch.save(content, buffer)
+        write_atomically(checkpoint_path(self.directory, loop.epoch), buffer.getbuffer())
+
+    def remove(self, epoch: int) -> None:
+        """Delete the checkpoints up to ``epoch``, and the state."""
+        for kept in self.settings.kept_epochs:
+            if kept <= epoch:
+                checkpoint_path(self.directory, kept).unlink(missing_ok=True)
+        (self.directory / "resume.pt").unlink(missing_ok=True)
 
 
 def _identify(
-    model: nn.Module, dataset: Dataset, settings: TrainingSettings, seed: int
+    model: nn.Module,
+    dataset: Dataset,
+    settings: TrainingSettings,
+    seed: int,
+    loss_hook: LossHook | None,
 ) -> Fingerprint:
     """Digest what decides the weights: recipe, seed, initial model and data.
 
     The loss of the model as it is tells apart what its description and tensors do not.
     """
     digest = hashlib.sha256(repr((settings, seed, model)).encode())
+    if loss_hook is not None:
+        digest.update(repr(describe(loss_hook)).encode())
     splits = [split for split in (dataset.train, dataset.test) if split is not None]
     tensors = [tensor for split in splits for tensor in (split.inputs, split.labels)]
     state = [value for value in model.state_dict().values() if isinstance(value, Tensor)]
@@ -213,100 +301,8 @@ def _check_unused(directory: Path, settings: TrainingSettings) -> None:
         )
 
 
-def _run_epochs(
-    state: _State, dataset: Dataset, settings: TrainingSettings, directory: Path, *, progress: bool
-) -> None:
-    """Train from the epoch of ``state`` to the last."""
-    test = None if dataset.test is None else dataset.test.batches(settings.batch_size)
-    saved = time.monotonic()
-    bar = tqdm(
-        range(state.epoch, settings.epochs),
-        initial=state.epoch,
-        total=settings.epochs,
-        desc="train",
-        unit="epoch",
-        disable=not progress,
-        dynamic_ncols=True,
-    )
-    for epoch in bar:
-        started = time.monotonic()
-        row = {"epoch": epoch + 1, "lr": learning_rate(settings, epoch)}
-        row |= _train_epoch(state, dataset.split("train"), settings, row["lr"])
-        if test is not None:
-            row |= _test(state.model, test)
-        row["seconds"] = time.monotonic() - started
-        state.history.append(row)
-        state.epoch = epoch + 1
-        if _diverged(state):
-            for name in state.written:
-                (directory / name).unlink(missing_ok=True)
-            raise DivergenceError(
-                f"Training diverged in epoch {state.epoch}: loss {row['train_loss']:.3g} after "
-                f"{state.history[0]['first_loss']:.3g} at the start. Lower train.lr "
-                f"({settings.lr}) or train.momentum ({settings.momentum})."
-            )
-        write_atomically(directory / "history.csv", _table(state.history).to_csv(index=False))
-        if state.epoch in settings.kept_epochs:
-            state.save(checkpoint_path(directory, state.epoch))
-        if state.epoch in settings.kept_epochs or time.monotonic() - saved > _SAVE_INTERVAL:
-            state.save(directory / "resume.pt")
-            saved = time.monotonic()
-        shown: dict[str, object] = {
-            k: f"{row[k]:.3f}" for k in ("train_loss", "test_accuracy") if k in row
-        }
-        bar.set_postfix(shown, refresh=False)
-
-
-def _diverged(state: _State) -> bool:
-    """Tell whether the last epoch left the scale of the first batch, or anything overflowed."""
-    row, limit = state.history[-1], 10 * state.history[0]["first_loss"]
-    values = (row["train_loss"], row.get("test_loss", 0.0))
-    tensors = state.model.state_dict().values()
-    return not (
-        values[0] <= limit
-        and all(map(math.isfinite, values))
-        and all(bool(tensor.isfinite().all()) for tensor in tensors)
-    )
-
-
 def _table(history: list[dict[str, float]]) -> pd.DataFrame:
     return pd.DataFrame(history).drop(columns="first_loss").astype({"epoch": int})
-
-
-def _train_epoch(
-    state: _State, examples: Split, settings: TrainingSettings, lr: float
-) -> dict[str, float]:
-    """Take one pass over the examples in a new order; return its means."""
-    device = examples.inputs.device
-    for group in state.optimizer.param_groups:
-        group["lr"] = lr
-    order = torch.randperm(len(examples), generator=state.order).to(device)
-    first = torch.zeros((), device=device)
-    loss_sum = torch.zeros((), dtype=torch.float64, device=device)
-    correct = torch.zeros((), dtype=torch.float64, device=device)
-    state.model.train()
-    # Nearly equal batches: a last one of a single example would break batch norm.
-    for step, chosen in enumerate(order.tensor_split(-(-len(order) // settings.batch_size))):
-        inputs, labels = examples.inputs[chosen], examples.labels[chosen]
-        if settings.augment:
-            inputs = crop_and_flip(inputs, state.augmentation)
-        layout = torch.channels_last if state.channels_last else torch.contiguous_format
-        inputs = inputs.contiguous(memory_format=layout)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.bf16):
-            outputs = state.model(inputs)
-        loss = F.cross_entropy(outputs.float(), labels)
-        state.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        state.optimizer.step()
-        if step == 0:
-            first = loss.detach()
-        loss_sum += loss.detach().double() * len(chosen)
-        correct += (outputs.argmax(1) == labels).sum()
-    return {
-        "first_loss": float(first),
-        "train_loss": float(loss_sum) / len(examples),
-        "train_accuracy": float(correct) / len(examples),
-    }
 
 
 @torch.no_grad()

@@ -27,10 +27,10 @@ from mining import (
     mine,
 )
 from mining.directions import cosine
-from mining.directions.mined import miner
 from mining.evaluation.curves import Curve, rmse
 from mining.explain.curve_shape import Shape
 from mining.functional.batches import joined
+from mining.training import Loop, loop
 
 SHORT = Descent(epochs=3, batch_size=16, lr=0.05)
 MINERS = [
@@ -247,8 +247,8 @@ def test_a_checkpoint_that_was_moved_is_the_same(tmp_path):
 
 @pytest.mark.parametrize("source", MINERS, ids=lambda s: type(s).__name__)
 def test_killed_mining_goes_on_to_the_same_direction(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(miner, "_SAVE_INTERVAL", 0.0)
-    monkeypatch.setattr(miner, "_SAVE_PAUSE", 0.0)
+    monkeypatch.setattr(loop, "_SAVE_INTERVAL", 0.0)
+    monkeypatch.setattr(loop, "_SAVE_PAUSE", 0.0)
     of = landscape("batchnorm")
     whole = mine(source, of, generator=generator())
     state = tmp_path / "state.pt"
@@ -260,8 +260,8 @@ def test_killed_mining_goes_on_to_the_same_direction(source, tmp_path, monkeypat
             raise KeyboardInterrupt
         return run_epoch(*arguments)
 
-    run_epoch = miner._run_epoch
-    monkeypatch.setattr(miner, "_run_epoch", interrupted)
+    run_epoch = Loop._run_epoch
+    monkeypatch.setattr(Loop, "_run_epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
         mine(source, of, generator=generator(), checkpoint=state)
     resumed = mine(source, of, generator=generator(), checkpoint=state)
@@ -275,7 +275,7 @@ def test_killed_mining_goes_on_to_the_same_direction(source, tmp_path, monkeypat
     with pytest.raises(ValueError, match="its miner, settings, seed, θ, loss or examples"):
         mine(source, other, generator=generator(), checkpoint=state)
     torch.save(of.model.state_dict(), state)
-    with pytest.raises(ValueError, match="its miner, settings, seed, θ, loss or examples"):
+    with pytest.raises(ValueError, match="holds no state of an optimization"):
         mine(source, of, generator=generator(), checkpoint=state)
     state.write_bytes(b"half a file")
     with pytest.raises(ValueError, match=r"cannot read .*state\.pt"):

@@ -10,13 +10,15 @@ from mining import InputError
 from mining.data import Dataset, Split, digits
 from mining.training import (
     DivergenceError,
+    Loop,
     TrainingSettings,
     checkpoint_path,
     crop_and_flip,
+    loop,
     train,
     trainer,
 )
-from mining.training.optimization import learning_rate
+from mining.training.optimization import make_optimizer, make_scheduler
 
 DIGITS = digits()
 
@@ -43,6 +45,11 @@ def weights(path):
 def assert_same(a, b):
     assert a.keys() == b.keys()
     assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def save_after_each_epoch(monkeypatch):
+    monkeypatch.setattr(loop, "_SAVE_INTERVAL", 0.0)
+    monkeypatch.setattr(loop, "_SAVE_PAUSE", 0.0)
 
 
 def test_training_with_crops_of_a_model_that_insists_on_strides(tmp_path):
@@ -114,9 +121,9 @@ def test_same_seed_same_checkpoint(tmp_path):
 def test_killed_training_ends_with_the_same_weights(tmp_path, monkeypatch, optimizer):
     options = {"optimizer": optimizer, "lr": 0.01, "epochs": 6, "augment": True}
     whole, history = fit(tmp_path / "whole", **options)
-    monkeypatch.setattr(trainer, "_SAVE_INTERVAL", 0.0)
+    save_after_each_epoch(monkeypatch)
     epochs = []
-    original = trainer._train_epoch
+    original = Loop._run_epoch
 
     def killed(*arguments):
         if len(epochs) == 3:
@@ -124,10 +131,10 @@ def test_killed_training_ends_with_the_same_weights(tmp_path, monkeypatch, optim
         epochs.append(1)
         return original(*arguments)
 
-    monkeypatch.setattr(trainer, "_train_epoch", killed)
+    monkeypatch.setattr(Loop, "_run_epoch", killed)
     with pytest.raises(KeyboardInterrupt):
         fit(tmp_path / "killed", **options)
-    monkeypatch.setattr(trainer, "_train_epoch", original)
+    monkeypatch.setattr(Loop, "_run_epoch", original)
     assert (tmp_path / "killed/resume.pt").exists()
     resumed, history_resumed = fit(tmp_path / "killed", **options)
     assert len(epochs) == 3  # the others were taken by the original
@@ -155,13 +162,19 @@ def test_a_diverging_training_removes_its_own_files_alone(tmp_path, kept, monkey
     others = {"best.pt", "epoch_0007.pt", "swa.pt", "notes.csv"}
     for name in others:
         (tmp_path / name).write_bytes(b"months of work")
-    monkeypatch.setattr(trainer, "_SAVE_INTERVAL", 0.0)
-    original = trainer._diverged
+    save_after_each_epoch(monkeypatch)
+    original = trainer._test
 
-    def late(state):  # when there is a state and, of some, a checkpoint to remove
-        return state.epoch == 3 or original(state)
+    def late(model, batches):  # when there is a state and, of some, a checkpoint to remove
+        row = original(model, batches)
+        return (
+            row | {"test_loss": math.nan}
+            if (tmp_path / "history.csv").exists()
+            and len(pd.read_csv(tmp_path / "history.csv")) == 2
+            else row
+        )
 
-    monkeypatch.setattr(trainer, "_diverged", late)
+    monkeypatch.setattr(trainer, "_test", late)
     with pytest.raises(DivergenceError):
         fit(tmp_path, network(), checkpoints=kept)
     assert {p.name for p in tmp_path.iterdir()} == others | {"history.csv"}
@@ -203,7 +216,7 @@ def test_dropout_follows_the_seed_and_the_global_generator_is_left_alone(tmp_pat
 def test_a_training_that_is_done_is_not_done_again(tmp_path, monkeypatch):
     """It may have been killed before anybody noted that it was done."""
     a, history = fit(tmp_path)
-    monkeypatch.setattr(trainer, "_train_epoch", None)
+    monkeypatch.setattr(Loop, "_run_epoch", None)
     b, again = fit(tmp_path)
     assert_same(a.state_dict(), b.state_dict())
     pd.testing.assert_frame_equal(history, again)
@@ -263,7 +276,13 @@ def test_frozen_parameters_stay(tmp_path):
 )
 def test_schedules(schedule, expected):
     recipe = TrainingSettings(epochs=8, schedule=schedule)
-    assert [learning_rate(recipe, e) for e in range(8)] == pytest.approx(expected)
+    optimizer = make_optimizer(recipe, [torch.zeros(1, requires_grad=True)])
+    scheduler, rates = make_scheduler(recipe, optimizer), []
+    for _ in range(8):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates == pytest.approx(expected, rel=1e-15)
 
 
 def test_kept_epochs_end_with_the_last():

@@ -1,42 +1,28 @@
 """Directions found by stochastic optimization."""
 
 import hashlib
-import io
 import logging
-import time
 from abc import abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.linalg import vector_norm
-from tqdm import tqdm
 
 from mining import InputError
 from mining.directions.base import Direction, DirectionSource, SharedSearch, check_num
 from mining.functional.fingerprints import update_digest
-from mining.functional.minibatches import LossOnBatch, MiniBatches
+from mining.functional.minibatches import LossOnBatch
 from mining.functional.random_vectors import stream
 from mining.landscape import Landscape
-from mining.storage.checkpoints import read_tensors
-from mining.storage.files import write_atomically
 from mining.storage.fingerprint import Fingerprint
-from mining.training.optimization import (
-    OptimizerName,
-    ScheduleName,
-    check_recipe,
-    learning_rate,
-    make_optimizer,
-)
+from mining.training.loop import Callback, DivergenceError, Loop, Objective
+from mining.training.optimization import OptimizerName, ScheduleName, check_recipe
 
-#: Minimum time between two saves of the state, seconds.
-_SAVE_INTERVAL = 1.0
-#: Minimum time between two saves, as a multiple of the time that a save takes.
-_SAVE_PAUSE = 20.0
 #: Mining has diverged when the objective exceeds this multiple of its first value, and the chance
 #: level.
 _LEFT_SCALE = 10.0
@@ -143,6 +129,7 @@ def mine(
     checkpoint: str | Path | None = None,
     autocast: torch.dtype | None = None,
     progress: bool = False,
+    callbacks: Sequence[Callback] = (),
 ) -> Mined:
     """Find one direction by stochastic optimization.
 
@@ -159,6 +146,7 @@ def mine(
             to the same result. The file is kept.
         autocast: A lower precision of the forward passes than that of the landscape.
         progress: Whether to draw a progress bar on stderr.
+        callbacks: Called with the ``Loop`` after each epoch. They cannot change what is found.
 
     Raises:
         InputError: If ``checkpoint`` belongs to other mining, the problem is degenerate, or the
@@ -169,138 +157,146 @@ def mine(
     own = stream(generator)
     settings = f"{miner!r} {autocast} {own.initial_seed()}"
     search = miner.search(landscape, own)
-    variable = search.start.clone()
-    state = _State(variable, variable.clone(), make_optimizer(descent, [variable]), own)
-    if checkpoint is not None:
-        state.mark = _fingerprint(settings, landscape, variable)
-        if checkpoint.exists():
-            state.load(checkpoint)
-    batches = landscape.mini_batches(descent.batch_size, autocast)
-    next_save = time.monotonic() + _SAVE_INTERVAL
-    bar = tqdm(
-        range(state.epoch, descent.epochs),
-        initial=state.epoch,
-        total=descent.epochs,
-        desc="mine",
-        unit="epoch",
-        disable=not progress,
-        dynamic_ncols=True,
+    objective = _MiniBatchDescent(miner, landscape, search, own, autocast)
+    loop = Loop(
+        objective,
+        descent,
+        path=checkpoint,
+        mark=None if checkpoint is None else _fingerprint(settings, landscape, search.start),
+        callbacks=callbacks,
     )
-    for epoch in bar:
-        started = time.monotonic()
-        lr = learning_rate(descent, epoch)
-        # The same steps in every run, as in training.
-        with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
-            share = (epoch + 1) / descent.epochs
-            value = _run_epoch(state, search.step, batches, lr, share, landscape.chance_loss)
-        if value is None:
-            break
-        norm = float(vector_norm(search.direction(variable).vector))
-        seconds = time.monotonic() - started
-        row = {"epoch": epoch + 1, "lr": lr, "objective": value, "norm": norm, "seconds": seconds}
-        state.history.append(row)
-        state.epoch = epoch + 1
-        bar.set_postfix(objective=f"{value:.4g}", norm=f"{norm:.3g}", refresh=False)
-        if checkpoint is not None and time.monotonic() > next_save:
-            started = time.monotonic()
-            state.save(checkpoint)
-            finished = time.monotonic()
-            next_save = finished + max(_SAVE_INTERVAL, _SAVE_PAUSE * (finished - started))
-    if checkpoint is not None:
-        state.save(checkpoint)
-    return _result(state, search, descent)
+    loop.resume()
+    if objective.diverged_epoch is None:
+        try:
+            loop.run(progress=progress)
+        except DivergenceError:
+            objective.diverged_epoch = loop.epoch + 1
+            loop.save()
+    return _result(objective, loop.history, search, descent)
 
 
-@dataclass
-class _State:
-    """The full state of the optimization, from which it continues to the same result."""
+class _GivenGradient(torch.autograd.Function):
+    """A value () whose gradient with respect to a variable (D,) is given."""
 
-    variable: Tensor
-    finite: Tensor  # the variable when the objective was last seen to be finite
-    optimizer: torch.optim.Optimizer
-    generator: torch.Generator
-    epoch: int = 0
-    diverged_epoch: int | None = None
-    history: list[dict[str, float]] = field(default_factory=list)
-    mark: Fingerprint | None = None  # what it belongs to, where it is kept
+    @staticmethod
+    def forward(ctx: Any, variable: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+        ctx.save_for_backward(gradient)
+        return value.clone()
 
-    def save(self, path: Path) -> None:
-        buffer = io.BytesIO()
-        content = {
-            "mark": str(self.mark),
-            "variable": self.variable,
-            "finite": self.finite,
-            "optimizer": self.optimizer.state_dict(),
-            "generator": self.generator.get_state(),
-            "epoch": self.epoch,
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return outer[0] * gradient, None, None
+
+
+class _MiniBatchDescent(Objective[LossOnBatch]):
+    """The objective of a miner on random mini-batches."""
+
+    task = "mine"
+    refusal = (
+        "belongs to other mining: its miner, settings, seed, θ, loss or examples differ. Use "
+        "another file, or remove this one."
+    )
+
+    def __init__(
+        self,
+        miner: Miner,
+        landscape: Landscape,
+        search: Search,
+        generator: torch.Generator,
+        autocast: torch.dtype | None,
+    ) -> None:
+        self.variable = search.start.clone().requires_grad_()
+        self.diverged_epoch: int | None = None
+        self._landscape, self._search, self._generator = landscape, search, generator
+        self._epochs = miner.descent.epochs
+        self._batches = landscape.mini_batches(miner.descent.batch_size, autocast)
+        self._share = 0.0  # of the epochs, up to and with this one
+        self._values: list[Tensor] = []  # the objective at each step of this epoch
+        self._before = search.start  # the variable at the start of this epoch
+        # The variable when the objective was last seen to be finite.
+        self._finite = search.start.clone()
+
+    @property
+    def variables(self) -> list[Tensor]:
+        return [self.variable]
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        return [self._landscape.model]
+
+    @property
+    def generators(self) -> list[torch.Generator]:
+        return [self._generator]
+
+    def batches(self, epoch: int) -> Iterator[LossOnBatch]:
+        self._share = (epoch + 1) / self._epochs
+        self._before, self._values = self.variable.detach().clone(), []
+        return self._batches.shuffled(self._generator)
+
+    def loss(self, batch: LossOnBatch) -> Tensor:
+        value, gradient = self._search.step(
+            batch, self.variable.detach(), self._share, self._generator
+        )
+        self._values.append(value)
+        return cast("Tensor", _GivenGradient.apply(self.variable, value, gradient))
+
+    def check_step(self) -> None:
+        gradient = self.variable.grad
+        assert gradient is not None
+        if not bool(torch.isfinite(self._values[-1]) & torch.isfinite(gradient).all()):
+            self._diverge(self._finite)
+        self._finite.copy_(self.variable.detach())
+
+    def end_epoch(self, history: Sequence[Mapping[str, float]]) -> dict[str, float]:
+        if not torch.isfinite(vector_norm(self.variable.detach())):
+            self._diverge(self._finite)
+        objective = float(torch.stack(self._values).double().mean())
+        first = history[0]["objective"] if history else float(self._values[0])
+        if objective > max(_LEFT_SCALE * abs(first), self._landscape.chance_loss or 0.0):
+            self._diverge(self._before)
+        direction = self._search.direction(self.variable.detach())
+        return {"objective": objective, "norm": float(vector_norm(direction.vector))}
+
+    def _diverge(self, last: Tensor) -> None:
+        """End with an earlier variable, shape ``(D,)``."""
+        self.variable.detach().copy_(last)
+        raise DivergenceError
+
+    def shown(self, row: Mapping[str, float]) -> dict[str, str]:
+        return {"objective": f"{row['objective']:.4g}", "norm": f"{row['norm']:.3g}"}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "variable": self.variable.detach(),
+            "finite": self._finite,
+            "generator": self._generator.get_state(),
             "diverged_epoch": self.diverged_epoch,
-            "history": self.history,
         }
-        torch.save(content, buffer)
-        write_atomically(path, buffer.getbuffer())
 
-    def load(self, path: Path) -> None:
-        content = read_tensors(path)
-        stored = content.get("mark") if isinstance(content, dict) else None
-        if self.mark is None or not self.mark.matches(stored):
-            raise InputError(
-                f"{path} belongs to other mining: its miner, settings, seed, θ, loss or examples "
-                "differ. Use another file, or remove this one."
-            )
-        self.variable.copy_(content["variable"])
-        self.finite.copy_(content["finite"])
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.generator.set_state(content["generator"].cpu())
-        self.epoch, self.history = content["epoch"], content["history"]
-        self.diverged_epoch = content["diverged_epoch"]
-
-    def diverge(self, last: Tensor) -> None:
-        """End in this epoch with an earlier variable, shape ``(D,)``."""
-        self.variable.copy_(last)
-        self.diverged_epoch = self.epoch + 1
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.variable.detach().copy_(state["variable"])
+        self._finite.copy_(state["finite"])
+        self._generator.set_state(state["generator"].cpu())
+        self.diverged_epoch = state["diverged_epoch"]
 
 
-def _run_epoch(
-    state: _State, step: Step, batches: MiniBatches, lr: float, share: float, chance: float | None
-) -> float | None:
-    """Run one epoch; return the mean objective, or ``None`` if it diverged."""
-    if state.diverged_epoch is not None:
-        return None
-    before = state.variable.clone()
-    for group in state.optimizer.param_groups:
-        group["lr"] = lr
-    values: list[Tensor] = []
-    for loss in batches.shuffled(state.generator):
-        value, gradient = step(loss, state.variable, share, state.generator)
-        if not bool(torch.isfinite(value) & torch.isfinite(gradient).all()):
-            state.diverge(state.finite)
-            return None
-        state.finite.copy_(state.variable)
-        state.variable.grad = gradient
-        state.optimizer.step()
-        values.append(value)
-    if not torch.isfinite(vector_norm(state.variable)):
-        state.diverge(state.finite)
-        return None
-    objective = float(torch.stack(values).double().mean())
-    first = state.history[0]["objective"] if state.history else float(values[0])
-    if objective > max(_LEFT_SCALE * abs(first), chance or 0.0):
-        state.diverge(before)
-        return None
-    return objective
-
-
-def _result(state: _State, search: Search, descent: Descent) -> Mined:
-    when = state.diverged_epoch
-    if when is not None and torch.equal(state.variable, search.start):
+def _result(
+    objective: _MiniBatchDescent,
+    rows: Sequence[Mapping[str, float]],
+    search: Search,
+    descent: Descent,
+) -> Mined:
+    when, variable = objective.diverged_epoch, objective.variable.detach()
+    if when is not None and torch.equal(variable, search.start):
         raise InputError(
             "Mining diverged in its first steps: the loss at the starting point is not finite, or "
             f"the learning rate ({descent.lr:g}) is too high."
         )
-    direction = search.direction(state.variable.detach())
+    direction = search.direction(variable)
     metadata = {**direction.metadata, "norm": float(vector_norm(direction.vector))}
-    if state.history:
-        metadata["objective"] = state.history[-1]["objective"]
+    if rows:
+        metadata["objective"] = rows[-1]["objective"]
     if when is not None:
         log.warning(
             "%s diverged in epoch %d of %d; the last direction before is kept. Lower the learning "
@@ -312,17 +308,17 @@ def _result(state: _State, search: Search, descent: Descent) -> Mined:
         )
         metadata["diverged_epoch"] = when
         direction = replace(direction, source=f"{direction.source}, diverged in epoch {when}")
-    elif state.history[-1]["objective"] >= state.history[0]["objective"]:
+    elif rows[-1]["objective"] >= rows[0]["objective"]:
         log.warning(
             "%s: the objective did not fall (%.4g in the first epoch, %.4g in the last). Try more "
             "epochs or another learning rate (%g).",
             direction.source,
-            state.history[0]["objective"],
-            state.history[-1]["objective"],
+            rows[0]["objective"],
+            rows[-1]["objective"],
             descent.lr,
         )
     columns = ["epoch", "lr", "objective", "norm", "seconds"]
-    history = pd.DataFrame(state.history, columns=columns).astype({"epoch": int})
+    history = pd.DataFrame(rows, columns=columns).astype({"epoch": int})
     return Mined(replace(direction, metadata=metadata), history, when)
 
 
