@@ -43,7 +43,7 @@ def draw_panels(experiment: str, overrides: Sequence[str], columns: int = 4) -> 
         draw_curve_runs(parts[0], curves, lines[0], columns)
     if surfaces:
         draw_surface_runs(parts[1], surfaces, lines[1], columns)
-    to_others = any("other_alpha" in curve.metadata for run in curves for curve in curves_of(run))
+    to_others = any(curve.other_alpha is not None for run in curves for curve in curves_of(run))
     about = LEGEND + _OTHER * to_others if curves else "E: epoch of θ."
     drawn = any(run.metrics.get("template") for run in curves)
     about += " Grey: the template that the curve was mined to follow." if drawn else ""
@@ -109,7 +109,7 @@ def peak_height(run: Any) -> float:
 def sources(curves: Sequence[Curve]) -> str:
     """Name the directions of several curves, and their factors."""
     name = curves[0].name if len(curves) == 1 else f"{curves[0].name} to {curves[-1].name}"
-    factors = [f"{c.metadata['scale']:.2g}" for c in curves if "scale" in c.metadata]
+    factors = [f"{c.scale:.2g}" for c in curves if c.scale is not None]
     return name + (f" × {', '.join(factors)}" if factors else "")
 
 
@@ -201,7 +201,7 @@ def numbers(run: Any) -> pd.DataFrame:
             {
                 **about,
                 "direction": curve.name,
-                "scale": curve.metadata.get("scale", 1.0),
+                "scale": 1.0 if curve.scale is None else curve.scale,
                 "alpha": curve.alphas,
                 "loss": curve.loss,
             }

@@ -18,9 +18,18 @@ from mining.landscape import Landscape
 Scale = float | Literal["curvature"]
 
 
+@dataclass(frozen=True)
+class Convergence:
+    """How the iteration that found a direction ended."""
+
+    converged: bool  # whether it reached its tolerance
+    residual: float | None = None  # ‖Hv - λv‖ of an eigenvector
+    diverged_epoch: int | None = None  # of mining that diverged; the direction is of before
+
+
 @dataclass(frozen=True, eq=False)
 class Direction:
-    """A vector in parameter space and its origin.
+    """A vector in parameter space, its origin and where it leads.
 
     Raises:
         InputError: If the vector is not flat, not finite, or zero.
@@ -29,7 +38,12 @@ class Direction:
     vector: Tensor  # (D,)
     source: str
     index: int = 0
-    metadata: Mapping[str, float] = field(default_factory=dict)
+    metadata: Mapping[str, float] = field(default_factory=dict)  # numbers that only records show
+    scale: float | None = None  # factor by which it is to be multiplied; ``stretch`` does so
+    stretched: bool = False  # whether the vector has been multiplied by ``scale``
+    other_alpha: float | None = None  # α of the other end, such as another checkpoint
+    loss_at_theta: float | None = None  # nats, when the direction was mined to follow a curve
+    convergence: Convergence | None = None  # of the iteration that found it, if it has a criterion
 
     def __post_init__(self) -> None:
         if not isinstance(self.vector, Tensor) or not self.vector.is_floating_point():
@@ -53,6 +67,40 @@ class Direction:
     def name(self) -> str:
         """The name of the source and the number of the direction, counted from 1."""
         return f"{self.source} {self.index + 1}"
+
+    def record(self) -> dict[str, float]:
+        """Return all numbers known of the direction by name, as records show them."""
+        numbers = dict(self.metadata)
+        for name in ("scale", "other_alpha", "loss_at_theta"):
+            if (value := getattr(self, name)) is not None:
+                numbers[name] = value
+        if self.stretched:
+            numbers["stretched"] = 1.0
+        if self.convergence is not None:
+            if self.convergence.diverged_epoch is not None:
+                numbers["diverged_epoch"] = self.convergence.diverged_epoch
+            else:
+                numbers["converged"] = float(self.convergence.converged)
+            if self.convergence.residual is not None:
+                numbers["residual"] = self.convergence.residual
+        return numbers
+
+    @classmethod
+    def from_record(
+        cls, vector: Tensor, source: str, index: int, numbers: Mapping[str, float]
+    ) -> "Direction":
+        """Make the direction that has the vector, shape ``(D,)``, and the numbers of a record."""
+        rest = dict(numbers)
+        fields = {n: rest.pop(n, None) for n in ("scale", "other_alpha", "loss_at_theta")}
+        stretched, residual = bool(rest.pop("stretched", 0)), rest.pop("residual", None)
+        convergence = None
+        if "diverged_epoch" in rest:
+            convergence = Convergence(False, residual, int(rest.pop("diverged_epoch")))
+        elif "converged" in rest:
+            convergence = Convergence(bool(rest.pop("converged")), residual)
+        return cls(
+            vector, source, index, rest, stretched=stretched, convergence=convergence, **fields
+        )
 
     def orthogonal_to(self, other: "Direction") -> "Direction":
         """Remove the component along ``other`` and keep the norm.

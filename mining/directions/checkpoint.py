@@ -66,8 +66,7 @@ class CheckpointDelta(DirectionSource):
     ) -> list[Direction]:
         """Return the difference; see ``DirectionSource.directions``.
 
-        ``metadata["other_alpha"]`` is the α of the other checkpoint, if normalization leaves it on
-        the line.
+        ``other_alpha`` is the α of the other checkpoint, if normalization leaves it on the line.
 
         Raises:
             InputError: If ``num`` is not 1, or the checkpoint is θ itself or belongs to another
@@ -83,11 +82,12 @@ class CheckpointDelta(DirectionSource):
         normalize = as_normalization(self.normalization)
         vector = normalize(delta, theta, space)
         metadata = {"distance": float(vector_norm(delta))}
+        other = None
         if normalize.name in ("none", "model"):
-            metadata["other_alpha"] = float(vector_norm(delta) / vector_norm(vector))
-            metadata["other_alpha"] *= -1 if self.away else 1
+            other = float(vector_norm(delta) / vector_norm(vector)) * (-1 if self.away else 1)
         name = f"{'from' if self.away else 'to'} {self.label}"
-        return [Direction(-vector if self.away else vector, name, 0, metadata)]
+        vector = -vector if self.away else vector
+        return [Direction(vector, name, metadata=metadata, other_alpha=other)]
 
 
 def find_other(checkpoints: Checkpoints, epoch: int | None, *, independent: bool) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import torch
 from mining import InputError
 from mining.curvature import Eigenpairs, eigenpairs
 from mining.curvature.eigen import Method
-from mining.directions.base import Direction, DirectionSource, SharedSearch, check_num
+from mining.directions.base import Convergence, Direction, DirectionSource, SharedSearch, check_num
 from mining.landscape import Landscape
 
 Ends = Literal["both", "largest", "smallest"]
@@ -58,8 +58,8 @@ class Eigenvectors(DirectionSource):
     ) -> list[Direction]:
         """Compute ``num`` eigenvectors; see ``DirectionSource.directions``.
 
-        ``metadata`` holds the ``eigenvalue``, its ``residual`` ‖Hv - λv‖, whether it ``converged``
-        (1 or 0), and the ``slope`` of the loss along the vector.
+        ``convergence`` has the residual ‖Hv - λv‖; ``metadata`` the ``eigenvalue`` and the
+        ``slope`` of the loss along the vector.
 
         Raises:
             InputError: If the Hessian has fewer positive or negative eigenvalues.
@@ -87,12 +87,15 @@ class Eigenvectors(DirectionSource):
                 slope = float(vector @ gradient)
                 metadata = {
                     "eigenvalue": float(found.values[column]),
-                    "residual": float(found.residuals[column]),
-                    "converged": float(found.converged[column]),
                     "slope": -abs(slope),
                 }
+                convergence = Convergence(
+                    bool(found.converged[column]), float(found.residuals[column])
+                )
                 vector = -vector if slope > 0 else vector
-                directions.append(Direction(vector, source, metadata=metadata))
+                directions.append(
+                    Direction(vector, source, metadata=metadata, convergence=convergence)
+                )
         return directions
 
     def shared_search(self, other: DirectionSource) -> SharedSearch | None:

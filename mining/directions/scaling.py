@@ -20,7 +20,7 @@ _FALL = 0.2
 def with_scales(
     landscape: Landscape, directions: Sequence[Direction], scale: Scale
 ) -> list[Direction]:
-    """Store the factor by which each direction is to be scaled in ``metadata["scale"]``.
+    """Store the factor by which each direction is to be scaled as its ``scale``.
 
     Args:
         landscape: The point θ and the loss.
@@ -40,7 +40,7 @@ def with_scales(
     if scale == 1.0 or not directions:
         return list(directions)
     if scale != "curvature":
-        return [replace(d, metadata={**d.metadata, "scale": float(scale)}) for d in directions]
+        return [replace(d, scale=float(scale)) for d in directions]
     loss = abs(float(landscape.loss(landscape.theta)))
     vectors = torch.stack([d.vector.to(landscape.theta) for d in directions], 1)
     products = landscape.hessian() @ vectors
@@ -57,18 +57,20 @@ def with_scales(
         factor = math.sqrt(2 * share * loss / abs(curvature))
         scaled.append(
             replace(
-                direction, metadata={**direction.metadata, "curvature": curvature, "scale": factor}
+                direction, scale=factor, metadata={**direction.metadata, "curvature": curvature}
             )
         )
     return scaled
 
 
 def stretch(direction: Direction) -> Direction:
-    """Multiply a direction by its ``metadata["scale"]``, if any, unless done before."""
-    scale = direction.metadata.get("scale")
-    if scale is None or "stretched" in direction.metadata:
+    """Multiply a direction by its ``scale``, if any, unless done before."""
+    scale, other = direction.scale, direction.other_alpha
+    if scale is None or direction.stretched:
         return direction
-    metadata = {**direction.metadata, "stretched": 1.0}
-    if "other_alpha" in metadata:
-        metadata["other_alpha"] /= scale
-    return replace(direction, vector=direction.vector * scale, metadata=metadata)
+    return replace(
+        direction,
+        vector=direction.vector * scale,
+        stretched=True,
+        other_alpha=None if other is None else other / scale,
+    )

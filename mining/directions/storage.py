@@ -20,7 +20,7 @@ def save_directions(path: Path, directions: Sequence[Direction], landscape: Land
     """Write directions as a dict with ``vectors`` (K, D) and ``names``.
 
     ``names`` are the names of the parameters in flattening order. The dict also has the
-    ``sources``, ``indices`` and ``metadata`` of the K directions.
+    ``sources``, ``indices`` and ``metadata`` of the K directions, the last being their records.
     """
     buffer = io.BytesIO()
     torch.save(
@@ -29,7 +29,7 @@ def save_directions(path: Path, directions: Sequence[Direction], landscape: Land
             "names": list(landscape.space.names),
             "sources": [d.source for d in directions],
             "indices": [d.index for d in directions],
-            "metadata": [dict(d.metadata) for d in directions],
+            "metadata": [d.record() for d in directions],
         },
         buffer,
     )
@@ -44,7 +44,8 @@ def load_directions(path: Path, landscape: Landscape) -> list[Direction]:
     """
     content = read_directions(path)
     content["vectors"] = content["vectors"].to(landscape.device)
-    return [Direction(*values) for values in zip(*(content[f] for f in _FIELDS), strict=True)]
+    columns = (content[name] for name in _FIELDS)
+    return [Direction.from_record(*values) for values in zip(*columns, strict=True)]
 
 
 def read_directions(path: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ _CURVE_FIELDS = ("loss", "accuracy", "loss_test", "accuracy_test")
 _COVARIANCES = ("loss_covariance", "loss_test_covariance")
 _ACCURACY_ERRORS = ("accuracy_error", "accuracy_test_error")
 _ERRORS = ("loss_error", "loss_test_error", *_ACCURACY_ERRORS)
+_OF_DIRECTION = ("scale", "other_alpha", "loss_at_theta")
 _LINES = "lines_covariance"
 _SURFACE_FIELDS = (*_CURVE_FIELDS, *_ERRORS, "evaluated", "x_step_error", "y_step_error", _LINES)
 
@@ -39,7 +41,10 @@ class Curve:
     accuracy_test: Tensor | None = None  # (T,)
     name: str = ""  # of the direction
     chance_loss: float | None = None  # log C, nats
-    metadata: Mapping[str, float] = field(default_factory=dict)  # of the direction
+    metadata: Mapping[str, float] = field(default_factory=dict)  # of the direction, for records
+    scale: float | None = None  # by which the direction was multiplied
+    other_alpha: float | None = None  # α of the other end, such as another checkpoint
+    loss_at_theta: float | None = None  # nats, when the direction was mined to follow a curve
     loss_covariance: Tensor | None = None  # (T, T) of the errors of loss, where it was estimated
     loss_test_covariance: Tensor | None = None  # (T, T)
     accuracy_error: Tensor | None = None  # (T,) standard errors, where it was estimated
@@ -59,6 +64,11 @@ class Curve:
                     raise InputError(
                         f"{name} must have shape {tuple(shape)}, got {tuple(values.shape)}."
                     )
+
+    def record(self) -> dict[str, float]:
+        """Return all numbers known of the direction by name, as records show them."""
+        typed = {name: getattr(self, name) for name in _OF_DIRECTION}
+        return {**self.metadata, **{n: value for n, value in typed.items() if value is not None}}
 
     @property
     def loss_error(self) -> Tensor | None:
@@ -279,9 +289,17 @@ def save_curves(path: Path, curves: Sequence[Curve]) -> None:
     if curves[0].chance_loss is not None:
         arrays["chance_loss"] = curves[0].chance_loss
     arrays["rounding"] = curves[0].rounding
-    for key in sorted({key for c in curves for key in c.metadata}):
-        arrays[f"metadata_{key}"] = [c.metadata.get(key, np.nan) for c in curves]
+    records = [c.record() for c in curves]
+    for key in sorted({key for record in records for key in record}):
+        arrays[f"metadata_{key}"] = [record.get(key, np.nan) for record in records]
     save_arrays(path, arrays)
+
+
+def fields_of(record: Mapping[str, float]) -> dict[str, Any]:
+    """Return the fields of a ``Curve`` that hold the numbers of a record of its direction."""
+    fields: dict[str, Any] = {name: record.get(name) for name in _OF_DIRECTION}
+    rest = {name: value for name, value in record.items() if name not in _OF_DIRECTION}
+    return fields | {"metadata": rest}
 
 
 def load_curves(path: Path) -> list[Curve]:
@@ -289,26 +307,30 @@ def load_curves(path: Path) -> list[Curve]:
     arrays = read_arrays(path)
     chance = float(arrays["chance_loss"]) if "chance_loss" in arrays else None
     rounding = float(arrays.get("rounding", SINGLE))
-    metadata = {key: arrays[key] for key in arrays if key.startswith("metadata_")}
-    return [
-        Curve(
-            alphas=torch.from_numpy(arrays["alphas"]),
-            name=str(name),
-            chance_loss=chance,
-            rounding=rounding,
-            metadata={
-                key.removeprefix("metadata_"): float(values[k])
-                for key, values in metadata.items()
-                if np.isfinite(values[k])
-            },
-            **{
-                field: torch.from_numpy(arrays[field][k])
-                for field in (*_CURVE_FIELDS, *_COVARIANCES, *_ACCURACY_ERRORS)
-                if field in arrays
-            },
+    known = {key: arrays[key] for key in arrays if key.startswith("metadata_")}
+    curves = []
+    for k, name in enumerate(arrays["names"]):
+        record = {
+            key.removeprefix("metadata_"): float(values[k])
+            for key, values in known.items()
+            if np.isfinite(values[k])
+        }
+        fields: dict[str, Any] = {
+            field: torch.from_numpy(arrays[field][k])
+            for field in (*_CURVE_FIELDS, *_COVARIANCES, *_ACCURACY_ERRORS)
+            if field in arrays
+        }
+        curves.append(
+            Curve(
+                alphas=torch.from_numpy(arrays["alphas"]),
+                name=str(name),
+                chance_loss=chance,
+                rounding=rounding,
+                **fields,
+                **fields_of(record),
+            )
         )
-        for k, name in enumerate(arrays["names"])
-    ]
+    return curves
 
 
 def save_surface(path: Path, surface: Surface) -> None:

@@ -15,7 +15,14 @@ from tqdm import tqdm
 from mining import InputError
 from mining.directions.base import Direction, cosine
 from mining.evaluation.adaptive import SampledValues, estimate_points
-from mining.evaluation.curves import SINGLE, Curve, Surface, grid_with_origin, lines_through_origin
+from mining.evaluation.curves import (
+    SINGLE,
+    Curve,
+    Surface,
+    fields_of,
+    grid_with_origin,
+    lines_through_origin,
+)
 from mining.evaluation.refinement import Refinement
 from mining.functional.fingerprints import update_digest
 from mining.functional.loss import Batch
@@ -173,7 +180,10 @@ class Evaluator:
                 name=name,
                 chance_loss=self.landscape.chance_loss,
                 rounding=self._rounding,
-                metadata=direction.metadata,
+                metadata=fields_of(direction.record())["metadata"],
+                scale=direction.scale,
+                other_alpha=direction.other_alpha,
+                loss_at_theta=direction.loss_at_theta,
                 **self._fields(values.rows[chosen]),
                 **{
                     f"{key}_covariance": covariance[chosen[:, None], chosen]

@@ -56,7 +56,7 @@ def run(config: Config, run: Run) -> None:
             "nonfinite": [curve.nonfinite for curve in curves],
             "relative_errors": [curve.relative_error for curve in curves],
             "features": [_features(shape) for shape in shapes],
-            "metadata": [dict(curve.metadata) for curve in curves],
+            "metadata": [curve.record() for curve in curves],
             "template": template,
             "rmse": [rmse(curve, template) for curve in curves] if template else None,
             **setting.record(),

@@ -30,7 +30,7 @@ def run(config: Config, run: Run) -> None:
     run.finish(
         {
             "directions": [direction.source for direction in directions],
-            "metadata": [dict(direction.metadata) for direction in directions],
+            "metadata": [direction.record() for direction in directions],
             **setting.record(),
         },
         device=str(landscape.device),

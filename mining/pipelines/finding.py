@@ -53,9 +53,10 @@ def find_template(config: Config, curve: Curve) -> list[tuple[float, float]] | N
         config: The configuration of a run of curves.
         curve: One of them, for the chance-level loss and the loss of θ during mining.
     """
-    own = curve.metadata.get("loss_at_theta", float(curve.loss[curve.origin]))
+    own = curve.loss_at_theta
+    own = float(curve.loss[curve.origin]) if own is None else own
     points = build_source(config, "direction").target_curve(own, curve.chance_loss)
-    scale = curve.metadata.get("scale", 1.0)
+    scale = 1.0 if curve.scale is None else curve.scale
     return None if points is None else [(alpha / scale, loss) for alpha, loss in points]
 
 

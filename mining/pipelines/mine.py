@@ -53,7 +53,7 @@ def run(config: Config, run: Run) -> None:
     run.finish(
         {
             "directions": [direction.source for direction in directions],
-            "metadata": [dict(direction.metadata) for direction in directions],
+            "metadata": [direction.record() for direction in directions],
             "diverged_epochs": [mined.diverged_epoch for mined in found],
             "batch_norm_while_mining": (
                 "frozen" if landscape.batchnorm.mode == "frozen" else "of each mini-batch"

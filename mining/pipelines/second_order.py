@@ -82,7 +82,7 @@ def run(config: Config, run: Run) -> None:
             "curvatures": found.curvature.tolist(),
             "errors": found.error.tolist(),
             "relative_errors": found.relative_error.tolist(),
-            "metadata": dict(direction.metadata),
+            "metadata": direction.record(),
             **setting.record(),
         },
         device=str(landscape.device),

@@ -38,7 +38,7 @@ def run(config: Config, run: Run) -> None:
         run.directory, landscape, grid.scale, lambda: _directions(config, setting, grid)
     )
     surface = evaluator.surface(x, y, grid.alphas, grid.betas)
-    scales = [direction.metadata.get("scale") for direction in (x, y)]
+    scales = [direction.scale for direction in (x, y)]
     names = surface.names
     axes = [f"{n} × {s:.3g}" if s else n for n, s in zip(names, scales, strict=True)]
     surface = replace(surface, names=(axes[0], axes[1]))

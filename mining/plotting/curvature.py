@@ -105,7 +105,7 @@ def draw_expansions(axes: Axes, curve: Curve, found: Expansions) -> None:
     draw_chance_level(axes, curve.loss.numpy(), curve.chance_loss)
     axes.axvline(0, color="black", linestyle=":", linewidth=1)
     axes.set_title(f"largest error of a parabola {float(found.error.max()):.2g} nats", fontsize=9)
-    factor = " × its factor" if "scale" in curve.metadata else ""
+    factor = " × its factor" if curve.scale is not None else ""
     axes.set_xlabel(f"α, in units of the direction's length{factor}", fontsize=8)
     axes.set_ylabel("loss (nats)" if curve.chance_loss is not None else "loss", fontsize=8)
     axes.tick_params(labelsize=8)

@@ -71,7 +71,7 @@ def draw_curves(
     if len(set(names)) < len(names):
         names = [f"{name} ({number})" for number, name in enumerate(names, start=1)]
     for curve, name, shape in zip(curves, names, shapes, strict=True):
-        scale = curve.metadata.get("scale")
+        scale = curve.scale
         factor = "" if scale is None else f" × {scale:.3g}"
         _draw_curve(axes, curve, f"{name}{factor}: {shape.description}")
     if template is not None:
@@ -79,9 +79,7 @@ def draw_curves(
     losses, chance = torch.cat([curve.loss for curve in curves]).numpy(), curves[0].chance_loss
     lowest, highest = _extent(losses)
     axes.axvline(0, color="black", linestyle=":", linewidth=1)
-    for other in {
-        curve.metadata["other_alpha"] for curve in curves if "other_alpha" in curve.metadata
-    }:
+    for other in {curve.other_alpha for curve in curves if curve.other_alpha is not None}:
         axes.axvline(other, color="red", linestyle=":", linewidth=1)
     draw_chance_level(axes, losses, chance)
     average = np.mean([shape.stationary_points for shape in shapes])
@@ -98,7 +96,7 @@ def draw_curves(
         notes.append(f"cut off at {loss_cap:.3g} of {highest:.3g}")
     axes.set_title(textwrap.fill(", ".join(notes), _WIDEST), fontsize=9)
     unit = "the direction's length"
-    if any("scale" in curve.metadata for curve in curves):
+    if any(curve.scale is not None for curve in curves):
         unit += " × its factor"
     axes.set_xlabel(f"α, in units of {unit}", fontsize=8)
     axes.set_ylabel("loss" if chance is None else "loss (nats)", fontsize=8)

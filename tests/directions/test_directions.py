@@ -18,6 +18,7 @@ from mining import (
 )
 from mining.curvature import make_dense
 from mining.directions import cosine
+from mining.directions.base import Convergence
 from mining.directions.storage import load_directions, save_directions
 from mining.functional.random_vectors import standard_normal
 
@@ -126,7 +127,7 @@ def test_eigenvectors_are_those_of_the_dense_hessian():
         slope = float(direction.vector @ of.gradient())
         assert slope <= 1e-9
         assert direction.metadata["slope"] == pytest.approx(slope, abs=1e-9)
-        assert direction.metadata["converged"] == 1
+        assert direction.convergence.converged
 
 
 def test_eigenvectors_do_not_depend_on_the_seed():
@@ -183,7 +184,7 @@ def test_checkpoint_delta_away_mirrors_the_curve():
         of, 1, generator=generator
     )
     assert torch.equal(away.vector, -to.vector)
-    assert (to.metadata["other_alpha"], away.metadata["other_alpha"]) == (1, -1)
+    assert (to.other_alpha, away.other_alpha) == (1, -1)
     assert away.source == "from E=9"
 
 
@@ -201,15 +202,15 @@ def test_checkpoint_delta_leads_to_the_other_checkpoint():
     of = landscape("batchnorm")
     other = other_weights()
     (found,) = CheckpointDelta(other, label="E=200").directions(of, 1, generator=torch.Generator())
-    reached = of.space.unflatten(of.theta + found.metadata["other_alpha"] * found.vector)
+    reached = of.space.unflatten(of.theta + found.other_alpha * found.vector)
     assert all(torch.allclose(reached[n], other[n], rtol=1e-12) for n in of.space.names)
-    assert found.metadata["other_alpha"] == 1
+    assert found.other_alpha == 1
     assert found.name == "to E=200 1"
     (scaled,) = CheckpointDelta(other, normalization="model").directions(
         of, 1, generator=torch.Generator()
     )
     assert float(scaled.vector.norm()) == pytest.approx(float(of.theta.norm()), rel=1e-12)
-    reached = of.space.unflatten(of.theta + scaled.metadata["other_alpha"] * scaled.vector)
+    reached = of.space.unflatten(of.theta + scaled.other_alpha * scaled.vector)
     assert all(torch.allclose(reached[n], other[n], rtol=1e-10) for n in of.space.names)
 
 
@@ -356,3 +357,29 @@ def test_direction_refuses_what_is_none():
     for source in (Gradient, BestOfNGaussians):
         with pytest.raises(ValueError, match="must be positive"):
             source(0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "record"),
+    [
+        ({}, {}),
+        (
+            {"scale": 0.5, "stretched": True, "other_alpha": -2.0, "metadata": {"curvature": 3.0}},
+            {"scale": 0.5, "stretched": 1.0, "other_alpha": -2.0, "curvature": 3.0},
+        ),
+        ({"convergence": Convergence(True, 1e-6)}, {"converged": 1.0, "residual": 1e-6}),
+        (
+            {"convergence": Convergence(False, diverged_epoch=3), "loss_at_theta": 0.25},
+            {"diverged_epoch": 3, "loss_at_theta": 0.25},
+        ),
+    ],
+)
+def test_what_is_known_of_a_direction_survives_the_disk(tmp_path, fields, record):
+    of = landscape()
+    direction = Direction(of.theta, "test", 2, **fields)
+    assert direction.record() == record
+    save_directions(tmp_path / "directions.pt", [direction], of)
+    (found,) = load_directions(tmp_path / "directions.pt", of)
+    assert torch.equal(found.vector, direction.vector)
+    expected = dict(vars(direction)) | {"vector": None}
+    assert vars(found) | {"vector": None} == expected

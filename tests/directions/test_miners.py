@@ -94,7 +94,7 @@ def test_vvv_basin_finds_the_third_well():
     (found,) = source.directions(of, 1, generator=generator())
     # Low at φ itself says nothing of y; that y/2 is 0.2 comes of the loss midway.
     assert found.vector.tolist() == pytest.approx([1.0, 0.4], abs=1e-3)
-    assert found.metadata["other_alpha"] == 1.0
+    assert found.other_alpha == 1.0
     shape = classify(Evaluator(of).curve(found, torch.linspace(-0.2, 1.2, 57)))
     assert shape.label == Shape.VVV_BASIN
     assert [alpha for alpha, _ in shape.valleys] == pytest.approx([0, 0.5, 1], abs=1e-6)
@@ -289,7 +289,7 @@ def test_mining_that_diverges_keeps_the_last_finite_direction(caplog):
     assert mined.diverged_epoch is not None
     assert len(mined.history) == mined.diverged_epoch - 1
     direction = mined.direction
-    assert direction.metadata["diverged_epoch"] == mined.diverged_epoch
+    assert direction.convergence.diverged_epoch == mined.diverged_epoch
     assert direction.source == f"mined w-peak, diverged in epoch {mined.diverged_epoch}"
     assert torch.isfinite(of.loss(of.theta + direction.vector / 50))
     assert "the last direction before is kept" in caplog.text

@@ -21,7 +21,12 @@ def curve(**fields):
 
 def test_curves_survive_the_disk(tmp_path):
     first = curve(
-        name="a", chance_loss=2.3, metadata={"angle": 89.5}, accuracy=torch.rand(5).double()
+        name="a",
+        chance_loss=2.3,
+        metadata={"angle": 89.5},
+        scale=0.5,
+        other_alpha=2.0,
+        accuracy=torch.rand(5).double(),
     )
     second = curve(name="b", chance_loss=2.3, accuracy=torch.rand(5).double())
     save_curves(tmp_path / "curves.npz", [first, second])
@@ -36,6 +41,7 @@ def test_curves_survive_the_disk(tmp_path):
             b.chance_loss,
             dict(b.metadata),
         )
+        assert (a.scale, a.other_alpha) == (b.scale, b.other_alpha)
     assert found[0].nonfinite == 2
     assert found[0].origin == 2
 

@@ -126,18 +126,18 @@ def test_scale_from_the_curvature_is_where_the_change_is_that_share_of_the_loss(
     values, vectors = torch.linalg.eigh(of.model.matrix)
     column = -1 if sign > 0 else 0
     (scaled,) = with_scales(of, [Direction(3 * vectors[:, column], "test")], "curvature")
-    change = 0.5 * scaled.metadata["scale"] ** 2 * 9 * abs(float(values[column]))
+    change = 0.5 * scaled.scale**2 * 9 * abs(float(values[column]))
     assert change == pytest.approx(share * abs(float(of.loss(of.theta))))
     assert torch.equal(scaled.vector, 3 * vectors[:, column])
-    torch.testing.assert_close(stretch(scaled).vector, scaled.metadata["scale"] * scaled.vector)
+    torch.testing.assert_close(stretch(scaled).vector, scaled.scale * scaled.vector)
 
 
 def test_scale_as_a_number_moves_the_other_checkpoint():
     of = quadratic_landscape()
-    other = Direction(torch.ones(5, dtype=torch.float64), "test", metadata={"other_alpha": 1.0})
+    other = Direction(torch.ones(5, dtype=torch.float64), "test", other_alpha=1.0)
     assert with_scales(of, [other], 1.0) == [other]
     (scaled,) = with_scales(of, [other], 4.0)
-    assert stretch(scaled).metadata["other_alpha"] == 0.25
+    assert stretch(scaled).other_alpha == 0.25
     assert float(stretch(scaled).vector[0]) == 4
     assert float(stretch(stretch(scaled)).vector[0]) == 4
     assert stretch(other) is other

@@ -51,7 +51,7 @@ def test_the_way_to_another_basin_starts_at_an_initialization_without_training_i
     arguments = (*MINE, "direction=xu2024_vvv_basin", "seed=5", "grid.low=-1", "grid.high=2")
     directory = command(*arguments)
     (curve,) = load_curves(directory / "curves.npz")
-    assert curve.metadata["other_alpha"] == 1
+    assert curve.other_alpha == 1
     seeds = [record(p.parent)["seed"] for p in (folder / "outputs/train").glob("*/*/run.json")]
     assert 1005 not in seeds
     # A training from that seed later has the same initialization.

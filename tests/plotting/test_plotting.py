@@ -22,7 +22,7 @@ def drawn(*curves, **options):
 
 
 def test_curves_are_drawn_as_in_the_paper():
-    axes = drawn(curve(ALPHAS**2, metadata={"other_alpha": 0.5}), curve(ALPHAS**4))
+    axes = drawn(curve(ALPHAS**2, other_alpha=0.5), curve(ALPHAS**4))
     assert axes.get_title() == "v-basin [1.0]"
     lines = {
         (line.get_color(), line.get_linestyle()): (line.get_xdata()[0], line.get_ydata()[0])
@@ -126,7 +126,7 @@ def test_chance_level_loss_does_not_press_curves_flat():
 
 
 def test_factor_of_a_direction_is_on_the_picture():
-    axes = drawn(curve(ALPHAS**2, metadata={"scale": 0.25}))
+    axes = drawn(curve(ALPHAS**2, scale=0.25))
     assert axes.get_legend().get_texts()[0].get_text() == "test × 0.25: v-basin"
     assert "× its factor" in axes.get_xlabel()
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.linalg import vector_norm
 
 from mining import InputError
-from mining.directions.base import Direction, DirectionSource, SharedSearch, check_num
+from mining.directions.base import Convergence, Direction, DirectionSource, SharedSearch, check_num
 from mining.functional.fingerprints import update_digest
 from mining.functional.minibatches import LossOnBatch
 from mining.functional.random_vectors import stream
@@ -136,7 +136,7 @@ def mine(
     Mining has diverged when a value overflows, or when the mean objective of an epoch exceeds both
     the chance level and ten times the objective of the first epoch (in the first epoch: of the
     first step). It then ends with the last direction before the overflow or before that epoch. The
-    name of its source and ``metadata["diverged_epoch"]`` state the epoch.
+    name of its source and its ``convergence`` state the epoch.
 
     Args:
         miner: The objective and the optimizer settings.
@@ -306,8 +306,11 @@ def _result(
             descent.epochs,
             descent.lr,
         )
-        metadata["diverged_epoch"] = when
-        direction = replace(direction, source=f"{direction.source}, diverged in epoch {when}")
+        direction = replace(
+            direction,
+            source=f"{direction.source}, diverged in epoch {when}",
+            convergence=Convergence(False, diverged_epoch=when),
+        )
     elif rows[-1]["objective"] >= rows[0]["objective"]:
         log.warning(
             "%s: the objective did not fall (%.4g in the first epoch, %.4g in the last). Try more "

@@ -183,7 +183,7 @@ class Multipoint(Miner):
         return Search(
             noise * (vector_norm(theta) / vector_norm(noise)),
             step,
-            lambda epsilon: Direction(epsilon, name, metadata={"loss_at_theta": own}),
+            lambda epsilon: Direction(epsilon, name, loss_at_theta=own),
         )
 
 

@@ -89,6 +89,6 @@ class Xu2024VVVBasin(Miner):
             return at_end + self.gamma * midway, descent
 
         def direction(phi: Tensor) -> Direction:
-            return Direction(phi - theta, name, 0, {"other_alpha": 1.0})
+            return Direction(phi - theta, name, other_alpha=1.0)
 
         return Search(start, step, direction)
