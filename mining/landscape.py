@@ -1,6 +1,7 @@
 """The loss of a model as a function of its flat parameter vector."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +18,13 @@ from mining.functional import (
     Batch,
     BatchNormPolicy,
     Buffers,
+    CountFunction,
     Evaluation,
     ExecutionPlan,
     LossFunction,
     MiniBatches,
     Mode,
+    Objective,
     PolicyEffect,
     WeightFunction,
     as_text,
@@ -46,13 +49,21 @@ class Landscape:
     restores them and the modes, also after an exception or Ctrl-C. Parameters and buffers are
     those of the model when the landscape was created. Every example has the same weight, also in
     a smaller last batch; with class weights or ignored targets the mean equals that of the loss
-    over all examples at once.
+    over all examples at once. A loss with ``reduction="sum"`` is summed over all examples.
 
     Args:
-        model: Any module that maps a batch of inputs to outputs. It stays on its device.
-        loss_fn: Maps outputs and targets to the mean loss over the batch, shape ``()``.
-        loader: Batches of inputs and targets, a ``DataLoader`` for instance. They are read once
-            and kept on the model's device.
+        model: Any module. It stays on its device. It is called with the inputs of a batch: a
+            mapping is passed by names if ``forward`` has them all, a tuple as several arguments if
+            it requires more than one, and anything else as one argument.
+        loss_fn: Maps outputs and targets to the loss of a batch, shape ``()``: a mean or, if its
+            ``reduction`` says so, a sum. Outputs that are no tensor go to it as they are if it
+            takes them; torch's own losses, and those that do not, get their ``logits``.
+        loader: Batches ``(inputs, targets)``, a ``DataLoader`` for instance. Both are tensors or
+            structures of tensors (tuples, mappings, data classes). They are read once and kept on
+            the model's device.
+        objective: Instead of ``loss_fn``: maps model and batch to the loss of the batch.
+        batches: Instead of ``loader``: batches of any structure for ``objective``. There is no
+            accuracy, tolerance or Gauss-Newton matrix then, and batches are run as they are.
         batchnorm: A policy or its mode: ``recalibrate``, ``frozen`` or ``batch``.
         recalibration: Batches whose inputs re-estimate batch-norm statistics under
             ``recalibrate``; by default those of ``loader``. To evaluate on test examples, give
@@ -63,9 +74,11 @@ class Landscape:
             which is several times as fast; without it products have fp32 accuracy.
         plan: The execution plan. ``None`` chooses the fastest one that reproduces the unmodified
             model to rounding; ``ExecutionPlan()`` runs the unmodified model.
-        weight: What the mean loss over a batch ``(inputs, targets)`` is divided by, for losses that
-            are means over something else than examples: of tokens that are not ignored it is
-            ``lambda batch: (batch[1] != -100).sum()``. torch's own losses need none.
+        weight: Maps a batch to what its mean loss is divided by, for means over something else
+            than examples, as tokens: ``lambda batch: (batch[1] != -100).sum()``. torch's own
+            losses need none.
+        count: Maps a batch to the number of its examples; by default the length of its first
+            tensor that has an axis.
         compile: Whether evaluations compile the forward pass. This takes 10 to 60 s and makes a
             pass 10 to 20 % faster on a CPU.
 
@@ -77,35 +90,41 @@ class Landscape:
     def __init__(
         self,
         model: nn.Module,
-        loss_fn: LossFunction,
-        loader: Iterable[tuple[Tensor, Tensor]],
+        loss_fn: LossFunction | None = None,
+        loader: Iterable[Any] | None = None,
         *,
+        objective: Objective | None = None,
+        batches: Iterable[Any] | None = None,
         batchnorm: BatchNormPolicy | Mode = "recalibrate",
-        recalibration: Iterable[tuple[Tensor, Tensor]] | None = None,
+        recalibration: Iterable[Any] | None = None,
         autocast: torch.dtype | None = None,
         tf32: bool = False,
         plan: ExecutionPlan | None = None,
         weight: WeightFunction | None = None,
+        count: CountFunction | None = None,
         compile: bool = False,
     ) -> None:
         self._prepared = prepared = prepare(
             model,
             loss_fn,
             loader,
+            objective=objective,
+            batches=batches,
+            weight=weight,
+            count=count,
             batchnorm=batchnorm,
             recalibration=recalibration,
             autocast=autocast,
             tf32=tf32,
             plan=plan,
-            weight=weight,
             compile=compile,
         )
-        self.model, self.loss_fn = model, loss_fn
+        self.model, self.loss_fn = model, prepared.loss.function
         self.batchnorm, self.averaging = prepared.network.policy, prepared.averaging
         self.space, self.theta = prepared.network.space, prepared.network.theta
         self.device = self.theta.device
         self.batches = prepared.batches
-        self.num_examples = sum(len(batch.inputs) for batch in self.batches)
+        self.num_examples = sum(batch.num_examples for batch in self.batches)
 
     def __repr__(self) -> str:
         """Say what it is, in one line."""
@@ -131,7 +150,7 @@ class Landscape:
         return describe(self._prepared)
 
     @torch.inference_mode(False)
-    def hold(self, loader: Iterable[tuple[Tensor, Tensor]]) -> list[Batch]:
+    def hold(self, loader: Iterable[Any]) -> list[Batch]:
         """Read batches once and keep them on the model's device, as ``plan`` takes them.
 
         Where examples share batch statistics they are dealt out anew to batches of these sizes, in
@@ -150,7 +169,7 @@ class Landscape:
 
     @property
     def chance_loss(self) -> float | None:
-        """The chance-level cross-entropy log C of C classes; ``None`` for another loss."""
+        """The chance-level cross-entropy of C classes, log C; ``None`` for another loss."""
         return self._prepared.chance_loss
 
     def statistics(self, theta: Tensor) -> Buffers:

@@ -504,7 +504,7 @@ def test_bad_input_is_named():
     with pytest.raises(ValueError, match="does not fit"):
         Landscape(model, nn.CrossEntropyLoss(), [(inputs, torch.zeros(70, 5, 5))])
     with pytest.raises(ValueError, match="reduction='mean'"):
-        Landscape(model, nn.CrossEntropyLoss(reduction="sum"), [(inputs, targets)])
+        Landscape(model, nn.CrossEntropyLoss(reduction="none"), [(inputs, targets)])
     with pytest.raises(ValueError, match="batchnorm must be one of"):
         Landscape(model, loss_fn, loader(), batchnorm="train")
     with pytest.raises(ValueError, match="must be at least 2"):

@@ -36,13 +36,13 @@ class LossAt:
         running: Puts those parameters, by name, into the model, and gives it as a function of
             inputs. A loss may read the model, and a graph run parts of it again: both happen
             within.
-        loss_fn: Maps outputs and targets to the mean loss over a batch.
+        loss_fn: Maps outputs and targets to the loss of a batch.
         batches: The micro-batches, each with its weight.
     """
 
     space: ParameterSpace
     theta: Tensor
-    running: Callable[[dict[str, Tensor]], AbstractContextManager[Callable[[Tensor], Tensor]]]
+    running: Callable[[dict[str, Tensor]], AbstractContextManager[Callable[[Any], Tensor]]]
     loss_fn: Loss
     batches: Sequence[Batch]
 
@@ -52,8 +52,8 @@ class LossAt:
 
     @cached_property
     def total(self) -> float:
-        """The total weight of all micro-batches."""
-        return sum(batch.weight for batch in self.batches)
+        """The total weight of all micro-batches, 1 for a sum."""
+        return self.loss_fn.denominator(batch.weight for batch in self.batches)
 
     def leaves(self) -> dict[str, Tensor]:
         """Return θ by name, as leaf tensors that require gradients."""

@@ -73,6 +73,12 @@ class GaussNewtonOperator(CurvatureOperator):
     """
 
     def __init__(self, loss: LossAt, memory: int | None = None) -> None:
+        if loss.loss_fn.objective is not None:
+            raise InputError(
+                "The Gauss-Newton matrix Jᵀ ∇²ℓ J needs outputs of the model and a loss of them, "
+                "both tensors: with an objective, or outputs or targets of another structure, "
+                "there is hessian()."
+            )
         super().__init__(loss.space.size, loss.theta.device, loss.theta.dtype, loss.space)
         self._loss = loss
         self._graphs = _Graphs(loss, self._build, memory)

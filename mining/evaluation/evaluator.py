@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 import torch
 from torch import Tensor
@@ -120,7 +120,7 @@ class Evaluator:
         self,
         landscape: Landscape,
         *,
-        test: Iterable[tuple[Tensor, Tensor]] | None = None,
+        test: Iterable[Any] | None = None,
         progress: bool = True,
         journal: str | Path | None = None,
         tolerance: float | None = None,
@@ -332,7 +332,7 @@ class Evaluator:
             found[key] = estimate_points(
                 partial(losses.measure, examples),
                 len(points),
-                sum(len(batch.inputs) for batch in examples),
+                sum(batch.num_examples for batch in examples),
                 next(p for p, row in enumerate(points) if not any(row)),
                 tolerance=self._tolerance,
                 chance_loss=self.landscape.chance_loss,
@@ -415,9 +415,9 @@ class _ExampleLosses:
 
     def _pick(self, examples: Sequence[Batch], chosen: Tensor) -> Sequence[Batch]:
         """Take n examples in batches no larger than those of the landscape."""
-        if len(chosen) == sum(len(batch.inputs) for batch in examples):
+        if len(chosen) == sum(batch.num_examples for batch in examples):
             return examples
-        size = max(len(batch.inputs) for batch in examples)
+        size = max(batch.num_examples for batch in examples)
         return self._landscape.pick(examples, chosen, size)
 
     def _evaluate(self, chunk: Sequence[int], batches: Sequence[Batch]) -> Tensor:

@@ -13,11 +13,13 @@ from mining.functional.execution_plan import ExecutionPlan as ExecutionPlan
 from mining.functional.fingerprints import fingerprint as fingerprint
 from mining.functional.fingerprints import identify as identify
 from mining.functional.loss import Batch as Batch
+from mining.functional.loss import CountFunction as CountFunction
 from mining.functional.loss import LossFunction as LossFunction
 from mining.functional.loss import WeightFunction as WeightFunction
 from mining.functional.metrics import Evaluation as Evaluation
 from mining.functional.minibatches import MiniBatches as MiniBatches
 from mining.functional.minibatches import mini_batches as mini_batches
+from mining.functional.model_call import Objective as Objective
 from mining.functional.points import combine as combine
 from mining.functional.prepare import Prepared as Prepared
 from mining.functional.prepare import prepare as prepare

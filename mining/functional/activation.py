@@ -7,10 +7,11 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from mining.functional.fuse_batchnorm import tensors_in
+from mining.functional.pytrees import num_examples, tensors_of
 from mining.functional.substitution import Forward
 
 
-def measure_activation(forward: Forward, inputs: Tensor, held: Mapping[str, Tensor]) -> int:
+def measure_activation(forward: Forward, inputs: Any, held: Mapping[str, Tensor]) -> int:
     """Measure the largest tensor that a forward pass makes, in bytes an example.
 
     Args:
@@ -18,7 +19,7 @@ def measure_activation(forward: Forward, inputs: Tensor, held: Mapping[str, Tens
         inputs: Few examples.
         held: The parameters, of which views do not count.
     """
-    measured = _Measuring(len(inputs), [inputs, *held.values()])
+    measured = _Measuring(num_examples(inputs), [*tensors_of(inputs), *held.values()])
     with measured:
         forward(inputs)
     return measured.largest

@@ -4,13 +4,16 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from mining.functional.batches import Pair
 from mining.functional.loss import Batch, Loss
 from mining.functional.memory import is_out_of_memory
 from mining.functional.network import Network
+from mining.functional.pytrees import cat, is_divisible, rows, signature
 from mining.functional.substitution import Forward
 
 log = logging.getLogger(__name__)
@@ -69,6 +72,8 @@ def find_gap(network: Network, loss_fn: Loss, batches: Sequence[Batch]) -> Avera
         The first such batches, ``None`` if there are none. torch's own losses are known to have
         none, unless their batches are given weights or outputs and targets are broadcast.
     """
+    if loss_fn.objective is not None:
+        return _gap_of_objective(network, loss_fn, batches)
     if network.needs_graph:  # it differentiates by inputs: no other outputs will do
         return None
     try:
@@ -77,7 +82,7 @@ def find_gap(network: Network, loss_fn: Loss, batches: Sequence[Batch]) -> Avera
             if loss_fn.averages(pool, batches[0].targets):
                 return None
             for pair in _pairs(batches, max(1, _TRIED_OUTPUTS // max(pool[0].numel(), 1))):
-                dealt = _deal(pool, [len(x) for x, _ in pair])
+                dealt = _deal(pool, [len(y) for _, y in pair])
                 if network.stochastic and _draws(network, loss_fn, dealt[0], pair[0][1]):
                     log.info("The loss draws random numbers: what it averages is not tried.")
                     return None
@@ -107,7 +112,7 @@ def _pool(forward: Forward, batches: Sequence[Batch]) -> Tensor:
     parts: list[Tensor] = []
     for batch in batches:
         if sum(map(len, parts)) < _FEWEST and _shape(batch) == _shape(batches[0]):
-            parts.append(forward(batch.inputs[:_POOL]))
+            parts.append(forward(rows(batch.inputs, slice(_POOL))))
     return torch.cat(parts)
 
 
@@ -123,10 +128,12 @@ def on_first_batches(
         batches: The examples.
         tried: What ``find_gap`` found, which stands where the first batches show nothing.
     """
-    pairs: list[tuple[Tensor, Tensor]] = []
+    if loss_fn.objective is not None:
+        return tried
+    pairs: list[Pair] = []
     shape = _shape(batches[0])
     for batch in batches:
-        if sum(len(x) for x, _ in pairs) < _SHOWN and _shape(batch) == shape and batch.weight > 0:
+        if sum(len(y) for _, y in pairs) < _SHOWN and _shape(batch) == shape and batch.weight > 0:
             pairs.append((batch.inputs, batch.targets))
     if len(pairs) < 2 or math.isnan(tried.together):
         return tried
@@ -143,37 +150,71 @@ def _draws(network: Network, loss_fn: Loss, outputs: Tensor, targets: Tensor) ->
     return losses[0] != losses[1]
 
 
-def _compare(
-    loss_fn: Loss, outputs: Sequence[Tensor], pairs: Sequence[tuple[Tensor, Tensor]]
-) -> Averaging:
+def _compare(loss_fn: Loss, outputs: Sequence[Tensor], pairs: Sequence[Pair]) -> Averaging:
     weights = [loss_fn.weigh(*pair)[0] for pair in pairs]
     losses = [float(loss_fn(o, y)) for o, (_, y) in zip(outputs, pairs, strict=True)]
     total = sum(weight * loss for weight, loss in zip(weights, losses, strict=True) if weight)
     if not sum(weights):
         return Averaging(0.0, 0.0, len(pairs))
     together = float(loss_fn(torch.cat(list(outputs)), torch.cat([y for _, y in pairs])))
-    return Averaging(together, total / sum(weights), len(pairs))
+    return Averaging(together, total / loss_fn.denominator(weights), len(pairs))
 
 
-def _shape(batch: Batch) -> tuple[torch.Size, torch.Size]:
-    return batch.inputs.shape[1:], batch.targets.shape[1:]
-
-
-def _pairs(batches: Sequence[Batch], most: int) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Give pairs of batches, parts of one, and many together, of at most ``most`` examples."""
+def _gap_of_objective(
+    network: Network, loss_fn: Loss, batches: Sequence[Batch]
+) -> Averaging | None:
+    """Compare parts of the first batch with it, and the first two batches with both together."""
+    if network.stochastic or network.mixes_examples or network.insists_on_batches:
+        return None
+    if not all(is_divisible(batch.inputs) for batch in batches[:2]):
+        return None
     first = batches[0]
-    size = min(len(first.inputs), most)
+    size = min(first.num_examples, _SHOWN)
+    trials = []
     if size > 1:
         cut = max(1, 2 * size // 3)
-        yield [(first.inputs[part], first.targets[part]) for part in (slice(cut), slice(cut, size))]
+        trials.append([rows(first.inputs, part) for part in (slice(cut), slice(cut, size))])
+    if len(batches) > 1 and _shape(batches[0]) == _shape(batches[1]):
+        trials.append([rows(batch.inputs, slice(_SHOWN)) for batch in batches[:2]])
+    for parts in trials:
+        found = _compare_parts(network, loss_fn, parts)
+        if found.gap > network.rounding:
+            return found
+    return None
+
+
+def _compare_parts(network: Network, loss_fn: Loss, parts: Sequence[Any]) -> Averaging:
+    """Compare the losses of an objective on parts with that on all of them."""
+    weights = [loss_fn.batch(part, None).weight for part in parts]
+    with torch.set_grad_enabled(network.needs_graph), network.at_theta() as forward:
+        losses = [float(forward(part)) for part in parts]
+        together = float(forward(cat(parts)))
+    total = sum(weight * loss for weight, loss in zip(weights, losses, strict=True) if weight)
+    if not sum(weights):
+        return Averaging(0.0, 0.0, len(parts))
+    return Averaging(together, total / loss_fn.denominator(weights), len(parts))
+
+
+def _shape(batch: Batch) -> object:
+    return signature((batch.inputs, batch.targets))
+
+
+def _pairs(batches: Sequence[Batch], most: int) -> Iterator[list[Pair]]:
+    """Give pairs of batches, parts of one, and many together, of at most ``most`` examples."""
+    first = batches[0]
+    size = min(len(first.targets), most)
+    if size > 1:
+        cut = max(1, 2 * size // 3)
+        pair = (first.inputs, first.targets)
+        yield [rows(pair, part) for part in (slice(cut), slice(cut, size))]
     alike = [batch for batch in batches if _shape(batch) == _shape(first)]
     if len(alike) < 2:
         return
     most = max(1, most // 2)
-    yield [(batch.inputs[:most], batch.targets[:most]) for batch in alike[:2]]
-    together: list[tuple[Tensor, Tensor]] = []
+    yield [rows((batch.inputs, batch.targets), slice(most)) for batch in alike[:2]]
+    together: list[Pair] = []
     for inputs, targets, *_ in alike:
-        if sum(len(x) for x, _ in together) + len(inputs) <= min(_SHOWN, 2 * most):
+        if sum(len(y) for _, y in together) + len(targets) <= min(_SHOWN, 2 * most):
             together.append((inputs, targets))
     if len(together) > 2:
         yield together
@@ -185,10 +226,10 @@ def _pairs(batches: Sequence[Batch], most: int) -> Iterator[list[tuple[Tensor, T
         shares = [float(hit.sum()) / len(hit) for hit in hits]
         low, high = shares.index(min(shares)), shares.index(max(shares))
         if shares[low] < shares[high]:
-            rows = [hits[low].argsort()[:most], hits[high].argsort(descending=True)[:most]]
+            chosen = [hits[low].argsort()[:most], hits[high].argsort(descending=True)[:most]]
             yield [
-                (alike[k].inputs[row], alike[k].targets[row])
-                for k, row in zip((low, high), rows, strict=True)
+                rows((alike[k].inputs, alike[k].targets), row)
+                for k, row in zip((low, high), chosen, strict=True)
             ]
 
 

@@ -1,91 +1,33 @@
-"""Examples, read once and kept on a device."""
+"""Batches of examples cut, joined, dealt out anew and picked from."""
 
-from collections.abc import Iterable, Sequence
-from itertools import pairwise
-from operator import ne
-from typing import overload
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from typing import Any, overload
 
 import torch
 from torch import Tensor
 
 from mining import InputError
 from mining.functional.loss import Batch
+from mining.functional.pytrees import (
+    cat,
+    check_divisible,
+    is_divisible,
+    map_tensors,
+    num_examples,
+    replace_tensors,
+    requires_grad,
+    rows,
+    signature,
+    split,
+    tensors_of,
+)
+
+#: Inputs and targets, tensors or structures of them; a whole batch and ``None`` for an objective.
+Pair = tuple[Any, Any]
 
 
-def read_batches(
-    loader: Iterable[tuple[Tensor, Tensor]], device: torch.device
-) -> list[tuple[Tensor, Tensor]]:
-    """Read every batch of ``loader`` onto ``device``.
-
-    Tensors are laid out contiguously, however those of the loader lie in memory. A last batch of
-    one example, which has no variance to normalize by, joins its neighbour.
-
-    Raises:
-        InputError: If there is none, one is not a pair of tensors of equal length, or empty, or
-            the loader overwrites a batch with the next.
-    """
-    pairs: list[tuple[Tensor, Tensor]] = []
-    sums: list[float] = []
-    for batch in loader:
-        if not (
-            isinstance(batch, list | tuple)
-            and len(batch) == 2
-            and all(isinstance(item, Tensor) for item in batch)
-            and len(batch[0]) == len(batch[1])
-        ):
-            raise InputError(
-                "A batch must be a pair of tensors (inputs, targets) of equal length, "
-                f"got {type(batch).__name__}. Wrap the loader, or the model, to make it so."
-            )
-        if len(batch[0]) == 0:
-            raise InputError(
-                f"Batch {len(pairs) + 1} of the loader is empty (inputs {tuple(batch[0].shape)}): "
-                "leave empty batches out."
-            )
-        inputs = _own(batch[0], device)
-        # A loss that differentiates outputs by inputs finds these among the targets.
-        same = batch[1] is batch[0]
-        pairs.append((inputs, inputs if same else _own(batch[1], device)))
-        sums.append(_sum(pairs[-1]))
-    places = {inputs.data_ptr() for inputs, _ in pairs}
-    if len(places) < len(pairs) and any(map(ne, map(_sum, pairs), sums)):
-        raise InputError(
-            "The loader gives the same memory again with other content, so that its batches "
-            "overwrite each other: let it give copies (inputs.clone())."
-        )
-    if not pairs:
-        raise InputError("The loader is empty: at least one batch is needed.")
-    if len(pairs) > 1 and len(pairs[-1][0]) == 1:
-        last_two = [pairs.pop(-2), pairs.pop()]
-        pairs.append((torch.cat([x for x, _ in last_two]), torch.cat([y for _, y in last_two])))
-    return pairs
-
-
-def _own(tensor: Tensor, device: torch.device) -> Tensor:
-    if tensor.is_meta:
-        raise InputError("The loader gives tensors on the meta device, which have no values.")
-    moved = tensor.to(device).contiguous()
-    if tensor.requires_grad and not (moved is tensor and tensor.is_leaf):
-        moved = moved.detach().requires_grad_()
-    return moved.clone() if moved.is_inference() else moved  # usable in derivatives
-
-
-def as_leaves(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Cut tensors that require gradients off the graph of how they were joined or split.
-
-    Derivatives would free that graph, which batches share. Targets that are the inputs stay so.
-    """
-    inputs, targets = (
-        x.detach().requires_grad_() if x.requires_grad and not x.is_leaf else x for x in pair
-    )
-    return inputs, inputs if pair[1] is pair[0] else targets
-
-
-def _sum(pair: tuple[Tensor, Tensor]) -> float:
-    return sum(float(x.detach().nan_to_num().sum()) for x in pair if not x.is_complex())
-
-
-def regroup(pairs: list[tuple[Tensor, Tensor]], size: int) -> list[tuple[Tensor, Tensor]]:
+def regroup(pairs: list[Pair], size: int) -> list[Pair]:
     """Cut batches larger than ``size`` and join smaller ones that lie side by side.
 
     Args:
@@ -95,19 +37,26 @@ def regroup(pairs: list[tuple[Tensor, Tensor]], size: int) -> list[tuple[Tensor,
 
     Returns:
         The same examples in the same order.
+
+    Raises:
+        InputError: If the examples of a batch cannot be told apart.
     """
-    if any(len(x) < size for x, _ in pairs[:-1]) and _alike(pairs):
+    if any(num_examples(x) < size for x, _ in pairs[:-1]) and are_alike(pairs):
         whole = [_columns(pairs)]
     else:
         whole = pairs
     return [
         part
         for x, y in whole
-        for part in zip(torch.split(x, size), torch.split(y, size), strict=True)
+        for part in (
+            zip(torch.split(x, size), torch.split(y, size), strict=True)
+            if isinstance(x, Tensor) and isinstance(y, Tensor)
+            else split((x, y), size)
+        )
     ]
 
 
-def shuffle(pairs: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+def shuffle(pairs: list[Pair]) -> list[Pair]:
     """Deal examples out anew, in a random order that is always the same.
 
     Args:
@@ -117,38 +66,44 @@ def shuffle(pairs: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
     Returns:
         Batches of the same sizes; the same batches where examples differ in shape.
     """
-    if any(x.requires_grad for x, _ in pairs) and not any(x is y for x, y in pairs):
+    if any(requires_grad(x) for x, _ in pairs) and not any(x is y for x, y in pairs):
+        if not all(isinstance(x, Tensor) for x, _ in pairs):
+            return pairs
         detached = shuffle([(x.detach(), y) for x, y in pairs])
         return [(x.requires_grad_(), y) for x, y in detached]
-    if not _alike(pairs):
+    if not are_alike(pairs):
         return pairs
-    sizes = [len(x) for x, _ in pairs]
+    sizes = [num_examples(x) for x, _ in pairs]
     inputs, targets = _columns(pairs)
-    order = random_order(len(inputs)).to(inputs.device)
-    return [(gather(inputs, chosen), targets[chosen]) for chosen in torch.split(order, sizes)]
+    order = random_order(sum(sizes)).to(tensors_of(inputs)[0].device)
+    return [(gather(inputs, chosen), rows(targets, chosen)) for chosen in torch.split(order, sizes)]
 
 
-def lay_out(pairs: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+def lay_out(pairs: list[Pair]) -> list[Pair]:
     """Give the same batches as parts of one tensor, where examples are of one shape.
 
     Args:
         pairs: Inputs and targets of each batch. Emptied where they have to be copied.
     """
-    if not _alike(pairs):
+    if not are_alike(pairs):
         return pairs
-    sizes = [len(x) for x, _ in pairs]
-    inputs, targets = _columns(pairs)
-    return list(zip(torch.split(inputs, sizes), torch.split(targets, sizes), strict=True))
+    sizes = [num_examples(x) for x, _ in pairs]
+    whole = _columns(pairs)
+    stops = list(accumulate(sizes))
+    return [
+        (rows(whole[0], slice(stop - size, stop)), rows(whole[1], slice(stop - size, stop)))
+        for size, stop in zip(sizes, stops, strict=True)
+    ]
 
 
-def _alike(pairs: list[tuple[Tensor, Tensor]]) -> bool:
+def are_alike(pairs: list[Pair]) -> bool:
     """Whether examples can be laid end to end; those that are differentiated by stay as given."""
-    if any(x.requires_grad for x, _ in pairs):
+    if any(requires_grad(x) for x, _ in pairs):
         return False
-    return len({(x.shape[1:], x.dtype, y.shape[1:], y.dtype) for x, y in pairs}) == 1
+    return len({signature(pair) for pair in pairs}) == 1 and all(map(is_divisible, pairs))
 
 
-def _columns(pairs: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+def _columns(pairs: list[Pair]) -> Pair:
     same = all(x is y for x, y in pairs)  # of an autoencoder
     inputs, targets = [x for x, _ in pairs], [y for _, y in pairs]
     pairs.clear()
@@ -164,7 +119,7 @@ def random_order(num: int) -> Tensor:
     return torch.randperm(num, generator=torch.Generator().manual_seed(0))
 
 
-def pick_examples(batches: Sequence[Batch], chosen: Tensor) -> tuple[Tensor, Tensor]:
+def pick_examples(batches: Sequence[Batch], chosen: Tensor) -> Pair:
     """Pick examples out of batches laid end to end.
 
     Args:
@@ -173,21 +128,26 @@ def pick_examples(batches: Sequence[Batch], chosen: Tensor) -> tuple[Tensor, Ten
 
     Returns:
         Inputs and targets of the n examples.
+
+    Raises:
+        InputError: If the examples of a batch cannot be told apart.
     """
-    chosen = chosen.to(batches[0].inputs.device)
-    sizes = torch.tensor([0] + [len(batch.inputs) for batch in batches])
+    for batch in batches:
+        check_divisible((batch.inputs, batch.targets))
+    chosen = chosen.to(tensors_of(batches[0].inputs)[0].device)
+    sizes = torch.tensor([0] + [num_examples(batch.inputs) for batch in batches])
     picks = [
         chosen[(chosen >= start) & (chosen < stop)] - start
         for start, stop in pairwise(sizes.cumsum(0).tolist())
     ]
-    pairs = [(b.inputs[i], b.targets[i]) for b, i in zip(batches, picks, strict=True)]
-    inputs = torch.cat([x for x, _ in pairs])
+    pairs = [(rows(b.inputs, i), rows(b.targets, i)) for b, i in zip(batches, picks, strict=True)]
+    inputs = cat([x for x, _ in pairs])
     if all(batch.targets is batch.inputs for batch in batches):
         return inputs, inputs
-    return inputs, torch.cat([y for _, y in pairs])
+    return inputs, cat([y for _, y in pairs])
 
 
-class Gathered(Sequence[Tensor]):
+class Gathered(Sequence[Any]):
     """Batches of another grouping than that in which examples are held, made as they are read.
 
     Args:
@@ -197,27 +157,31 @@ class Gathered(Sequence[Tensor]):
     """
 
     def __init__(
-        self, whole: Tensor, chosen: Sequence[Tensor], *, requires_grad: bool = False
+        self, whole: Any, chosen: Sequence[Tensor], *, requires_grad: bool = False
     ) -> None:
         self.whole, self._requires_grad = whole, requires_grad
-        self._chosen = [numbers.to(whole.device) for numbers in chosen]
+        device = tensors_of(whole)[0].device
+        self._chosen = [numbers.to(device) for numbers in chosen]
 
     def __len__(self) -> int:
         return len(self._chosen)
 
     @overload
-    def __getitem__(self, number: int) -> Tensor: ...
+    def __getitem__(self, number: int) -> Any: ...
 
     @overload
-    def __getitem__(self, number: slice) -> Sequence[Tensor]: ...
+    def __getitem__(self, number: slice) -> Sequence[Any]: ...
 
-    def __getitem__(self, number: int | slice) -> Tensor | Sequence[Tensor]:
+    def __getitem__(self, number: int | slice) -> Any:
         if isinstance(number, slice):
             return Gathered(self.whole, self._chosen[number], requires_grad=self._requires_grad)
-        return gather(self.whole, self._chosen[number]).requires_grad_(self._requires_grad)
+        gathered = gather(self.whole, self._chosen[number])
+        if not self._requires_grad:
+            return gathered
+        return map_tensors(lambda tensor: tensor.requires_grad_(), gathered)
 
 
-def mixed(parts: list[Tensor], size: int, num: int | None = None) -> Sequence[Tensor]:
+def mixed(parts: list[Any], size: int, num: int | None = None) -> Sequence[Any]:
     """Deal inputs out anew, in a random order that is always the same.
 
     Args:
@@ -228,42 +192,60 @@ def mixed(parts: list[Tensor], size: int, num: int | None = None) -> Sequence[Te
 
     Returns:
         Batches whose sizes differ by at most one, gathered as they are read; the same parts where
-        inputs differ in shape.
+        inputs differ in shape or cannot be told apart.
     """
-    total = sum(map(len, parts))
+    total = sum(map(num_examples, parts))
     num = total if num is None else min(num, total)
-    if len({(part.shape[1:], part.dtype) for part in parts}) > 1:
+    if len(set(map(signature, parts))) > 1 or not all(map(is_divisible, parts)):
         return parts if num == total else _first(parts, num)
-    differentiated = any(part.requires_grad for part in parts)
-    whole = lay_end_to_end([part.detach() for part in parts] if differentiated else parts)
+    differentiated = any(map(requires_grad, parts))
+    if differentiated:
+        if not isinstance(parts[0], Tensor):  # not all of its tensors may be differentiated by
+            return parts if num == total else _first(parts, num)
+        parts = [part.detach() for part in parts]
+    whole = lay_end_to_end(parts)
     chosen = random_order(total)[:num]
     if num < total:  # the rest need not be kept
-        whole, chosen = gather(whole, chosen.to(whole.device)), torch.arange(num)
+        whole = gather(whole, chosen.to(tensors_of(whole)[0].device))
+        chosen = torch.arange(num)
     # Ascending within a batch, where the order does not matter, is friendlier to the memory.
     batches = [c.sort().values for c in chosen.tensor_split(-(-num // size))]
     return Gathered(whole, batches, requires_grad=differentiated)
 
 
-def _first(parts: list[Tensor], num: int) -> list[Tensor]:
-    """Take whole batches, in a random order, and a part of the last one."""
-    taken: list[Tensor] = []
+def _first(parts: list[Any], num: int) -> list[Any]:
+    """Take whole batches, in a random order, and a part of the last one if it can be cut."""
+    taken: list[Any] = []
     for k in random_order(len(parts)).tolist():
         if num > 0:
-            taken.append(parts[k][:num])
-            num -= len(taken[-1])
+            taken.append(rows(parts[k], slice(num)) if is_divisible(parts[k]) else parts[k])
+            num -= num_examples(taken[-1])
     return taken
 
 
-def gather(whole: Tensor, chosen: Tensor) -> Tensor:
+def gather(whole: Any, chosen: Tensor) -> Any:
     """Give ``whole[chosen]`` laid out in memory like ``whole``; indexing is ten times as slow."""
+    return map_tensors(lambda tensor: _gather(tensor, chosen), whole)
+
+
+def _gather(whole: Tensor, chosen: Tensor) -> Tensor:
     if whole.dim() == 4 and not whole.is_contiguous():
-        rows = whole.permute(0, 2, 3, 1).index_select(0, chosen)
-        return rows.permute(0, 3, 1, 2)
-    return whole.index_select(0, chosen)
+        rows_last = whole.permute(0, 2, 3, 1).index_select(0, chosen)
+        return rows_last.permute(0, 3, 1, 2)
+    return whole.index_select(0, chosen) if whole.dim() > 0 else whole
 
 
-def lay_end_to_end(parts: list[Tensor]) -> Tensor:
-    """Lay tensors end to end as ``joined`` does, and empty the list where that takes a copy."""
+def lay_end_to_end(parts: list[Any]) -> Any:
+    """Lay batches end to end as ``joined`` does, and empty the list where that takes a copy."""
+    if isinstance(parts[0], Tensor):
+        return _lay_end_to_end(parts) if parts[0].dim() > 0 else parts[0]
+    structure = parts[0]
+    columns = [list(column) for column in zip(*map(tensors_of, parts), strict=True)]
+    parts.clear()
+    return replace_tensors(structure, [lay_end_to_end(column) for column in columns])
+
+
+def _lay_end_to_end(parts: list[Tensor]) -> Tensor:
     whole = _as_one(parts)
     if whole is not None:
         return whole
@@ -284,15 +266,23 @@ def lay_end_to_end(parts: list[Tensor]) -> Tensor:
     return whole
 
 
-def joined(parts: Sequence[Tensor]) -> Tensor:
-    """Lay tensors end to end along their first axis, without a copy where they lie so already.
+def joined(parts: Sequence[Any]) -> Any:
+    """Lay batches end to end along their first axes, without a copy where they lie so already.
 
     Raises:
-        InputError: If they differ in shape beyond the first axis.
+        InputError: If they differ in shape beyond the first axis, or their examples cannot be
+            told apart.
     """
-    if len({part.shape[1:] for part in parts}) > 1:
-        shapes = sorted({tuple(part.shape[1:]) for part in parts})
+    for part in parts:
+        check_divisible(part)
+    if len(set(map(signature, parts))) > 1:
+        shapes = sorted({str([tuple(t.shape[1:]) for t in tensors_of(part)]) for part in parts})
         raise InputError(f"Mini-batches need examples of one shape, got {shapes[:3]}.")
+    if not isinstance(parts[0], Tensor):
+        columns = zip(*map(tensors_of, parts), strict=True)
+        return replace_tensors(parts[0], [joined(column) for column in columns])
+    if parts[0].dim() == 0:
+        return parts[0]
     whole = _as_one(parts)
     return torch.cat(list(parts)) if whole is None else whole
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
@@ -111,9 +111,7 @@ def modes(model: nn.Module, *, batch_statistics: bool) -> Iterator[None]:
             module.training = training
 
 
-def recalibrate(
-    model: nn.Module, batches: Iterable[Tensor], forward: Callable[[Tensor], object]
-) -> None:
+def recalibrate(model: nn.Module, batches: Iterable[Any], forward: Callable[[Any], object]) -> None:
     """Estimate the running statistics of ``model`` anew, in place.
 
     The estimate is the mean over batches of the batch mean and the unbiased batch variance, each

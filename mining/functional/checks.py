@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,15 @@ from mining.functional.averaging import find_gap
 from mining.functional.derivatives import find_underivable
 from mining.functional.loss import Batch, Loss
 from mining.functional.memory import is_out_of_memory
+from mining.functional.model_call import OutputsError
 from mining.functional.network import Network
+from mining.functional.pytrees import (
+    is_divisible,
+    map_tensors,
+    num_examples,
+    rows,
+    tensors_of,
+)
 from mining.functional.randomness import draws_numbers
 from mining.functional.rounding import nearly_equal
 from mining.functional.substitution import Forward
@@ -36,14 +45,15 @@ def find_num_classes(network: Network, loss_fn: Loss, batches: Sequence[Batch]) 
             f"loss_fn must return a tensor of shape (), got {type(loss).__name__}: the mean loss "
             "itself, without .item() or float()."
         )
-    reduction = getattr(loss_fn.function, "reduction", "mean")
-    if loss.shape != () or reduction not in ("mean", "batchmean"):
-        named = reduction if hasattr(loss_fn.function, "reduction") else "no reduction"
+    reduction = loss_fn.reduction
+    if loss.shape != () or reduction not in (None, "mean", "batchmean", "sum"):
         raise InputError(
-            "loss_fn must return the mean over the batch, with reduction='mean': got "
-            f"{named!r} and shape {tuple(loss.shape)} for {shapes}."
+            "loss_fn must return the mean over the batch, with reduction='mean', or the sum: got "
+            f"{reduction or 'no reduction'!r} and shape {tuple(loss.shape)} for {shapes}."
         )
-    if not _scores(outputs, targets):
+    if loss_fn.sums and loss_fn.weight is not None:
+        raise InputError("weight is the denominator of a mean: leave it out for a sum.")
+    if loss_fn.objective is not None or not _scores(outputs, targets):
         return None
     # One output, or labels beyond the outputs, as of a Poisson loss: no scores of classes.
     largest = max(int(batch.targets.max()) for batch in batches)
@@ -57,8 +67,8 @@ def is_stochastic(network: Network, loss_fn: Loss, batches: Sequence[Batch]) -> 
         InputError: If they do so otherwise than from torch's global generators.
     """
     inputs, targets, *_ = batches[0]
-    if len(inputs) > _CHECKED and not network.insists_on_batches:
-        inputs, targets = inputs[:_CHECKED], targets[:_CHECKED]
+    if num_examples(inputs) > _CHECKED and not network.insists_on_batches:
+        inputs, targets = rows((inputs, targets), slice(_CHECKED))
 
     def run() -> tuple[Tensor, Tensor]:
         with torch.set_grad_enabled(network.needs_graph), network.at_theta() as forward:
@@ -96,11 +106,11 @@ def check_substituted(network: Network, batch: Batch) -> None:
     """
     own = {id(p): name for name, p in network.model.named_parameters() if p.requires_grad}
     # A copy: leaves that require gradients cannot be changed in place.
-    inputs, targets = batch.inputs.clone(), batch.targets
+    inputs, targets = map_tensors(torch.clone, batch.inputs), batch.targets
     if targets is batch.inputs:
         targets = inputs
-    elif len(inputs) > _CHECKED and not network.insists_on_batches:
-        inputs, targets = inputs[:_CHECKED], targets[:_CHECKED]
+    elif num_examples(inputs) > _CHECKED and not network.insists_on_batches:
+        inputs, targets = rows((inputs, targets), slice(_CHECKED))
     with torch.enable_grad(), network.at_theta() as forward:
         loss = network.loss_fn(forward(inputs), targets)
     found, seen = [loss.grad_fn], set()
@@ -124,16 +134,22 @@ def check_independent(
     network: Network, loss_fn: Loss, batches: Sequence[Batch], micro_batch: int
 ) -> None:
     """Raise ``InputError`` if examples of the first batch depend on each other."""
-    inputs = batches[0].inputs
-    if len(inputs) <= micro_batch:
+    first = batches[0]
+    if first.num_examples <= micro_batch:
         return
-    with network.at_theta() as forward:
-        parts = [forward(part) for part in torch.split(inputs, micro_batch)]
-        same = nearly_equal(torch.cat(parts), forward(inputs), network.rounding)
+    parts = loss_fn.split([first], micro_batch)
+    with torch.set_grad_enabled(network.needs_graph), network.at_theta() as forward:
+        found, expected = [forward(part.inputs) for part in parts], forward(first.inputs)
+    if loss_fn.objective is None:
+        same = nearly_equal(torch.cat(found), expected, network.rounding)
+    else:
+        total = sum(part.weight * loss for part, loss in zip(parts, found, strict=True))
+        mean = torch.as_tensor(total / loss_fn.denominator(part.weight for part in parts))
+        same = nearly_equal(mean, expected, network.rounding)
     if not same or find_gap(network, loss_fn, batches) is not None:
         raise InputError(
             f"In micro-batches of {micro_batch} the first batch has another loss: its examples "
-            f"depend on each other. Give micro_batch={len(inputs)}, the size of the batches."
+            f"depend on each other. Give micro_batch={first.num_examples}, the size of the batches."
         )
 
 
@@ -144,7 +160,7 @@ def underivable_parameters(network: Network, batches: Sequence[Batch]) -> list[s
     """
     few: list[Batch] = []
     for batch in batches:
-        if sum(len(other.inputs) for other in few) < _CHECKED and batch.weight > 0:
+        if sum(other.num_examples for other in few) < _CHECKED and batch.weight > 0:
             few.append(batch)
 
     def loss(theta: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -174,21 +190,25 @@ def _try_out(
     Returns:
         Outputs, targets and what the loss returned.
     """
-    inputs, *_ = batches[0]
-    attempts = [(inputs[:_CHECKED], False)] if len(inputs) > _CHECKED else []
-    attempts += [(inputs, False), (inputs, True)]
+    inputs, targets, *_ = batches[0]
+    whole = num_examples(inputs)
+    attempts = [(inputs, False), (inputs, True)]
+    if whole > _CHECKED and is_divisible((inputs, targets)):
+        attempts.insert(0, (rows(inputs, slice(_CHECKED)), False))
     failures: list[InputError] = []
     for given, needs_graph in attempts:
         try:
             with torch.set_grad_enabled(needs_graph), network.trying() as forward:
                 found = _first_loss(network, loss_fn, batches, forward, given)
+        except OutputsError:
+            raise
         except InputError as error:
             failures.append(error)
             continue
         if needs_graph:
             log.info("Passes keep their graphs: the model or the loss differentiates by inputs.")
             network.needs_graph = True
-        network.insists_on_batches = len(given) == len(inputs)
+        network.insists_on_batches = num_examples(given) == whole
         return found
     *_, plain, with_graph = failures
     raise with_graph if "does not require grad" in str(plain) else plain
@@ -199,21 +219,26 @@ def _first_loss(
     loss_fn: Loss,
     batches: Sequence[Batch],
     forward: Forward,
-    inputs: Tensor,
+    inputs: Any,
 ) -> tuple[Tensor, Tensor, object]:
     targets = batches[0].targets
-    targets = targets if len(inputs) == len(targets) else targets[: len(inputs)]
+    if num_examples(inputs) < num_examples(batches[0].inputs):
+        targets = rows(targets, slice(num_examples(inputs)))
     try:
         outputs = forward(inputs)
     except InputError:
         raise
-    except (RuntimeError, TypeError, IndexError, ValueError) as error:
+    except (
+        RuntimeError,
+        TypeError,
+        LookupError,
+        ValueError,
+        AttributeError,
+    ) as error:
         if is_out_of_memory(error):
             raise
-        raise InputError(
-            f"{type(network.model).__name__} does not take inputs {tuple(inputs.shape)} "
-            f"{inputs.dtype}: {error}"
-        ) from error
+        shown = ", ".join(f"{tuple(t.shape)} {t.dtype}" for t in tensors_of(inputs)[:5])
+        raise InputError(f"{network.call.name} does not take inputs {shown}: {error}") from error
     if _scores(outputs, targets):
         check_labels(loss_fn, batches, outputs.shape[1])
     try:
@@ -232,10 +257,17 @@ def _first_loss(
         ) from error
 
 
-def _scores(outputs: Tensor, targets: Tensor) -> bool:
+def _scores(outputs: Tensor, targets: Any) -> bool:
     """Whether outputs and targets have the shapes of scores and indices of classes."""
-    return outputs.dim() == 2 and targets.dim() == 1 and not targets.is_floating_point()
+    return (
+        isinstance(targets, Tensor)
+        and outputs.dim() == 2
+        and targets.dim() == 1
+        and not targets.is_floating_point()
+    )
 
 
-def _shapes(outputs: Tensor, targets: Tensor) -> str:
+def _shapes(outputs: Tensor, targets: Any) -> str:
+    if not isinstance(targets, Tensor):
+        return f"outputs {tuple(outputs.shape)}, targets {type(targets).__name__}"
     return f"outputs {tuple(outputs.shape)}, targets {tuple(targets.shape)} {targets.dtype}"

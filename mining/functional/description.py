@@ -3,9 +3,10 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from mining.functional.activation import measure_activation
@@ -15,6 +16,7 @@ from mining.functional.execution_plan import ExecutionPlan
 from mining.functional.loss import Batch, Loss
 from mining.functional.network import Network
 from mining.functional.prepare import Prepared
+from mining.functional.pytrees import num_examples, rows, tensors_of
 
 _NORM_LAYERS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
 #: Examples on which parameters that the loss does not use are looked for.
@@ -32,12 +34,12 @@ def describe(prepared: Prepared) -> dict[str, object]:
         "loss": loss_fn.name,
         "device": str(network.theta.device),
         "precision": precision.removeprefix("torch."),
-        "examples": sum(len(batch.inputs) for batch in batches),
+        "examples": sum(batch.num_examples for batch in batches),
         "passes": len(batches),
         "parameters": describe_parameters(network, loss_fn, batches),
         "norm_layers": describe_norm_layers(network.model),
         "batchnorm": network.policy.mode if norm_layers(network.model) else None,
-        "recalibration_examples": sum(map(len, recalibration)),
+        "recalibration_examples": sum(map(num_examples, recalibration)),
         **({} if effect is None else {"loss_at_theta": effect.losses}),
         "mean_over_examples": prepared.averaging is None,
         "outputs_repeat": not network.stochastic,
@@ -82,7 +84,7 @@ def describe_parameters(
 def _unused(network: Network, loss_fn: Loss, batch: Batch) -> list[str]:
     inputs, targets, *_ = batch
     if not network.insists_on_batches:
-        inputs, targets = inputs[:_TRIED], targets[:_TRIED]
+        inputs, targets = rows((inputs, targets), slice(_TRIED))
     values = network.space.unflatten(network.theta)
     leaves = {name: value.detach().clone().requires_grad_() for name, value in values.items()}
     tensors = {**leaves, **network.frozen, **network.copy_buffers()}
@@ -114,9 +116,9 @@ def describe_plan(plan: ExecutionPlan) -> dict[str, object]:
 def describe_cost(
     network: Network,
     batches: Sequence[Batch],
-    recalibration: Sequence[Tensor],
+    recalibration: Sequence[Any],
     evaluate: Callable[[Sequence[Batch]], object],
-    recalibrate: Callable[[Sequence[Tensor]], object],
+    recalibrate: Callable[[Sequence[Any]], object],
 ) -> dict[str, float | int]:
     """Measure what one point costs.
 
@@ -132,22 +134,25 @@ def describe_cost(
         batch; bytes of the examples, of the parameters and of the largest activation of a pass.
     """
     few = batches[:1]
-    total = sum(len(batch.inputs) for batch in batches)
+    total = sum(batch.num_examples for batch in batches)
     seconds = _seconds(network.theta.device, lambda: evaluate(few))
-    examples = {t.data_ptr(): t.nbytes for batch in batches for t in (batch.inputs, batch.targets)}
-    with torch.no_grad(), network.at_theta() as forward, network.noise(0):
+    held = [t for batch in batches for t in tensors_of((batch.inputs, batch.targets))]
+    examples = {tensor.data_ptr(): tensor.nbytes for tensor in held}
+    graphs = torch.set_grad_enabled(network.needs_graph)
+    with graphs, network.at_theta() as forward, network.noise(0):
         # A model may insist on the size of its batches.
-        inputs = few[0].inputs if network.insists_on_batches else few[0].inputs[:2]
+        inputs = few[0].inputs
+        inputs = inputs if network.insists_on_batches else rows(inputs, slice(2))
         activation = measure_activation(forward, inputs, network.tensors(network.theta, {}))
     return {
-        "seconds": seconds * total / len(few[0].inputs),
+        "seconds": seconds * total / few[0].num_examples,
         "seconds_of_recalibration": _seconds(
             network.theta.device, lambda: recalibrate(recalibration[:1])
         )
         * len(recalibration),
         "bytes_of_examples": sum(examples.values()),
         "bytes_of_parameters": network.theta.nbytes,
-        "bytes_of_largest_activation": activation * max(len(b.inputs) for b in batches),
+        "bytes_of_largest_activation": activation * max(batch.num_examples for batch in batches),
     }
 
 

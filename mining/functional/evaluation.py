@@ -120,12 +120,12 @@ def gradient(
     prepared.check_derivable(network.space)
     # A forward pass may write to buffers: under ``batch`` it updates running statistics.
     buffers = {name: buffer.clone() for name, buffer in buffers.items()}
-    total = sum(batch.weight for batch in batches)
+    total = loss_fn.denominator(batch.weight for batch in batches)
     if total == 0:
         raise InputError("All targets are ignored: there is no loss to differentiate.")
     found = torch.zeros_like(theta)
     with torch.enable_grad():
-        for number, (inputs, targets, weight, _) in enumerate(batches):
+        for number, (inputs, targets, weight, *_) in enumerate(batches):
             if weight > 0:
                 leaf = theta.detach().requires_grad_()
                 tensors = network.tensors(leaf, buffers)

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,15 +39,15 @@ class ExecutionPlan:
             log.info("%s", reason)
         return replace(self, reasons=(*self.reasons, *reasons))
 
-    def prepare(self, inputs: Tensor) -> Tensor:
+    def prepare(self, inputs: Any) -> Any:
         """Bring inputs into the memory layout of this plan."""
-        if self.channels_last and inputs.dim() == 4:
+        if self.channels_last and isinstance(inputs, Tensor) and inputs.dim() == 4:
             return inputs.contiguous(memory_format=torch.channels_last)
         return inputs
 
 
 @torch.no_grad()
-def takes_channels_last(model: nn.Module, inputs: Tensor) -> bool:
+def takes_channels_last(model: nn.Module, inputs: Any) -> bool:
     """Whether a model has convolutions and runs on images with their channels last in memory.
 
     Convolutions are then faster, by up to a third in training on a CPU.
@@ -55,7 +56,9 @@ def takes_channels_last(model: nn.Module, inputs: Tensor) -> bool:
         model: The model; its modes and buffers stay as they are.
         inputs: Images, shape ``(B, C, H, W)``; anything else is none.
     """
-    if inputs.dim() != 4 or not any(isinstance(m, nn.Conv2d) for m in model.modules()):
+    if not isinstance(inputs, Tensor) or inputs.dim() != 4:
+        return False
+    if not any(isinstance(m, nn.Conv2d) for m in model.modules()):
         return False
     try:
         with modes(model, batch_statistics=False):

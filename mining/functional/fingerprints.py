@@ -9,6 +9,7 @@ from torch import Tensor
 from mining.functional.evaluation import evaluate
 from mining.functional.loss import Batch
 from mining.functional.prepare import Prepared
+from mining.functional.pytrees import leaves_of, tensors_of
 from mining.storage.fingerprint import Fingerprint, rounding_of
 
 
@@ -29,16 +30,21 @@ def fingerprint(prepared: Prepared, also: Sequence[Batch] = ()) -> str:
     digest = hashlib.sha256(repr(described).encode())
     tensors = [network.theta, *network.frozen.values(), *network.buffers.values()]
     tensors += prepared.loss.tensors()
-    for tensor in (*tensors, *prepared.statistics.inputs):
+    tensors += [tensor for inputs in prepared.statistics.inputs for tensor in tensors_of(inputs)]
+    for tensor in tensors:
         digest.update(repr(tuple(tensor.shape)).encode())
         update_digest(digest, tensor)
     batches = [*prepared.batches, *also]
     if prepared.loss.weight is not None:
         digest.update(repr([batch.weight for batch in batches]).encode())
     if network.mixes_examples:  # else it does not matter how they are grouped
-        digest.update(repr([len(batch.inputs) for batch in batches]).encode())
-    for tensor in (*(b.inputs for b in batches), *(b.targets for b in batches)):
-        update_digest(digest, tensor)
+        digest.update(repr([batch.num_examples for batch in batches]).encode())
+    for tree in (*(b.inputs for b in batches), *(b.targets for b in batches)):
+        for leaf in leaves_of(tree):
+            if isinstance(leaf, Tensor):
+                update_digest(digest, leaf)
+            else:
+                digest.update(repr(leaf).encode())
     return digest.hexdigest()
 
 
@@ -56,7 +62,7 @@ def identify(prepared: Prepared, digest: str) -> Fingerprint:
     network = prepared.network
     first, values = prepared.batches[:1], []
     if network.plan.micro_batch is not None:  # any number may be taken together
-        few = torch.arange(min(16, len(first[0].inputs)))
+        few = torch.arange(min(16, first[0].num_examples))
         first = prepared.pick(first, few)
     device = network.theta.device
     for point in (network.theta, network.theta / 2):

@@ -63,7 +63,7 @@ class Folding:
         return len(self._norms)
 
     @staticmethod
-    def of(forward: Forward, inputs: Tensor, tensors: Mapping[str, Tensor]) -> "Folding":
+    def of(forward: Forward, inputs: Any, tensors: Mapping[str, Tensor]) -> "Folding":
         """Run a model once and see which layers can be folded.
 
         Args:
@@ -92,7 +92,7 @@ class Folding:
             return forward
         cache: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
 
-        def folded(inputs: Tensor) -> Tensor:
+        def folded(inputs: Any) -> Tensor:
             while True:
                 try:
                     with _Folded(self._norms, tensors, cache, affine) as mode:

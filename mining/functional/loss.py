@@ -3,7 +3,8 @@
 import math
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,31 +12,41 @@ from torch.nn import functional as F  # noqa: N812  (the name under which everyb
 
 from mining import InputError
 from mining.functional.memory import is_out_of_memory
+from mining.functional.model_call import Objective
+from mining.functional.pytrees import num_examples, split
 from mining.storage.fingerprint import describe
 
-LossFunction = Callable[[Tensor, Tensor], Tensor]
-#: Maps what a loader yields, inputs and targets, to the denominator of the mean over a batch.
-WeightFunction = Callable[[tuple[Tensor, Tensor]], Tensor | float]
+#: Maps outputs and targets to the loss of a batch, shape ``()``.
+LossFunction = Callable[[Any, Any], Tensor]
+#: Maps what a loader yields, inputs and targets for instance, to the denominator of the mean.
+WeightFunction = Callable[[Any], Tensor | float]
+#: Maps what a loader yields to the number of its examples.
+CountFunction = Callable[[Any], int]
 
 
 class Batch(NamedTuple):
     """Examples on the device of the model, and what they weigh in a mean."""
 
-    inputs: Tensor  # (B, ...)
-    targets: Tensor  # (B, ...)
-    weight: float  # B; the sum of class weights, or fewer where targets are ignored
+    inputs: Any  # a tensor (B, ...) or a structure of such; the whole batch of an objective
+    targets: Any  # (B, ...) likewise; None for an objective
+    weight: float  # B; the sum of class weights, or fewer where targets are ignored; 1 of a sum
     counted: int  # targets that are not ignored
+    num_examples: int  # B
 
 
 @dataclass
 class Loss:
     """A loss function, and how its mean over a batch weighs against that over another."""
 
-    function: LossFunction
+    function: LossFunction | Objective
     #: What the mean over a batch is divided by, where that is not to be found out.
     weight: WeightFunction | None = None
     #: Whether it works in place on outputs or targets, and so is given copies.
     in_place: bool = False
+    #: Computes the loss from model and batch: what a pass gives is the loss then, not outputs.
+    objective: Objective | None = None
+    #: Counts the examples of a batch; by default as ``num_examples`` does.
+    count: CountFunction | None = None
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Compute the mean loss over a batch, shape ``()``.
@@ -45,6 +56,8 @@ class Loss:
         Raises:
             InputError: If it changes the targets, which it did not when it was tried.
         """
+        if self.objective is not None:
+            return outputs
         if self.in_place:
             return self.function(outputs.clone(), targets.clone())
         version = targets._version
@@ -58,6 +71,8 @@ class Loss:
 
     def try_out(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Compute the loss of copies, and note whether it works in place on them."""
+        if self.objective is not None:
+            return outputs
         # What is differentiated by cannot be changed in place, and a copy is another tensor.
         copies = [t if t.requires_grad and t.is_leaf else t.clone() for t in (outputs, targets)]
         versions = [copy._version for copy in copies]
@@ -73,6 +88,23 @@ class Loss:
         return str(getattr(self.function, "__name__", type(self.function).__name__))
 
     @property
+    def reduction(self) -> str | None:
+        """What the loss says about itself: ``mean``, ``sum``, ``none``; ``None`` if nothing."""
+        keywords = self.function.keywords if isinstance(self.function, partial) else {}
+        found = keywords.get("reduction", getattr(self.function, "reduction", None))
+        return None if found is None else str(found)
+
+    @property
+    def sums(self) -> bool:
+        """Whether it is a sum over the examples of a batch, not their mean."""
+        return self.reduction == "sum"
+
+    def denominator(self, weights: Iterable[float]) -> float:
+        """Give what the weighted sum of the losses of batches is divided by."""
+        total = sum(weights)
+        return float(total > 0) if self.sums else total
+
+    @property
     def cross_entropy(self) -> bool:
         """Whether it is the cross-entropy of class scores."""
         return self.function is F.cross_entropy or isinstance(self.function, nn.CrossEntropyLoss)
@@ -80,6 +112,8 @@ class Loss:
     @property
     def takes_indices(self) -> bool:
         """Whether its integer targets are indices of classes, weighted or ignored."""
+        if self.objective is not None:
+            return False
         nll = self.function is F.nll_loss or isinstance(self.function, nn.NLLLoss)
         return nll or self.cross_entropy
 
@@ -97,6 +131,8 @@ class Loss:
     @property
     def known(self) -> bool:
         """Whether it is one of torch's own, whose means over batches ``weigh`` knows."""
+        if self.objective is not None:
+            return False
         kind = self.function if hasattr(self.function, "__qualname__") else type(self.function)
         return str(getattr(kind, "__module__", "")).startswith("torch.nn")
 
@@ -114,29 +150,57 @@ class Loss:
         ignored: int = getattr(self.function, "ignore_index", -100)
         return ignored
 
-    def weigh(self, inputs: Tensor, targets: Tensor) -> tuple[float, int]:
+    def batch(self, inputs: Any, targets: Any) -> Batch:
+        """Make a batch of its inputs and targets, with what it weighs in a mean.
+
+        Raises:
+            InputError: If it holds no tensor with an axis, or ``weight`` or the function that
+                counts examples gives something else than a number that is not negative.
+        """
+        given = inputs if self.objective is not None and targets is None else (inputs, targets)
+        num = num_examples(inputs) if self.count is None else self.count(given)
+        if isinstance(num, bool) or not isinstance(num, int) or num < 1:
+            raise InputError(f"count must give a number of examples, at least 1, got {num!r}.")
+        return Batch(inputs, targets, *self.weigh(inputs, targets, num), num)
+
+    def weigh(self, inputs: Any, targets: Any, num: int | None = None) -> tuple[float, int]:
         """Find the denominator of the mean loss over a batch.
 
         Args:
-            inputs: Shape ``(B, ...)``.
-            targets: Shape ``(B, ...)``.
+            inputs: Shape ``(B, ...)``, or a structure of such tensors.
+            targets: Shape ``(B, ...)``; ``None`` for an objective.
+            num: B, where it was counted.
 
         Returns:
             The denominator, the number of targets where neither class weights nor ignored ones
-            matter, and the number of targets that are not ignored.
+            matter, and the number of targets that are not ignored. A sum is divided by 1.
 
         Raises:
             InputError: If ``weight`` gives something else than a number that is not negative.
         """
+        num = num_examples(inputs) if num is None else num
+        if self.objective is not None:
+            weight = 1.0 if self.sums else float(num)
+            return weight if self.weight is None else self._given_weight(inputs), num
         if self.weight is not None:
-            given = self.weight((inputs, targets))
-            if isinstance(given, Tensor) and given.numel() != 1:
-                raise InputError(
-                    f"weight must give one number for a batch, got shape {tuple(given.shape)}."
-                )
-            if not 0 <= float(given) < math.inf:
-                raise InputError(f"weight must not be negative, got {float(given)} for a batch.")
-            return float(given), int((targets != self.ignored).sum())
+            counted = int((targets != self.ignored).sum())
+            return self._given_weight((inputs, targets)), counted
+        weight, counted = self._denominator(targets)
+        return 1.0 if self.sums else weight, counted
+
+    def _given_weight(self, batch: Any) -> float:
+        assert self.weight is not None
+        given = self.weight(batch)
+        if isinstance(given, Tensor) and given.numel() != 1:
+            raise InputError(
+                f"weight must give one number for a batch, got shape {tuple(given.shape)}."
+            )
+        if not 0 <= float(given) < math.inf:
+            raise InputError(f"weight must not be negative, got {float(given)} for a batch.")
+        return float(given)
+
+    def _denominator(self, targets: Tensor) -> tuple[float, int]:
+        """Find what torch divides the mean of its own losses by, and the targets that count."""
         indices = not targets.is_floating_point() and self.takes_indices
         class_weights: Tensor | None = getattr(self.function, "weight", None)
         if not indices:
@@ -161,6 +225,13 @@ class Loss:
             InputError: If the loss over the batch is not their plain mean: with class weights,
                 ignored targets, or a loss that compares examples.
         """
+        if self.objective is not None:
+            raise InputError(
+                "tolerance needs the losses of single examples: give model and loss_fn with "
+                "outputs and targets that are tensors, or leave tolerance out."
+            )
+        if self.sums:
+            raise InputError("tolerance needs a loss that is a plain mean: reduction='mean'.")
         if self.weight is not None:
             raise InputError("tolerance needs a loss that is a plain mean: leave weight out.")
 
@@ -195,15 +266,13 @@ class Loss:
 
     def split(self, batches: Iterable[Batch], size: int) -> list[Batch]:
         """Cut batches into pieces of at most ``size`` examples, each weighing what it holds."""
-        return [
-            Batch(inputs, targets, *self.weigh(inputs, targets))
-            for batch in batches
-            for inputs, targets in (
-                zip(torch.split(batch.inputs, size), torch.split(batch.targets, size), strict=True)
-                if len(batch.inputs) > size
-                else [(batch.inputs, batch.targets)]
-            )
-        ]
+        parts: list[Batch] = []
+        for batch in batches:
+            if batch.num_examples <= size:
+                parts.append(batch)
+            else:
+                parts += [self.batch(*pair) for pair in split((batch.inputs, batch.targets), size)]
+        return parts
 
     def describe(self, counters: Collection[str] = ()) -> list[object]:
         """Describe the loss and its plain settings but ``counters``, the same in every process."""

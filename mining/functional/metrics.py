@@ -9,12 +9,13 @@ from torch import Tensor
 
 from mining import InputError
 from mining.functional.loss import Batch, Loss
+from mining.functional.pytrees import tensors_of
 
 
 class Evaluation(NamedTuple):
     """Loss and accuracy over a set of examples."""
 
-    loss: Tensor  # () float64, mean over examples
+    loss: Tensor  # () float64, mean over examples, or the sum of a loss that is one
     accuracy: Tensor | None  # () float64 in [0, 1]; None where the targets are not class indices
 
     def row(self) -> Tensor:
@@ -34,7 +35,7 @@ class Metrics(Protocol):
 
 
 class MeanMetrics:
-    """Mean loss and accuracy over batches.
+    """Loss and accuracy over batches: means, or the sum of a loss that is one.
 
     Args:
         loss_fn: The loss.
@@ -44,7 +45,7 @@ class MeanMetrics:
 
     def __init__(self, loss_fn: Loss, batches: Sequence[Batch], *, classes: bool) -> None:
         self._loss_fn, self._batches, self._classes = loss_fn, batches, classes
-        device = batches[0].inputs.device
+        device = tensors_of(batches[0].inputs)[0].device
         self._loss = torch.zeros((), dtype=torch.float64, device=device)
         self._correct = torch.zeros((), dtype=torch.float64, device=device)
 
@@ -63,7 +64,7 @@ class MeanMetrics:
 
     def mean(self) -> Evaluation:
         """Give the means over all batches."""
-        weight = sum(batch.weight for batch in self._batches)
+        weight = self._loss_fn.denominator(batch.weight for batch in self._batches)
         counted = sum(batch.counted for batch in self._batches)
         return Evaluation(self._loss / weight, self._correct / counted if self._classes else None)
 

@@ -1,6 +1,8 @@
 """The loss on random mini-batches: what stochastic optimization sees."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +13,7 @@ from mining.functional.derivatives import check_recording
 from mining.functional.loss import Loss
 from mining.functional.network import Network
 from mining.functional.prepare import Prepared
+from mining.functional.pytrees import map_tensors, num_examples, rows
 
 #: Maps flat parameters (D,) to the loss on one batch, shape (), and its gradient (D,).
 LossOnBatch = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -31,19 +34,20 @@ class MiniBatches:
         self,
         network: Network,
         loss_fn: Loss,
-        inputs: Tensor,
-        targets: Tensor,
+        inputs: Any,
+        targets: Any,
         batch_size: int,
     ) -> None:
         self._network, self._loss_fn = network, loss_fn
         self._inputs, self._targets = inputs, targets
-        num_batches = -(-len(inputs) // batch_size)
+        self._num_examples = num_examples(inputs)
+        num_batches = -(-self._num_examples // batch_size)
         if network.mixes_examples:  # a single example has no variance to normalize by
-            num_batches = max(1, min(num_batches, len(inputs) // 2))
+            num_batches = max(1, min(num_batches, self._num_examples // 2))
         #: Mini-batches in one pass over the examples, those without a target included.
         self.num_batches = num_batches
-        self._some_ignored = (
-            loss_fn.weight is not None or loss_fn.weigh(inputs, targets)[1] < targets.numel()
+        self._some_ignored = loss_fn.weight is not None or (
+            loss_fn.objective is None and loss_fn.weigh(inputs, targets)[1] < targets.numel()
         )
 
     def shuffled(self, generator: torch.Generator) -> Iterator[LossOnBatch]:
@@ -57,19 +61,22 @@ class MiniBatches:
             most; a mini-batch of which all targets are ignored is left out. Random numbers that
             the model draws are new on each, and the same at all points.
         """
-        order = torch.randperm(len(self._inputs), generator=generator).to(self._inputs.device)
+        device = self._network.theta.device
+        order = torch.randperm(self._num_examples, generator=generator).to(device)
         for chosen in order.tensor_split(self.num_batches):
-            inputs = self._inputs[chosen].detach().requires_grad_(self._inputs.requires_grad)
+            inputs = map_tensors(partial(_drawn, chosen), self._inputs)
             # A loss that differentiates outputs by inputs finds these among the targets.
-            targets = inputs if self._targets is self._inputs else self._targets[chosen]
+            targets = inputs if self._targets is self._inputs else rows(self._targets, chosen)
             if not self._some_ignored or self._loss_fn.weigh(inputs, targets)[0] > 0:
                 seed = 0
                 if self._network.stochastic:
                     seed = int(torch.randint(2**62, (), generator=generator))
                 yield self._on(self._network.plan.prepare(inputs), targets, seed)
 
-    def _on(self, inputs: Tensor, targets: Tensor, seed: int) -> LossOnBatch:
+    def _on(self, inputs: Any, targets: Any, seed: int) -> LossOnBatch:
         network = self._network
+        # That of a sum over all examples, as estimated from these.
+        scale = self._num_examples / num_examples(inputs) if self._loss_fn.sums else 1.0
 
         def loss_and_gradient(theta: Tensor) -> tuple[Tensor, Tensor]:
             check_recording()
@@ -78,10 +85,17 @@ class MiniBatches:
             tensors = network.tensors(leaf, network.copy_buffers())
             with torch.enable_grad(), network.running(tensors) as forward, network.noise(seed):
                 loss = self._loss_fn(forward(inputs), targets)
+                loss = loss if scale == 1.0 else loss * scale
                 (gradient,) = torch.autograd.grad(loss, leaf)
             return loss.detach(), gradient
 
         return loss_and_gradient
+
+
+def _drawn(chosen: Tensor, tensor: Tensor) -> Tensor:
+    """Take rows of a tensor as a leaf, which a model may differentiate by."""
+    taken = tensor[chosen] if tensor.dim() > 0 else tensor
+    return taken.detach().requires_grad_(tensor.requires_grad)
 
 
 def mini_batches(

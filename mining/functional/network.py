@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
 from itertools import count
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +22,11 @@ from mining.functional.derivatives import check_recording
 from mining.functional.execution_plan import ExecutionPlan
 from mining.functional.loss import Batch, Loss
 from mining.functional.metrics import Metrics
+from mining.functional.model_call import ModelCall
 from mining.functional.parameters import ParameterSpace
 from mining.functional.planning import find_plan
 from mining.functional.precision import products_in
+from mining.functional.pytrees import is_divisible
 from mining.functional.randomness import seeded
 from mining.functional.substitution import Forward, Substitution
 from mining.functional.trial import Trial
@@ -61,6 +64,7 @@ class Network:
         compile: bool,
     ) -> None:
         self.model, self.loss_fn, self.policy = model, loss_fn, policy
+        self.call = ModelCall(model, loss_fn.objective)
         self.autocast, self.tf32 = autocast, tf32
         self.space = ParameterSpace.of(model)
         parameters = {name: p.detach() for name, p in model.named_parameters()}
@@ -78,8 +82,6 @@ class Network:
         self.plan = ExecutionPlan()
         #: Whether model or loss differentiate by inputs, so that passes need graphs.
         self.needs_graph = False
-        #: Whether the model works in place on its inputs, and so is given copies.
-        self.changes_inputs = False
         #: Whether a forward pass writes to parameters.
         self.changes_parameters = False
         #: Whether fewer examples than those of a batch were refused, or there are no fewer.
@@ -101,6 +103,12 @@ class Network:
         """Give the same network with the running statistics stored in the model."""
         other = copy(self)
         other.policy = BatchNormPolicy("frozen")
+        return other
+
+    def with_loss(self, loss_fn: Loss) -> "Network":
+        """Give the same network with another loss."""
+        other = copy(self)
+        other.loss_fn, other.call = loss_fn, ModelCall(self.model, loss_fn.objective)
         return other
 
     def in_precision(self, autocast: torch.dtype) -> "Network":
@@ -151,11 +159,17 @@ class Network:
             return ExecutionPlan().because("examples share batch statistics")
         if self.stochastic:
             return ExecutionPlan().because("random numbers belong to batches as they are")
+        if self.call.objective is not None:
+            return ExecutionPlan().because(
+                "the loss is computed from batches as they are, without outputs to compare"
+            )
+        if not all(is_divisible((batch.inputs, batch.targets)) for batch in batches):
+            return ExecutionPlan().because("the examples of a batch cannot be told apart")
         noise = torch.randn(self.space.size, generator=torch.Generator().manual_seed(0))
         change = noise.to(self.theta) * (0.05 * self.theta.norm() / noise.norm().to(self.theta))
         trial = Trial(
             self.model,
-            self._checked,
+            self.call,
             self.substitution,
             self.tensors(self.theta, self.copy_buffers()),
             self.space.unflatten(change),
@@ -165,7 +179,7 @@ class Network:
         with self.modes(), products_in(self.theta.device):
             return find_plan(trial, self._rounding)
 
-    def statistics(self, theta: Tensor, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+    def statistics(self, theta: Tensor, inputs: Sequence[Any]) -> dict[str, Tensor]:
         """Give buffers with which to evaluate at ``theta``, estimated on batches of inputs."""
         buffers = self.copy_buffers()
         if self.policy.mode == "recalibrate":
@@ -176,7 +190,7 @@ class Network:
             ):
                 seeds = count()
 
-                def forward(batch: Tensor) -> Tensor:
+                def forward(batch: Any) -> Tensor:
                     with self.noise(next(seeds)):
                         return self.forward(batch)
 
@@ -206,42 +220,40 @@ class Network:
                 yield self.compiled.bind(self._as_function(), plain, tensors)
 
     def _as_function(self) -> FreeForward:
-        def run(tensors: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+        def run(tensors: Mapping[str, Tensor], inputs: Any) -> Tensor:
             with self.substitution(tensors):
                 return self.plan.folding.fold(self.forward, tensors)(inputs)
 
         return run
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Run the model with what is in it now.
+    def forward(self, inputs: Any) -> Tensor:
+        """Run the model, or the objective, with what is in the model now.
 
         Raises:
-            InputError: If it returns anything but a tensor.
+            InputError: If the one returns anything but a tensor, or the other no number.
         """
         with self.autocasting():
-            outputs = self._checked(inputs)
+            outputs = self.call(inputs)
         return outputs if self.autocast is None else outputs.to(self.space.dtype)
 
     @contextmanager
     def trying(self) -> Iterator[Forward]:
         """Give the model at θ as it stands, with copies of all, and note which it writes to."""
-        self.changes_inputs = True
+        self.call.changes_inputs = True
         before = self.tensors(self.theta, {})
         copies = {name: tensor.clone() for name, tensor in before.items()}
         tensors = {**copies, **self.copy_buffers()}
         changed: list[bool] = []
 
-        def run(inputs: Tensor) -> Tensor:
-            given = _copy(inputs)
-            version = given._version
+        def run(inputs: Any) -> Tensor:
             with self.autocasting():
-                outputs = self._only_tensor(self.model(given))
-            changed.append(given._version != version or not torch.equal(given, inputs))
+                outputs, inputs_changed = self.call.run_on_copy(inputs)
+            changed.append(inputs_changed)
             return outputs if self.autocast is None else outputs.to(self.space.dtype)
 
         with self.modes(), self.substitution(tensors), products_in(self.theta.device):
             yield run
-        self.changes_inputs = any(changed)
+        self.call.changes_inputs = any(changed)
         self.changes_parameters = any(
             not torch.equal(tensors[name], value) for name, value in before.items()
         )
@@ -252,37 +264,6 @@ class Network:
         tensors = self.tensors(self.theta, self.copy_buffers())
         with self.modes(), self.substitution(tensors), products_in(self.theta.device):
             yield self.forward
-
-    def _checked(self, inputs: Tensor) -> Tensor:
-        if self.changes_inputs:
-            inputs = _copy(inputs)
-        elif not inputs.requires_grad:  # another tensor: a model may ask for derivatives by it
-            inputs = inputs.detach()
-        version = inputs._version
-        try:
-            outputs = self.model(inputs)
-        except ValueError as error:
-            if "more than 1 value per channel" not in str(error):
-                raise
-            raise InputError(
-                f"Batch norm takes the statistics of a batch of {len(inputs)}, which has no "
-                f"variance ({error}): give batches of two examples or more."
-            ) from error
-        if inputs._version != version and not self.changes_inputs:
-            raise InputError(
-                f"{type(self.model).__name__} changed its inputs in place, which it did not when "
-                "the landscape was made: the examples are spoilt. Let it work on a copy."
-            )
-        return self._only_tensor(outputs)
-
-    @staticmethod
-    def _only_tensor(outputs: object) -> Tensor:
-        if not isinstance(outputs, Tensor):
-            raise InputError(
-                f"The model must return a tensor, got {type(outputs).__name__}. Wrap it so that "
-                "it does."
-            )
-        return outputs
 
     def autocasting(self) -> AbstractContextManager[None]:
         """Give the context in which forward passes take place."""
@@ -326,9 +307,3 @@ class Network:
                             plain = self.plan.folding.fold(self.forward, tensors)
                             compiled.check_loss(self.loss_fn, forward, plain, batch)
                         metrics.add(outputs, batch)
-
-
-def _copy(inputs: Tensor) -> Tensor:
-    """Copy inputs; with gradients recorded, those of the copy go on to the inputs."""
-    copied = inputs.clone()
-    return copied.requires_grad_() if inputs.requires_grad else copied

@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from mining.functional.execution_plan import ExecutionPlan, first_line, takes_ch
 from mining.functional.fuse_batchnorm import Folding
 from mining.functional.loss import Batch
 from mining.functional.memory import is_out_of_memory
+from mining.functional.pytrees import cat, num_examples, rows, signature, split, tensors_of
 from mining.functional.shared_first_layer import FirstLayer
 from mining.functional.trial import Outcome, Pair, Trial
 
@@ -51,11 +53,15 @@ def find_plan(trial: Trial, rounding: float) -> ExecutionPlan:
 def _find_plan(trial: Trial, rounding: float) -> ExecutionPlan:
     first = trial.batches[0].inputs
     with trial.substitution(trial.theta):
-        micro_batch = _fitting(trial, first) if first.device.type == "cpu" else None
-        whole = _sample(trial.batches, micro_batch or len(first))
-        folding = Folding.of(trial.forward, first[:2], trial.theta)
+        on_cpu = tensors_of(first)[0].device.type == "cpu"
+        micro_batch = _fitting(trial, first) if on_cpu else None
+        whole = _sample(trial.batches, micro_batch or num_examples(first))
+        few = rows(first, slice(2))
+        folding = Folding.of(trial.forward, few, trial.theta)
         varying = {name: trial.theta[name] for name in trial.change}
-        first_layer = FirstLayer.of(trial.forward, first[:2], varying)
+        first_layer = None
+        if isinstance(first, Tensor):  # else nobody knows which tensor the layer takes
+            first_layer = FirstLayer.of(trial.forward, few, varying)
         images = takes_channels_last(trial.model, first)
     plain = ExecutionPlan()
     expected = [trial.run(plain, whole, moved=moved) for moved in (False, True)]
@@ -63,11 +69,8 @@ def _find_plan(trial: Trial, rounding: float) -> ExecutionPlan:
     if not again.agrees(expected[0], rounding):
         return plain.because("outputs or loss change from run to run")
     # Cut in two however large a pass may be: later batches can be larger.
-    size = max(1, 2 * sum(len(inputs) for inputs, _ in whole) // 3)
-    inputs, targets = (
-        torch.split(torch.cat(tensors), size) for tensors in zip(*whole, strict=True)
-    )
-    parts = list(zip(inputs, targets, strict=True))
+    size = max(1, 2 * sum(num_examples(inputs) for inputs, _ in whole) // 3)
+    parts = split(cat(whole), size)
     given = [torch.split(outcome.joined, size) for outcome in expected]
     cut = [trial.run(plain, parts, moved=moved, given=given[moved]) for moved in (False, True)]
     means = [
@@ -126,12 +129,12 @@ def _sample(batches: Sequence[Batch], micro_batch: int) -> list[Pair]:
     """Take batches with more examples than one pass together, the last one cut where need be."""
     sample: list[Pair] = []
     missing = min(micro_batch * 3 // 2, _TRIED) + 3
-    shapes = (batches[0].inputs.shape[1:], batches[0].targets.shape[1:])
+    shapes = signature((batches[0].inputs, batches[0].targets))
     for inputs, targets, *_ in batches:
-        if missing <= 0 or (inputs.shape[1:], targets.shape[1:]) != shapes:
+        if missing <= 0 or signature((inputs, targets)) != shapes:
             break
-        sample.append((inputs[:missing], targets[:missing]))
-        missing -= len(inputs)
+        sample.append(rows((inputs, targets), slice(missing)))
+        missing -= num_examples(inputs)
     return sample
 
 
@@ -142,8 +145,8 @@ def _describe(plan: ExecutionPlan) -> str:
     return ", ".join(words)
 
 
-def _fitting(trial: Trial, inputs: Tensor) -> int:
+def _fitting(trial: Trial, inputs: Any) -> int:
     """Find how many examples fit the caches, by the largest activation of one."""
-    fit = _CACHED // max(measure_activation(trial.forward, inputs[:2], trial.theta), 1)
+    fit = _CACHED // max(measure_activation(trial.forward, rows(inputs, slice(2)), trial.theta), 1)
     power: int = 2 ** int(math.log2(max(fit, 1)))
     return max(_FEWEST, min(_MOST, power))

@@ -5,21 +5,14 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mining import InputError
 from mining.functional.averaging import Averaging, find_gap, on_first_batches
-from mining.functional.batches import (
-    as_leaves,
-    lay_out,
-    mixed,
-    pick_examples,
-    read_batches,
-    regroup,
-    shuffle,
-)
+from mining.functional.batches import Pair, lay_out, mixed, pick_examples, regroup, shuffle
 from mining.functional.batchnorm import BatchNormPolicy, Mode, recalibration_batch_size
 from mining.functional.checks import (
     check_labels,
@@ -30,10 +23,13 @@ from mining.functional.checks import (
 )
 from mining.functional.derivatives import check_recording
 from mining.functional.execution_plan import ExecutionPlan
-from mining.functional.loss import Batch, Loss, LossFunction, WeightFunction
+from mining.functional.loss import Batch, CountFunction, Loss, LossFunction, WeightFunction
+from mining.functional.model_call import Objective, OutputsError, call_model
 from mining.functional.network import Network
 from mining.functional.parameters import ParameterSpace
+from mining.functional.pytrees import num_examples
 from mining.functional.randomness import seeded
+from mining.functional.reading import as_leaves, read_batches
 from mining.functional.recalibration import Statistics
 
 log = logging.getLogger(__name__)
@@ -61,10 +57,12 @@ class Prepared:
     counters: frozenset[str]
     statistics: Statistics
 
-    def hold(self, loader: Iterable[tuple[Tensor, Tensor]]) -> list[Batch]:
+    def hold(self, loader: Iterable[Any]) -> list[Batch]:
         """Read batches and group them as the execution plan takes them."""
         pairs = _read(self.network, loader)
-        return _group(self.network, self.loss, pairs, self.num_classes)
+        if self.loss.objective is None and not all(_has_outputs(*pair) for pair in pairs):
+            raise InputError("Targets must be tensors with a row for each example, as before.")
+        return _group(self.network, pairs, self.num_classes)
 
     def pick(
         self, batches: Sequence[Batch], chosen: Tensor, size: int | None = None
@@ -76,16 +74,26 @@ class Prepared:
             chosen: The indices.
             size: Most examples of a batch; ``None`` takes them as ``plan`` does.
         """
-        inputs, targets = pick_examples(batches, chosen)
-        size = len(inputs) if size is None else size
-        return self.hold(zip(torch.split(inputs, size), torch.split(targets, size), strict=True))
+        if any(batch.num_examples != num_examples(batch.inputs) for batch in batches):
+            raise InputError("Examples that count= counts cannot be picked one by one.")
+        pair = pick_examples(batches, chosen)
+        pairs = [pair] if size is None else regroup([pair], size)
+        pairs = [(self.network.plan.prepare(inputs), targets) for inputs, targets in pairs]
+        if self.network.mixes_examples:
+            pairs = shuffle(pairs)
+        return _group(self.network, pairs, self.num_classes)
 
     @property
     def chance_loss(self) -> float | None:
-        """The chance-level cross-entropy log C of C classes; ``None`` for another loss."""
+        """The cross-entropy of guessing among C classes: log C, times the targets for a sum."""
         if self.num_classes is None or not self.loss.log_c_at_chance:
             return None
-        return math.log(self.num_classes)
+        chance = math.log(self.num_classes)
+        if not self.loss.sums:
+            return chance
+        if getattr(self.loss.function, "weight", None) is not None:
+            return None
+        return chance * sum(batch.counted for batch in self.batches)
 
     def derivable(self, theta: Tensor | None) -> Tensor:
         """Detach ``theta``, by default that of the model, of whatever mode it was made in."""
@@ -114,53 +122,117 @@ class Prepared:
 @torch.inference_mode(False)  # what is made within it cannot be differentiated later
 def prepare(
     model: nn.Module,
-    loss_fn: LossFunction,
-    loader: Iterable[tuple[Tensor, Tensor]],
+    loss_fn: LossFunction | None,
+    loader: Iterable[Any] | None,
     *,
+    objective: Objective | None,
+    batches: Iterable[Any] | None,
+    weight: WeightFunction | None,
+    count: CountFunction | None,
     batchnorm: BatchNormPolicy | Mode,
-    recalibration: Iterable[tuple[Tensor, Tensor]] | None,
+    recalibration: Iterable[Any] | None,
     autocast: torch.dtype | None,
     tf32: bool,
     plan: ExecutionPlan | None,
-    weight: WeightFunction | None,
     compile: bool,
 ) -> Prepared:
     """Read the examples, check that they fit model and loss, and choose how to run the model.
 
     See ``Landscape`` for the arguments and errors.
     """
-    loss = Loss(loss_fn, weight)
-    settings = loss.settings()
+    loss, examples = _choose(loss_fn, loader, objective, batches)
+    loss = replace(loss, weight=weight, count=count)
     policy = batchnorm if isinstance(batchnorm, BatchNormPolicy) else BatchNormPolicy(batchnorm)
     network = Network(model, loss, policy, autocast, tf32=tf32, compile=compile)
-    batches = _group(network, loss, _read(network, loader), None)
+    pairs = _read(network, examples)
+    if loss.objective is None and not all(_has_outputs(*pair) for pair in pairs):
+        network, pairs = _as_objective(network, pairs)
+    settings = loss.settings()
     # Trials leave the caller's random numbers as they are, and so does all that follows.
     with seeded(0, network.theta.device):
-        num_classes = find_num_classes(network, loss, batches)
-        check_substituted(network, batches[0])
-        _note_randomness(network, loss, batches)
-    _check_options(network, plan)
+        network, held, num_classes = _try_out(network, pairs)
+        loss = network.loss_fn
+        check_substituted(network, held[0])
+        _note_randomness(network, loss, held)
+    _check_options(network, plan, held)
     # Settings that change when the loss is called count something.
     changed = loss.settings().items() ^ settings.items()
     with seeded(0, network.theta.device):
-        averaging = _compare_batches(network, loss, batches)
-        network.plan = _find_plan(network, batches, averaging) if plan is None else plan
-    pairs = [(network.plan.prepare(batch.inputs), batch.targets) for batch in batches]
-    largest = max(len(inputs) for inputs, _ in pairs)
-    del batches  # examples are not held twice
+        averaging = _compare_batches(network, loss, held)
+        network.plan = _find_plan(network, held, averaging) if plan is None else plan
+    pairs = [(network.plan.prepare(batch.inputs), batch.targets) for batch in held]
+    largest = max(num_examples(inputs) for inputs, _ in pairs)
+    del held  # examples are not held twice
     if recalibration is None and network.recalibrates:
         pairs = lay_out(pairs)
-    batches = _group(network, loss, pairs, num_classes)
-    inputs = _recalibration_inputs(network, batches, recalibration, largest)
-    return Prepared(
-        network,
-        loss,
-        batches,
-        num_classes,
-        averaging,
-        frozenset(name for name, _ in changed),
-        Statistics(network, loss, batches, inputs),
+    held = _group(network, pairs, num_classes)
+    inputs = _recalibration_inputs(network, held, recalibration, largest)
+    counters = frozenset(name for name, _ in changed)
+    statistics = Statistics(network, loss, held, inputs)
+    return Prepared(network, loss, held, num_classes, averaging, counters, statistics)
+
+
+def _choose(
+    loss_fn: LossFunction | None,
+    loader: Iterable[Any] | None,
+    objective: Objective | None,
+    batches: Iterable[Any] | None,
+) -> tuple[Loss, Iterable[Any]]:
+    """Give the loss and its examples, of the two ways to describe them."""
+    if objective is None and batches is None and loss_fn is not None and loader is not None:
+        return Loss(loss_fn), loader
+    if loss_fn is None and loader is None and objective is not None and batches is not None:
+        return Loss(objective, objective=objective), batches
+    raise InputError(
+        "Give either loss_fn and loader, which yields (inputs, targets), or objective and batches: "
+        "Landscape(model, loss_fn, loader) or Landscape(model, objective=lambda model, batch: "
+        "model(**batch).loss, batches=loader)."
     )
+
+
+def _has_outputs(inputs: Any, targets: Any) -> bool:
+    """Whether a pair has a tensor of targets with a row for each example of the inputs."""
+    return (
+        isinstance(targets, Tensor) and targets.dim() > 0 and len(targets) == num_examples(inputs)
+    )
+
+
+def _as_objective(network: Network, pairs: list[Pair]) -> tuple[Network, list[Pair]]:
+    """Let a loss of outputs or targets that are no tensors be an objective of whole pairs."""
+    function = network.loss_fn.function
+
+    def objective(model: nn.Module, batch: Any) -> Tensor:
+        inputs, targets = batch
+        found: Tensor = function(call_model(model, inputs), targets)
+        return found
+
+    loss = replace(network.loss_fn, objective=objective)
+    return network.with_loss(loss), [(pair, None) for pair in pairs]
+
+
+def _try_out(network: Network, pairs: list[Pair]) -> tuple[Network, list[Batch], int | None]:
+    """Run model and loss, and settle what stands for outputs that are no tensor.
+
+    torch's own losses get ``logits``, where the model returns such. Any other loss gets what the
+    model returns if it takes that, and ``logits`` otherwise.
+    """
+    network.call.takes_logits = network.loss_fn.known
+    batches = _group(network, pairs, None)
+    try:
+        return network, batches, find_num_classes(network, network.loss_fn, batches)
+    except OutputsError as error:
+        if network.loss_fn.known:
+            raise
+        whole, whole_pairs = _as_objective(network, pairs)
+        whole_batches = _group(whole, whole_pairs, None)
+        try:
+            return whole, whole_batches, find_num_classes(whole, whole.loss_fn, whole_batches)
+        except InputError:
+            network.call.takes_logits = True
+            try:
+                return network, batches, find_num_classes(network, network.loss_fn, batches)
+            except OutputsError:
+                raise error from None
 
 
 def _note_randomness(network: Network, loss: Loss, batches: Sequence[Batch]) -> None:
@@ -176,8 +248,14 @@ def _note_randomness(network: Network, loss: Loss, batches: Sequence[Batch]) -> 
         )
 
 
-def _check_options(network: Network, plan: ExecutionPlan | None) -> None:
+def _check_options(network: Network, plan: ExecutionPlan | None, batches: Sequence[Batch]) -> None:
     """Raise ``InputError`` if a plan cannot be carried out, or the loss is no function of θ."""
+    single = network.loss_fn.objective is None and isinstance(batches[0].inputs, Tensor)
+    if network.compiled is not None and not single:
+        raise InputError(
+            "compile=true needs a model of one tensor and its outputs: leave compile out for an "
+            "objective, or for inputs of another structure."
+        )
     if plan is not None and plan.micro_batch is not None and network.mixes_examples:
         raise InputError(
             "plan.micro_batch must be None where examples share batch statistics, got "
@@ -215,32 +293,36 @@ def _find_plan(
 def _recalibration_inputs(
     network: Network,
     batches: Sequence[Batch],
-    recalibration: Iterable[tuple[Tensor, Tensor]] | None,
+    recalibration: Iterable[Any] | None,
     largest: int,
-) -> Sequence[Tensor]:
+) -> Sequence[Any]:
     """Give the batches of inputs on which statistics are estimated."""
     if not network.recalibrates:
         return []
     inputs = [batch.inputs for batch in batches]
     if recalibration is not None:
         inputs = [pair[0] for pair in _read(network, recalibration)]
-        largest = max(map(len, inputs))
+        largest = max(map(num_examples, inputs))
     return mixed(inputs, recalibration_batch_size(largest), network.policy.num_examples)
 
 
-def _read(network: Network, loader: Iterable[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
-    pairs = [(network.plan.prepare(x), y) for x, y in read_batches(loader, network.theta.device)]
+def _read(network: Network, loader: Iterable[Any]) -> list[Pair]:
+    """Read the batches of a loader in the layout of the plan, dealt out anew if that matters."""
+    loss, device = network.loss_fn, network.theta.device
+    whole = loss.objective is not None and loss.objective is loss.function
+    pairs = read_batches(loader, device, pairs=not whole)
+    if loss.objective is not None and not whole:
+        pairs = [(pair, None) for pair in pairs]
+    pairs = [(network.plan.prepare(x), y) for x, y in pairs]
     # A batch of one class has other statistics than one of all classes.
     return shuffle(pairs) if network.mixes_examples else pairs
 
 
-def _group(
-    network: Network, loss: Loss, pairs: list[tuple[Tensor, Tensor]], num_classes: int | None
-) -> list[Batch]:
+def _group(network: Network, pairs: list[Pair], num_classes: int | None) -> list[Batch]:
     """Give batches of one pass each."""
     if network.plan.micro_batch is not None:
         pairs = regroup(pairs, network.plan.micro_batch)
-    pairs = [as_leaves(pair) for pair in pairs]
-    batches = [Batch(*pair, *loss.weigh(*pair)) for pair in pairs]
+    loss = network.loss_fn
+    batches = [loss.batch(*as_leaves(pair)) for pair in pairs]
     check_labels(loss, batches, num_classes)
     return batches

@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from mining.functional.batchnorm import norm_layers
 from mining.functional.loss import Batch, Loss
 from mining.functional.metrics import MeanMetrics
 from mining.functional.network import Network
+from mining.functional.pytrees import num_examples, signature
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +35,7 @@ class Statistics:
     """
 
     def __init__(
-        self, network: Network, loss_fn: Loss, batches: Sequence[Batch], inputs: Sequence[Tensor]
+        self, network: Network, loss_fn: Loss, batches: Sequence[Batch], inputs: Sequence[Any]
     ) -> None:
         self.inputs = inputs
         self._network, self._loss_fn, self._batches = network, loss_fn, batches
@@ -129,16 +131,19 @@ def policy_effect(
     if not parts:  # all targets are ignored
         return None
     plain = network.with_stored_statistics()
+    total = sum(batch.num_examples for batch in batches)
     differences, losses = [], []
     for batch in parts:
         pair = []
         for runs, buffers in ((network, statistics), (plain, plain.copy_buffers())):
             metrics = MeanMetrics(loss_fn, [batch], classes=False)
             runs.measure(metrics, network.theta, [batch], buffers)
-            pair.append(float(metrics.mean().loss))
+            scale = total / batch.num_examples if loss_fn.sums else 1.0
+            pair.append(float(metrics.mean().loss) * scale)
         losses.append(pair)
         differences.append(pair[0] - pair[1])
-    weights = torch.tensor([batch.weight for batch in parts], dtype=torch.float64)
+    sizes = [batch.num_examples if loss_fn.sums else batch.weight for batch in parts]
+    weights = torch.tensor(sizes, dtype=torch.float64)
     weights /= weights.sum()
     means = weights @ torch.tensor(losses, dtype=torch.float64)
     spread = torch.tensor(differences, dtype=torch.float64) - (means[0] - means[1])
@@ -147,24 +152,24 @@ def policy_effect(
         variance = (weights**2 * spread**2).sum() * len(parts) / (len(parts) - 1)
         error = float(variance.sqrt())
     return PolicyEffect(
-        float(means[0]), float(means[1]), error, sum(len(batch.inputs) for batch in parts)
+        float(means[0]), float(means[1]), error, sum(batch.num_examples for batch in parts)
     )
 
 
 def _parts(network: Network, loss_fn: Loss, batches: Sequence[Batch]) -> list[Batch]:
     """Take at most 1,024 examples, in parts that can be compared."""
     micro_batch = network.plan.micro_batch
-    if micro_batch is None or len({batch.inputs.shape[1:] for batch in batches}) > 1:
+    if micro_batch is None or len({signature(batch.inputs) for batch in batches}) > 1:
         parts, missing = [], _COMPARED
         for number in random_order(len(batches)).tolist():
             if missing > 0 and batches[number].weight > 0:
                 parts.append(batches[number])
-                missing -= len(batches[number].inputs)
+                missing -= batches[number].num_examples
         return parts
-    total = sum(len(batch.inputs) for batch in batches)
+    total = sum(num_examples(batch.inputs) for batch in batches)
     chosen = random_order(total)[:_COMPARED].sort().values
     inputs, targets = pick_examples(batches, chosen)
-    sample = Batch(inputs, targets, *loss_fn.weigh(inputs, targets))
+    sample = loss_fn.batch(inputs, targets)
     size = max(1, min(len(chosen) // _PARTS, micro_batch))
     return [part for part in loss_fn.split([sample], size) if part.weight > 0]
 

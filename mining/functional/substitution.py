@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 from mining import InputError
 
 #: Runs a model with what is in it on a batch of inputs.
-Forward = Callable[[Tensor], Tensor]
+Forward = Callable[[Any], Tensor]
 
 
 @dataclass(frozen=True)

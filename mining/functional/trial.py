@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from mining.functional.shared_first_layer import FirstLayer
 from mining.functional.substitution import Forward, Substitution
 
 #: Inputs and targets.
-Pair = tuple[Tensor, Tensor]
+Pair = tuple[Any, Tensor]
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class Trial:
         weights = [self.loss_fn.weigh(*pair)[0] for pair in parts]
         losses = zip(weights, outcome.losses, strict=True)
         total = sum(weight * float(loss) for weight, loss in losses if weight)
-        return total / sum(weights) if any(weights) else math.nan
+        return total / self.loss_fn.denominator(weights) if any(weights) else math.nan
 
     def tensors(self, *, moved: bool) -> dict[str, Tensor]:
         """Give parameters and buffers at one of the two points."""
