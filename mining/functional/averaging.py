@@ -177,22 +177,30 @@ def _gap_of_objective(
     if len(batches) > 1 and _shape(batches[0]) == _shape(batches[1]):
         trials.append([rows(batch.inputs, slice(_SHOWN)) for batch in batches[:2]])
     for parts in trials:
-        found = _compare_parts(network, loss_fn, parts)
-        if found.gap > network.rounding:
+        found, rounding = _compare_parts(network, loss_fn, parts)
+        if found.gap > rounding:
             return found
     return None
 
 
-def _compare_parts(network: Network, loss_fn: Loss, parts: Sequence[Any]) -> Averaging:
-    """Compare the losses of an objective on parts with that on all of them."""
+def _compare_parts(
+    network: Network, loss_fn: Loss, parts: Sequence[Any]
+) -> tuple[Averaging, float]:
+    """Compare the losses of an objective on parts with that on all of them.
+
+    Returns:
+        Both, and how far they may differ by rounding.
+    """
     weights = [loss_fn.batch(part, None).weight for part in parts]
     with torch.set_grad_enabled(network.needs_graph), network.at_theta() as forward:
         losses = [float(forward(part)) for part in parts]
-        together = float(forward(cat(parts)))
+        whole = forward(cat(parts))
+    rounding = network.rounding_of(whole)
     total = sum(weight * loss for weight, loss in zip(weights, losses, strict=True) if weight)
     if not sum(weights):
-        return Averaging(0.0, 0.0, len(parts))
-    return Averaging(together, total / loss_fn.denominator(weights), len(parts))
+        return Averaging(0.0, 0.0, len(parts)), rounding
+    mean = total / loss_fn.denominator(weights)
+    return Averaging(float(whole), mean, len(parts)), rounding
 
 
 def _shape(batch: Batch) -> object:

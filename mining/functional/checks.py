@@ -145,7 +145,7 @@ def check_independent(
     else:
         total = sum(part.weight * loss for part, loss in zip(parts, found, strict=True))
         mean = torch.as_tensor(total / loss_fn.denominator(part.weight for part in parts))
-        same = nearly_equal(mean, expected, network.rounding)
+        same = nearly_equal(mean.to(expected), expected, network.rounding_of(expected))
     if not same or find_gap(network, loss_fn, batches) is not None:
         raise InputError(
             f"In micro-batches of {micro_batch} the first batch has another loss: its examples "

@@ -132,6 +132,10 @@ class Network:
         """How far equal outputs may differ, relative to the largest of them."""
         return self._rounding if self.autocast is None and not self.tf32 else 0.05
 
+    def rounding_of(self, loss: Tensor) -> float:
+        """How far equal losses of an objective may differ, some of which compute in float32."""
+        return max(self.rounding, min(32 * torch.finfo(loss.dtype).eps, 0.05))
+
     @property
     def _rounding(self) -> float:
         return min(1e3 * torch.finfo(self.space.dtype).eps, 0.05)
