@@ -69,3 +69,11 @@ def test_the_example_of_the_readme_prints_what_it_says(capsys):
     exec(compile(example, "README.md", "exec"), {})
     (promised,) = re.findall(r"This prints `(.*?)`", (ROOT / "README.md").read_text())
     assert capsys.readouterr().out.splitlines() == [promised]
+
+
+def test_the_example_of_an_objective_runs():
+    (example,) = blocks(ROOT / "docs/evaluation.md", "python")
+    names: dict = {}
+    exec(compile(example, "docs/evaluation.md", "exec"), names)
+    assert names["curve"].loss.isfinite().all()
+    assert names["sharpest"].values.shape == (2,)

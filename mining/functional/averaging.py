@@ -164,7 +164,7 @@ def _gap_of_objective(
     network: Network, loss_fn: Loss, batches: Sequence[Batch]
 ) -> Averaging | None:
     """Compare parts of the first batch with it, and the first two batches with both together."""
-    if network.stochastic or network.mixes_examples or network.insists_on_batches:
+    if network.stochastic or network.mixes_examples:
         return None
     if not all(is_divisible(batch.inputs) for batch in batches[:2]):
         return None
@@ -177,7 +177,13 @@ def _gap_of_objective(
     if len(batches) > 1 and _shape(batches[0]) == _shape(batches[1]):
         trials.append([rows(batch.inputs, slice(_SHOWN)) for batch in batches[:2]])
     for parts in trials:
-        found, rounding = _compare_parts(network, loss_fn, parts)
+        try:
+            found, rounding = _compare_parts(network, loss_fn, parts)
+        except (RuntimeError, ValueError, LookupError, TypeError) as error:
+            if is_out_of_memory(error):
+                raise
+            log.info("The objective takes no other batches than those given: %s", error)
+            return None
         if found.gap > rounding:
             return found
     return None
