@@ -6,14 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mining import InputError
-from mining.curvature import (
-    GaussNewtonOperator,
-    HessianOperator,
-    LossAt,
-    ResidualOperator,
-    loss_at,
-)
+from mining import InputError, functional
+from mining.curvature import GaussNewtonOperator, HessianOperator, LossAt, ResidualOperator, loss_at
 from mining.functional import (
     Batch,
     BatchNormPolicy,
@@ -27,17 +21,6 @@ from mining.functional import (
     Objective,
     PolicyEffect,
     WeightFunction,
-    as_text,
-    combine,
-    describe,
-    evaluate,
-    evaluate_points,
-    fingerprint,
-    gradient,
-    identify,
-    losses_of_examples,
-    mini_batches,
-    prepare,
 )
 from mining.storage.fingerprint import Fingerprint
 
@@ -104,7 +87,7 @@ class Landscape:
         count: CountFunction | None = None,
         compile: bool = False,
     ) -> None:
-        self._prepared = prepared = prepare(
+        self._prepared = prepared = functional.prepare(
             model,
             loss_fn,
             loader,
@@ -136,29 +119,23 @@ class Landscape:
 
     def __str__(self) -> str:
         """Say what was found out, in some lines; see ``describe``."""
-        return f"{self!r}\n{as_text(self.describe())}"
+        return f"{self!r}\n{functional.as_text(self.describe())}"
 
     def describe(self) -> dict[str, object]:
         """Say what was found out about model, loss and examples, and measure a pass.
 
-        Returns:
-            Plain values, lists and mappings, as JSON takes them: examples, parameters, norm
-            layers and statistics, whether batch losses average to the loss and outputs repeat,
-            the chance-level loss, the execution plan and why there is no faster one, seconds and
-            bytes of one point.
+        Plain values, lists and mappings, as JSON takes them: examples, parameters, norm layers,
+        statistics, the execution plan and why there is no faster one, seconds and bytes of a point.
         """
-        return describe(self._prepared)
+        return functional.describe(self._prepared)
 
     @torch.inference_mode(False)
     def hold(self, loader: Iterable[Any]) -> list[Batch]:
         """Read batches once and keep them on the model's device, as ``plan`` takes them.
 
         Where examples share batch statistics they are dealt out anew to batches of these sizes, in
-        a random order that is always the same.
-
-        Raises:
-            InputError: If there is none, one is not as those of the landscape, or a label is
-                beyond the outputs of the model.
+        a random order that is always the same. Batches unlike those of the landscape, and labels
+        beyond the outputs of the model, raise ``InputError``.
         """
         return self._prepared.hold(loader)
 
@@ -173,19 +150,14 @@ class Landscape:
         return self._prepared.chance_loss
 
     def statistics(self, theta: Tensor) -> Buffers:
-        """Give the buffers by name with which to evaluate at ``theta``, shape ``(D,)``.
-
-        Under ``recalibrate`` running statistics are estimated there.
-        """
+        """Give the buffers by name with which to evaluate at ``theta``, shape ``(D,)``."""
         return self._prepared.statistics.at(theta)
 
     def warn_of_policy(self) -> PolicyEffect | None:
         """Compare the loss at θ under the batch-norm policy with that of ``model.eval()``.
 
-        The first call logs a warning if they differ by more than the sampling error.
-
-        Returns:
-            Both losses; ``None`` where they are the same by definition.
+        The first call logs a warning if they differ by more than the sampling error. ``None``
+        where they are the same by definition.
         """
         return self._prepared.statistics.compare()
 
@@ -205,7 +177,7 @@ class Landscape:
 
     def at(self, directions: Sequence[Tensor], coefficients: Sequence[float]) -> Tensor:
         """Give the point θ + Σ c_k ε_k, shape ``(D,)``."""
-        return combine(self.theta, directions, coefficients)
+        return functional.combine(self.theta, directions, coefficients)
 
     def evaluate(
         self,
@@ -213,24 +185,16 @@ class Landscape:
         batches: Sequence[Batch] | None = None,
         statistics: Buffers | None = None,
     ) -> Evaluation:
-        """Evaluate loss and accuracy at ``theta``, shape ``(D,)``.
+        """Evaluate loss and accuracy over all examples at ``theta``, shape ``(D,)``.
 
-        Args:
-            theta: Flat parameters.
-            batches: Other examples than those of the landscape, as ``hold`` returns them.
-            statistics: What ``statistics(theta)`` returned, to share it between sets of examples.
-
-        Returns:
-            Loss and accuracy over all examples. A loss that overflows stays ``inf`` or ``nan``.
+        ``batches`` are other examples than those of the landscape, as ``hold`` returns them, and
+        ``statistics`` what ``statistics(theta)`` returned, to share it. A loss that overflows stays
+        ``inf`` or ``nan``.
         """
-        return evaluate(self._prepared, theta, batches, statistics)
+        return functional.evaluate(self._prepared, theta, batches, statistics)
 
     def loss(self, theta: Tensor) -> Tensor:
-        """Compute the loss over the examples at ``theta``, shape ``(D,)``.
-
-        Returns:
-            Shape ``()``, float64, without a graph; for derivatives there is ``gradient``.
-        """
+        """Compute the loss at ``theta``, shape ``()``, float64, without a graph."""
         return self.evaluate(theta).loss
 
     def evaluate_points(
@@ -239,22 +203,13 @@ class Landscape:
         coefficients: Sequence[Sequence[float]],
         batches: Sequence[Sequence[Batch]] | None = None,
     ) -> Tensor:
-        """Evaluate loss and accuracy at points θ + Σ c_k ε_k together.
-
-        What the points have in common is computed once: the products of inputs and first layer,
-        where ``plan`` has one and no statistics depend on the point.
-
-        Args:
-            directions: K directions ε, each of shape ``(D,)``.
-            coefficients: A row c of length K for each of P points.
-            batches: S sets of examples, by default that of the landscape alone.
+        """Evaluate S sets of examples at P points θ + Σ c_k ε_k, with a row c for each.
 
         Returns:
-            Loss and accuracy, shape ``(P, S, 2)``, float64, on the device; accuracy is ``nan``
-            where there is none.
+            Loss and accuracy, ``nan`` where there is none, shape ``(P, S, 2)``, float64.
         """
         sets = [self.batches] if batches is None else batches
-        return evaluate_points(self._prepared, directions, coefficients, sets)
+        return functional.evaluate_points(self._prepared, directions, coefficients, sets)
 
     def losses_of_examples(
         self,
@@ -263,13 +218,7 @@ class Landscape:
         batches: Sequence[Batch],
         statistics: Sequence[Buffers] | None = None,
     ) -> Tensor:
-        """Evaluate every one of n examples at P points; see ``evaluate_points``.
-
-        Args:
-            directions: K directions ε, each of shape ``(D,)``.
-            coefficients: A row c of length K for each point.
-            batches: The examples, as ``hold`` returns them.
-            statistics: Of each point what ``statistics`` returned.
+        """Evaluate each of n examples at P points, with the buffers of each point if given.
 
         Returns:
             Loss of each example, and 1 where it is classified correctly, shape ``(P, n, 2)``.
@@ -277,7 +226,9 @@ class Landscape:
         Raises:
             InputError: If examples share batch statistics, or the loss is no plain mean.
         """
-        return losses_of_examples(self._prepared, directions, coefficients, batches, statistics)
+        return functional.losses_of_examples(
+            self._prepared, directions, coefficients, batches, statistics
+        )
 
     def gradient(
         self,
@@ -289,13 +240,9 @@ class Landscape:
 
         Under ``recalibrate`` statistics are estimated at ``theta``, by default that of the model,
         and held fixed; under ``batch`` the derivative goes through the statistics of each batch.
-        Parameters that the loss does not use get zeros.
-
-        Raises:
-            InputError: Inside ``torch.inference_mode()``, or if the loss is detached from
-                parameters or constant in steps.
+        ``InputError`` inside ``torch.inference_mode()``, or if the loss has no derivative.
         """
-        return gradient(self._prepared, theta, batches, statistics)
+        return functional.gradient(self._prepared, theta, batches, statistics)
 
     def hessian(
         self,
@@ -305,16 +252,13 @@ class Landscape:
         micro_batch: int | None = None,
         memory: int | None = None,
     ) -> HessianOperator:
-        """Give the Hessian of the loss. Batch norm as for ``gradient``.
-
-        Attention runs on the math kernel, the only one that has second derivatives.
+        """Give the Hessian of the loss, with batch norm as for ``gradient``.
 
         Args:
             theta: Flat parameters, shape ``(D,)``; by default those of the model.
             parameters: What to differentiate by, as ``ParameterSpace.select`` takes it: names of
                 parameters or layers, patterns, ``weights``; ``None`` takes all D.
-            micro_batch: Most examples in one graph, if fewer than in one pass of ``plan``, which
-                ``None`` takes. Batches stay whole where examples share batch statistics.
+            micro_batch: Most examples in one graph, if fewer than in one pass of ``plan``.
             memory: Bytes of graphs to keep between products; ``None``: two fifths of what is free.
 
         Returns:
@@ -322,10 +266,8 @@ class Landscape:
             them; ``landscape.space.embed(v, operator.space)`` fills a vector up to ``(D,)``.
 
         Raises:
-            InputError: If a name fits no parameter, the loss at ``theta`` is not finite, the
-                model gives something else each time it runs, or the landscape autocasts; inside
-                ``torch.inference_mode()``; if the loss is detached from parameters or constant in
-                steps.
+            InputError: If a name fits no parameter, or the loss at ``theta`` is not finite, is
+                stochastic, in a low precision, or has no derivative.
         """
         return HessianOperator(self.loss_at(theta, parameters, micro_batch), memory)
 
@@ -363,25 +305,14 @@ class Landscape:
     def pick(
         self, batches: Sequence[Batch], chosen: Tensor, size: int | None = None
     ) -> list[Batch]:
-        """Pick examples out of batches that ``hold`` returned.
+        """Pick examples, by ascending indices, out of batches that ``hold`` returned.
 
-        Args:
-            batches: The batches, laid end to end.
-            chosen: Ascending indices, shape ``(n,)``.
-            size: Most examples of a batch; ``None`` takes them as ``plan`` does.
+        A batch has at most ``size`` of them; ``None`` takes them as ``plan`` does.
         """
         return self._prepared.pick(batches, chosen, size)
 
     def sample(self, num_examples: int, generator: torch.Generator) -> list[Batch]:
-        """Draw examples without replacement.
-
-        Args:
-            num_examples: Examples to draw, at most those of the landscape.
-            generator: Source of randomness, on the CPU.
-
-        Raises:
-            InputError: If ``num_examples`` is not between 1 and the number of examples.
-        """
+        """Draw examples without replacement, by a generator on the CPU; see ``hold``."""
         if not 1 <= num_examples <= self.num_examples:
             raise InputError(
                 f"num_examples must be between 1 and {self.num_examples}, got {num_examples}."
@@ -390,32 +321,18 @@ class Landscape:
         return self.pick(self.batches, chosen.sort().values)
 
     def mini_batches(self, batch_size: int, autocast: torch.dtype | None = None) -> MiniBatches:
-        """Give the examples as stochastic optimization takes them.
+        """Give the examples as stochastic optimization takes them, ``batch_size`` at most.
 
         Batch norm under ``frozen`` keeps its statistics; otherwise each mini-batch is normalized
-        by its own, as in training, and the derivative goes through them.
-
-        Args:
-            batch_size: Most examples of a mini-batch.
-            autocast: A lower precision for the forward pass than that of the landscape.
-
-        Raises:
-            InputError: If ``batch_size`` is below 1, examples differ in shape, or the loss has no
-                derivative.
+        by its own, as in training, and the derivative goes through them. ``autocast`` is a lower
+        precision for the forward pass. ``InputError`` if examples differ in shape.
         """
-        return mini_batches(self._prepared, batch_size, autocast)
+        return functional.mini_batches(self._prepared, batch_size, autocast)
 
     def fingerprint(self, also: Sequence[Batch] = ()) -> str:
-        """Digest what decides a loss: parameters, examples, model, loss, policy and precision.
-
-        ``also`` are further examples, those of a test set for instance. 64 hexadecimal digits,
-        the same in every process.
-        """
-        return fingerprint(self._prepared, also)
+        """Digest what decides a loss, of these and further examples; 64 hexadecimal digits."""
+        return functional.fingerprint(self._prepared, also)
 
     def identify(self, digest: str) -> Fingerprint:
-        """Join a digest of the work and of the ``fingerprint`` with the losses of a few examples.
-
-        They change with what no digest sees, a constant in the code of the model for instance.
-        """
-        return identify(self._prepared, digest)
+        """Join a digest of the work with the losses of a few examples, which no digest sees."""
+        return functional.identify(self._prepared, digest)

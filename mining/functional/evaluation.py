@@ -22,7 +22,17 @@ def evaluate(
     batches: Sequence[Batch] | None = None,
     statistics: Buffers | None = None,
 ) -> Evaluation:
-    """Evaluate loss and accuracy at ``theta``, shape ``(D,)``; see ``Landscape.evaluate``."""
+    """Evaluate loss and accuracy at ``theta``.
+
+    Args:
+        prepared: The model, the loss and its examples.
+        theta: Flat parameters, shape ``(D,)``.
+        batches: Other examples, as ``Prepared.hold`` returns them.
+        statistics: The buffers of the point, to share them between sets of examples.
+
+    Returns:
+        Loss and accuracy over all examples. A loss that overflows stays ``inf`` or ``nan``.
+    """
     batches = prepared.batches if batches is None else batches
     buffers = prepared.statistics.at(theta) if statistics is None else statistics
     metrics = MeanMetrics(prepared.loss, batches, classes=prepared.num_classes is not None)
@@ -37,10 +47,20 @@ def evaluate_points(
     coefficients: Sequence[Sequence[float]],
     sets: Sequence[Sequence[Batch]],
 ) -> Tensor:
-    """Evaluate S sets of examples at P points; see ``Landscape.evaluate_points``.
+    """Evaluate loss and accuracy at points θ + Σ c_k ε_k together.
+
+    What the points have in common is computed once: the products of inputs and first layer,
+    where the plan has one and no statistics depend on the point.
+
+    Args:
+        prepared: The model, the loss and its examples.
+        directions: K directions ε, each of shape ``(D,)``.
+        coefficients: A row c of length K for each of P points.
+        sets: S sets of examples.
 
     Returns:
-        Loss and accuracy, shape ``(P, S, 2)``, float64.
+        Loss and accuracy, shape ``(P, S, 2)``, float64, on the device; accuracy is ``nan`` where
+        there is none.
     """
     metrics = _measure(prepared, MeanMetrics, directions, coefficients, sets)
     return torch.stack([torch.stack([of_set.row() for of_set in row]) for row in metrics])
@@ -54,7 +74,14 @@ def losses_of_examples(
     batches: Sequence[Batch],
     statistics: Sequence[Buffers] | None = None,
 ) -> Tensor:
-    """Evaluate each of n examples at P points; see ``Landscape.losses_of_examples``.
+    """Evaluate every example at points θ + Σ c_k ε_k; see ``evaluate_points``.
+
+    Args:
+        prepared: The model, the loss and its examples.
+        directions: K directions ε, each of shape ``(D,)``.
+        coefficients: A row c of length K for each of P points.
+        batches: n examples, as ``Prepared.hold`` returns them.
+        statistics: The buffers of each point.
 
     Returns:
         Loss and whether the example is classified correctly, shape ``(P, n, 2)``, float64.

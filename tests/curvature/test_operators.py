@@ -53,7 +53,7 @@ def reference(of: Landscape, kind: str, theta: Tensor, batches: list | None = No
     total = sum(batch.weight for batch in batches)
     size = of.space.size
     matrix = torch.zeros(size, size, dtype=torch.float64)
-    for inputs, targets, weight, _ in batches:
+    for inputs, targets, weight, *_ in batches:
 
         def outputs(flat: Tensor, inputs: Tensor = inputs) -> Tensor:
             tensors = network.tensors(flat, {n: b.clone() for n, b in statistics.items()})
