@@ -1,13 +1,14 @@
 """The loss of a model as a function of its flat parameter vector."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor, nn
 
 from mining import InputError, functional
 from mining.curvature import GaussNewtonOperator, HessianOperator, LossAt, ResidualOperator, loss_at
+from mining.curvature.of_landscape import OperatorOptions, gauss_newton, hessian, residual
 from mining.functional import (
     Batch,
     BatchNormPolicy,
@@ -49,21 +50,17 @@ class Landscape:
             accuracy, tolerance or Gauss-Newton matrix then, and batches are run as they are.
         batchnorm: A policy or its mode: ``recalibrate``, ``frozen`` or ``batch``.
         recalibration: Batches whose inputs re-estimate batch-norm statistics under
-            ``recalibrate``; by default those of ``loader``. To evaluate on test examples, give
-            the training examples here. They are taken in batches of 125 in a random order that
-            is always the same, of fewer where those given are smaller, but not below 32.
+            ``recalibrate``; by default the examples. To evaluate on test examples, give the
+            training examples. They are dealt out anew at random to batches of 32 to 125.
         autocast: A lower precision for the forward pass (``torch.bfloat16``), or ``None``.
-        tf32: Enable TF32 for matrix products and convolutions on a GPU (relative error 5e-4),
-            which is several times as fast; without it products have fp32 accuracy.
+        tf32: Enable TF32 for matrix products and convolutions on a GPU (relative error 5e-4).
         plan: The execution plan. ``None`` chooses the fastest one that reproduces the unmodified
             model to rounding; ``ExecutionPlan()`` runs the unmodified model.
         weight: Maps a batch to what its mean loss is divided by, for means over something else
-            than examples, as tokens: ``lambda batch: (batch[1] != -100).sum()``. torch's own
-            losses need none.
+            than examples: ``lambda batch: (batch[1] != -100).sum()``. torch's own need none.
         count: Maps a batch to the number of its examples; by default the length of its first
             tensor that has an axis.
-        compile: Whether evaluations compile the forward pass. This takes 10 to 60 s and makes a
-            pass 10 to 20 % faster on a CPU.
+        compile: Whether evaluations compile the forward pass, which takes 10 to 60 s.
 
     Raises:
         InputError: If the model has no trainable parameters, the loader is empty or yields
@@ -205,8 +202,7 @@ class Landscape:
     ) -> Tensor:
         """Evaluate S sets of examples at P points θ + Σ c_k ε_k, with a row c for each.
 
-        Returns:
-            Loss and accuracy, ``nan`` where there is none, shape ``(P, S, 2)``, float64.
+        Loss and accuracy, ``nan`` where there is none, shape ``(P, S, 2)``, float64.
         """
         sets = [self.batches] if batches is None else batches
         return functional.evaluate_points(self._prepared, directions, coefficients, sets)
@@ -220,11 +216,8 @@ class Landscape:
     ) -> Tensor:
         """Evaluate each of n examples at P points, with the buffers of each point if given.
 
-        Returns:
-            Loss of each example, and 1 where it is classified correctly, shape ``(P, n, 2)``.
-
-        Raises:
-            InputError: If examples share batch statistics, or the loss is no plain mean.
+        Loss and 1 where it is classified correctly, shape ``(P, n, 2)``. ``InputError`` if
+        examples share batch statistics, or the loss is no plain mean.
         """
         return functional.losses_of_examples(
             self._prepared, directions, coefficients, batches, statistics
@@ -245,53 +238,29 @@ class Landscape:
         return functional.gradient(self._prepared, theta, batches, statistics)
 
     def hessian(
-        self,
-        theta: Tensor | None = None,
-        *,
-        parameters: str | Sequence[str] | None = None,
-        micro_batch: int | None = None,
-        memory: int | None = None,
+        self, theta: Tensor | None = None, **options: Unpack[OperatorOptions]
     ) -> HessianOperator:
-        """Give the Hessian of the loss, with batch norm as for ``gradient``.
+        """Give the Hessian of the loss at ``theta``, by default that of the model.
 
-        Args:
-            theta: Flat parameters, shape ``(D,)``; by default those of the model.
-            parameters: What to differentiate by, as ``ParameterSpace.select`` takes it: names of
-                parameters or layers, patterns, ``weights``; ``None`` takes all D.
-            micro_batch: Most examples in one graph, if fewer than in one pass of ``plan``.
-            memory: Bytes of graphs to keep between products; ``None``: two fifths of what is free.
-
-        Returns:
-            An operator of shape ``(d, d)`` over the d chosen parameters. ``operator.space`` names
-            them; ``landscape.space.embed(v, operator.space)`` fills a vector up to ``(D,)``.
-
-        Raises:
-            InputError: If a name fits no parameter, or the loss at ``theta`` is not finite, is
-                stochastic, in a low precision, or has no derivative.
+        Batch norm as for ``gradient``. ``parameters``, ``micro_batch`` and ``memory`` are
+        explained at ``OperatorOptions``. The operator has shape ``(d, d)`` over the d chosen
+        parameters, which ``operator.space`` names; ``landscape.space.embed(v, operator.space)``
+        fills a vector up to ``(D,)``. ``InputError`` if a name fits no parameter, or the loss
+        is not finite, stochastic, in a low precision, or without derivatives.
         """
-        return HessianOperator(self.loss_at(theta, parameters, micro_batch), memory)
+        return hessian(self._prepared, theta, **options)
 
     def gauss_newton(
-        self,
-        theta: Tensor | None = None,
-        *,
-        parameters: str | Sequence[str] | None = None,
-        micro_batch: int | None = None,
-        memory: int | None = None,
+        self, theta: Tensor | None = None, **options: Unpack[OperatorOptions]
     ) -> GaussNewtonOperator:
         """Give the Gauss-Newton matrix of the loss; arguments as for ``hessian``."""
-        return GaussNewtonOperator(self.loss_at(theta, parameters, micro_batch), memory)
+        return gauss_newton(self._prepared, theta, **options)
 
     def residual(
-        self,
-        theta: Tensor | None = None,
-        *,
-        parameters: str | Sequence[str] | None = None,
-        micro_batch: int | None = None,
-        memory: int | None = None,
+        self, theta: Tensor | None = None, **options: Unpack[OperatorOptions]
     ) -> ResidualOperator:
         """Give Hessian minus Gauss-Newton matrix; arguments as for ``hessian``."""
-        return ResidualOperator.of(self.loss_at(theta, parameters, micro_batch), memory)
+        return residual(self._prepared, theta, **options)
 
     def loss_at(
         self,
