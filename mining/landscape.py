@@ -119,11 +119,7 @@ class Landscape:
         return f"{self!r}\n{functional.as_text(self.describe())}"
 
     def describe(self) -> dict[str, object]:
-        """Say what was found out about model, loss and examples, and measure a pass.
-
-        Plain values, lists and mappings, as JSON takes them: examples, parameters, norm layers,
-        statistics, the execution plan and why there is no faster one, seconds and bytes of a point.
-        """
+        """Say what was found out, the plan and the cost of a point, in values that JSON takes."""
         return functional.describe(self._prepared)
 
     @torch.inference_mode(False)
@@ -153,8 +149,7 @@ class Landscape:
     def warn_of_policy(self) -> PolicyEffect | None:
         """Compare the loss at θ under the batch-norm policy with that of ``model.eval()``.
 
-        The first call logs a warning if they differ by more than the sampling error. ``None``
-        where they are the same by definition.
+        The first call may log a warning. ``None`` where they are the same by definition.
         """
         return self._prepared.statistics.compare()
 
@@ -274,10 +269,7 @@ class Landscape:
     def pick(
         self, batches: Sequence[Batch], chosen: Tensor, size: int | None = None
     ) -> list[Batch]:
-        """Pick examples, by ascending indices, out of batches that ``hold`` returned.
-
-        A batch has at most ``size`` of them; ``None`` takes them as ``plan`` does.
-        """
+        """Pick examples by ascending indices out of what ``hold`` returned, ``size`` a batch."""
         return self._prepared.pick(batches, chosen, size)
 
     def sample(self, num_examples: int, generator: torch.Generator) -> list[Batch]:
