@@ -308,6 +308,31 @@ def test_mining_that_overflows_in_mid_epoch_keeps_the_steps_before():
     assert 2.89 < float(mined.direction.vector) < 3
 
 
+def test_killed_mining_that_overflows_at_once_keeps_the_step_before(tmp_path, monkeypatch):
+    """A ramp that ends at 3, climbed down from 1 in steps of 0.4, one an epoch."""
+    of = landscape_of(lambda t: torch.where(t < 3, -t, torch.inf).sum(), 0.0, num_examples=1)
+    start = {"theta": torch.tensor([1.0], dtype=torch.float64)}
+    source = Xu2024VVVBasin(start, descent=Descent(epochs=9, batch_size=8, lr=0.4 / 1.05))
+    whole = mine(source, of, generator=generator())
+    monkeypatch.setattr(loop, "_SAVE_INTERVAL", 0.0)
+    monkeypatch.setattr(loop, "_SAVE_PAUSE", 0.0)
+    run_epoch = Loop._run_epoch
+
+    def interrupted(self):
+        if self.epoch + 1 == whole.diverged_epoch:
+            raise KeyboardInterrupt
+        run_epoch(self)
+
+    monkeypatch.setattr(Loop, "_run_epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        mine(source, of, generator=generator(), checkpoint=tmp_path / "state.pt")
+    monkeypatch.setattr(Loop, "_run_epoch", run_epoch)
+    resumed = mine(source, of, generator=generator(), checkpoint=tmp_path / "state.pt")
+    assert resumed.diverged_epoch == whole.diverged_epoch
+    assert torch.equal(resumed.direction.vector, whole.direction.vector)
+    assert 2.5 < float(whole.direction.vector) < 3
+
+
 def test_mining_that_overflows_in_its_last_step_keeps_the_one_before():
     """Steps of 1.05·10³⁰⁸ down a line: the second leaves the numbers there are."""
     of = landscape_of(lambda t: -t.sum(), 0.0, num_examples=1)

@@ -143,6 +143,15 @@ def test_killed_training_ends_with_the_same_weights(tmp_path, monkeypatch, optim
     pd.testing.assert_frame_equal(history[columns], history_resumed[columns])
 
 
+def test_states_are_saved_at_intervals(tmp_path, monkeypatch):
+    """Epochs of milliseconds are saved where checkpoints are kept alone: after two and four."""
+    monkeypatch.setattr(loop, "_SAVE_INTERVAL", 1000.0)
+    saved = []
+    monkeypatch.setattr(loop, "write_atomically", lambda path, content: saved.append(path.name))
+    fit(tmp_path)
+    assert saved == ["resume.pt"] * 2
+
+
 def test_diverging_training_is_stopped_and_leaves_no_checkpoint(tmp_path):
     with pytest.raises(DivergenceError, match=r"diverged in epoch \d+: loss .* Lower train.lr \(1"):
         fit(tmp_path, network(), lr=1e4)
