@@ -171,7 +171,7 @@ def test_curve_and_surface(case):
     assert not of.scores_classes
     x, y = directions(of)
     curve = Evaluator(of, progress=False).curve(x, torch.linspace(-1, 1, 3))
-    expected = [float(loss(of.theta + a * x.vector)) for a in curve.alphas.tolist()]
+    expected = [loss(of.theta + a * x.vector).item() for a in curve.alphas.tolist()]
     torch.testing.assert_close(curve.loss, torch.tensor(expected, dtype=torch.float64), **tolerance)
     assert curve.accuracy is None
     axis = torch.linspace(-1, 1, 3)
@@ -314,6 +314,19 @@ def test_a_policy_gradient():
         ),
         **EXACT,
     )
+
+
+def test_a_second_set_and_a_journal(tmp_path):
+    model, batches = bert()
+    x, _ = directions(Landscape(model, objective=own_loss, batches=batches))
+    of = Landscape(model, objective=own_loss, batches=batches[:2])
+    evaluator = Evaluator(of, test=batches[2:], journal=tmp_path / "curve", progress=False)
+    curve = evaluator.curve(x, torch.linspace(-1, 1, 3))
+    last = plain(model, own_loss, batches[2:], None)
+    assert float(curve.loss_test[0]) == pytest.approx(float(last(of.theta - x.vector)), rel=1e-10)
+    again = evaluator.curve(x, torch.linspace(-1, 1, 3))
+    assert torch.equal(again.loss, curve.loss)
+    assert torch.equal(again.loss_test, curve.loss_test)
 
 
 def test_bad_calls_are_named():

@@ -2,6 +2,7 @@
 
 from collections import UserDict, namedtuple
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -189,6 +190,13 @@ def test_curves_and_accuracy(case):
         chance = torch.tensor(3.0).log() * (sum(SIZES) if loss_fn.reduction == "sum" else 1)
         assert of.chance_loss == pytest.approx(float(chance), rel=1e-6)
     assert str(of)
+
+
+def test_a_sum_may_be_the_keyword_of_a_partial_function():
+    model, _, batches = problem(*SUMS[0])
+    of = Landscape(model, partial(F.cross_entropy, reduction="sum"), batches)
+    same = Landscape(model, nn.CrossEntropyLoss(reduction="sum"), batches)
+    torch.testing.assert_close(of.loss(of.theta), same.loss(same.theta), **EXACT)
 
 
 def test_a_sum_in_mini_batches_estimates_the_sum_over_all():
