@@ -58,8 +58,8 @@ class FastSecondDerivatives(TorchFunctionMode):
     so that their derivatives are a convolution's gradients again, with other factors.
 
     Functions whose second derivatives are wrong in torch 2.14 are replaced by their formulas: the
-    kernel of ``weight_norm`` (wrong by half of their size), instance norm of a single example whose
-    channels are last in memory, and the cross-entropy of probabilities within 1e-12 of 0 or 1.
+    kernel of ``weight_norm`` (wrong by half of their size) and the cross-entropy of probabilities
+    within 1e-12 of 0 or 1. See also ``mining.functional.right_gradients``.
     """
 
     def __torch_function__(
@@ -87,31 +87,6 @@ def _scale_to_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
     return v * (g / torch.norm_except_dim(v, 2, dim))
 
 
-def _normalize_instances(
-    input: Tensor,
-    running_mean: Tensor | None = None,
-    running_var: Tensor | None = None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    use_input_stats: bool = True,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Tensor | None:
-    """Normalize each channel of each example; ``None`` where running statistics are updated."""
-    shape = (-1,) + (1,) * (input.dim() - 2)
-    if running_mean is None or running_var is None:
-        space = tuple(range(2, input.dim()))
-        variance, mean = torch.var_mean(input, space, correction=0, keepdim=True)
-    elif use_input_stats:
-        return None
-    else:
-        variance, mean = running_var.view(shape), running_mean.view(shape)
-    scale = torch.rsqrt(variance + eps)
-    scale = scale if weight is None else scale * weight.view(shape)
-    shifted = (input - mean) * scale
-    return shifted if bias is None else shifted + bias.view(shape)
-
-
 def _binary_cross_entropy(
     input: Tensor,
     target: Tensor,
@@ -132,7 +107,6 @@ def _binary_cross_entropy(
 #: ``None`` where a formula does not apply.
 _FORMULAS: dict[Callable[..., Any], Callable[..., Tensor | None]] = {
     torch._weight_norm: _scale_to_norm,
-    F.instance_norm: _normalize_instances,
     F.binary_cross_entropy: _binary_cross_entropy,
 }
 

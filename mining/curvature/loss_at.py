@@ -161,7 +161,12 @@ def loss_at(
         # A forward pass may write to buffers, and a graph may be kept.
         buffers = {name: buffer.clone() for name, buffer in statistics.items()}
         tensors = {**fixed, **buffers, **leaves}
-        with network.modes(), network.substitution(tensors), sdpa_kernel(SDPBackend.MATH):
+        with (
+            network.modes(),
+            network.substitution(tensors),
+            sdpa_kernel(SDPBackend.MATH),
+            network.right_gradients(),
+        ):
             yield network.plan.folding.fold(network.forward, tensors, affine=True)
 
     batches = prepared.batches

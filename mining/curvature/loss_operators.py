@@ -247,5 +247,11 @@ def _pull_back(
     if not pairs:
         return torch.cat([torch.zeros_like(tensor).view(-1) for tensor in inputs])
     differentiated, along = zip(*pairs, strict=True)
-    found = grad(differentiated, inputs, along, retain_graph=True, materialize_grads=True)
+    try:
+        found = grad(differentiated, inputs, along, retain_graph=True, materialize_grads=True)
+    except NotImplementedError as error:
+        raise InputError(
+            f"torch has no second derivative of a function in the model or the loss ({error}): "
+            "there is no curvature. Write it with other functions, or leave its parameters out."
+        ) from error
     return torch.cat([tensor.reshape(-1) for tensor in found])

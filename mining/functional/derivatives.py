@@ -27,9 +27,10 @@ def find_underivable(loss: LossAndGradient, theta: Mapping[str, Tensor]) -> list
     """Find parameters that change the loss, but by which its derivative is zero everywhere.
 
     So it is where a loss is detached from them (``detach``, ``item``, ``no_grad``) or constant in
-    steps (``argmax``, ``round``). A derivative that is exactly zero at θ and at two points away
-    from it is taken for such, if the loss at these points differs. Parameters that the loss does
-    not depend on are none of these, nor are those at which it happens to be stationary.
+    steps (``argmax``, ``round``). A derivative that is exactly zero at θ, at two points away from
+    it, and wherever the loss was found to differ from that at θ, is taken for such. Parameters
+    that the loss does not depend on are none of these, nor are those at which it happens to be
+    stationary, or constant in a neighborhood.
 
     Args:
         loss: The loss, and its gradient with zeros where there is none.
@@ -45,16 +46,19 @@ def find_underivable(loss: LossAndGradient, theta: Mapping[str, Tensor]) -> list
             _, gradient = loss(_moved(theta, names, step, seed))
             names = [name for name in names if not gradient[name].any()]
 
-    def changes(moving: Sequence[str], steps: Sequence[float] = _STEPS) -> bool:
-        values = torch.stack([loss(_moved(theta, moving, step, 2))[0] for step in steps])
+    def look(moving: Sequence[str], steps: Sequence[float] = _STEPS) -> tuple[bool, bool]:
+        """Whether the loss differs away from θ, and whether it has a slope there."""
+        found = [loss(_moved(theta, moving, step, 2)) for step in steps]
+        values = torch.stack([value for value, _ in found])
         scale = torch.maximum(values.abs().max(), at_theta.abs())
         rounding = 1e3 * torch.finfo(at_theta.dtype).eps * scale
-        return bool(((values - at_theta).abs() > rounding).any())
+        slope = any(bool(gradient[name].any()) for _, gradient in found for name in moving)
+        return bool(((values - at_theta).abs() > rounding).any()), slope
 
     # A loss that draws random numbers changes by itself.
-    if not names or changes([], (0.0,)) or not changes(names):
+    if not names or look([], (0.0,))[0] or not look(names)[0]:
         return []
-    return [name for name in names if changes([name])]
+    return [name for name in names if look([name]) == (True, False)]
 
 
 def _moved(

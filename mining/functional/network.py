@@ -28,6 +28,7 @@ from mining.functional.planning import find_plan
 from mining.functional.precision import products_in
 from mining.functional.pytrees import is_divisible
 from mining.functional.randomness import seeded
+from mining.functional.right_gradients import RightGradients
 from mining.functional.substitution import Forward, Substitution
 from mining.functional.trial import Trial
 
@@ -84,6 +85,8 @@ class Network:
         self.needs_graph = False
         #: Whether a forward pass writes to parameters.
         self.changes_parameters = False
+        #: Whether torch's gradient of a function in it is wrong, and replaced.
+        self.corrects_gradients = False
         #: Whether fewer examples than those of a batch were refused, or there are no fewer.
         self.insists_on_batches = False
         #: Whether model or loss draw random numbers; each batch then has its own, the same ones
@@ -216,12 +219,21 @@ class Network:
             self.modes(),
             self.substitution(tensors),
             products_in(self.theta.device, tf32=self.tf32),
+            self.right_gradients(),
         ):
             plain = self.plan.folding.fold(self.forward, tensors)
             if self.compiled is None:
                 yield plain
             else:
                 yield self.compiled.bind(self._as_function(), plain, tensors)
+
+    def right_gradients(self) -> AbstractContextManager[object]:
+        """Give the context in which forward passes that are differentiated take place."""
+        return (
+            RightGradients()
+            if self.corrects_gradients and torch.is_grad_enabled()
+            else nullcontext()
+        )
 
     def _as_function(self) -> FreeForward:
         def run(tensors: Mapping[str, Tensor], inputs: Any) -> Tensor:
@@ -255,8 +267,14 @@ class Network:
             changed.append(inputs_changed)
             return outputs if self.autocast is None else outputs.to(self.space.dtype)
 
-        with self.modes(), self.substitution(tensors), products_in(self.theta.device):
+        with (
+            self.modes(),
+            self.substitution(tensors),
+            products_in(self.theta.device),
+            RightGradients() as noticed,
+        ):
             yield run
+        self.corrects_gradients = noticed.replaced
         self.call.changes_inputs = any(changed)
         self.changes_parameters = any(
             not torch.equal(tensors[name], value) for name, value in before.items()

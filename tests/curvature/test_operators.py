@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from mining import Landscape, MatrixOperator, make_dense
+from mining import InputError, Landscape, MatrixOperator, make_dense
 from mining.curvature import CurvatureOperator
 from mining.functional.execution_plan import ExecutionPlan
 from mining.functional.fuse_batchnorm import Folding
@@ -453,6 +453,57 @@ def test_second_derivatives_of_instance_norm_are_right(running):
     up, down = (of.gradient(of.theta + s * v, statistics=fixed) for s in (1e-6, -1e-6))
     # Central differences, as above.
     torch.testing.assert_close(of.hessian() @ v, (up - down) / 2e-6, rtol=1e-6, atol=1e-7)
+
+
+class ChannelsToTokens(torch.nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.permute(0, 2, 3, 1).tanh()
+
+
+@pytest.mark.parametrize("running", [True, False])
+@pytest.mark.parametrize("policy", ["frozen", "batch"])
+def test_gradients_of_instance_norm_of_one_example_are_those_of_the_loss(running, policy):
+    # torch's own are wrong where the gradient of the output has its channels last in memory.
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(
+            torch.nn.Conv2d(1, 3, 3),
+            torch.nn.InstanceNorm2d(3, affine=True, track_running_stats=running),
+            ChannelsToTokens(),
+            torch.nn.Flatten(),
+            torch.nn.Linear(108, 3),
+        ).double()
+        one = torch.randn(1, 1, 8, 8, dtype=torch.float64)
+    of = Landscape(model, F.cross_entropy, [(one, torch.ones(1).long())], batchnorm=policy)
+    v = vectors(of.space.size, 1)[:, 0]
+    # Of a three times differentiable loss: an error of 1e-12 |v|^3, and rounding of 1e-10.
+    slope = (of.loss(of.theta + 1e-6 * v) - of.loss(of.theta - 1e-6 * v)) / 2e-6
+    torch.testing.assert_close(of.gradient() @ v, slope, rtol=1e-6, atol=1e-8)
+    up, down = (of.gradient(of.theta + s * v) for s in (1e-6, -1e-6))
+    torch.testing.assert_close(of.hessian() @ v, (up - down) / 2e-6, rtol=1e-6, atol=1e-7)
+    make_dense(of.gauss_newton())  # which refuses matrices that are not symmetric
+
+
+def test_unsigned_targets_of_the_soft_margin_loss_are_refused():
+    targets = torch.tensor([[1], [255]], dtype=torch.uint8)
+    outputs = torch.tensor([[0.1], [0.2]], dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(F.soft_margin_loss(outputs, targets), outputs)
+    # That of log(1 + exp(-255 x)) is -127.5 near 0; torch's shows why it is refused.
+    assert not torch.isclose(gradient[1, 0], torch.tensor(-127.5, dtype=torch.float64), rtol=0.1)
+    model = torch.nn.Linear(2, 1).double()
+    pairs = [(torch.randn(2, 2, dtype=torch.float64), targets)]
+    for loss in (torch.nn.SoftMarginLoss(), lambda o, t: F.soft_margin_loss(o, target=t)):
+        with pytest.raises(InputError, match="must be signed"):
+            Landscape(model, loss, pairs)
+
+
+def test_functions_without_second_derivative_are_named():
+    model = torch.nn.Sequential(torch.nn.EmbeddingBag(9, 4), torch.nn.Linear(4, 3))
+    tokens = torch.randint(9, (6, 5), generator=torch.Generator().manual_seed(0))
+    of = Landscape(model, F.cross_entropy, [(tokens, tokens[:, 0] % 3)])
+    assert of.gradient().any()
+    with pytest.raises(InputError, match="no second derivative of a function"):
+        of.hessian() @ torch.ones(of.space.size)
 
 
 def test_second_derivatives_of_sure_probabilities_are_right():

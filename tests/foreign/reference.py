@@ -5,8 +5,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import Function
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from foreign import Case
 from foreign.loaders import Pair
@@ -32,8 +34,29 @@ class Reference:
         for module in case.model.modules():
             if isinstance(module, nn.Embedding):
                 module.padding_idx = None  # which leaves a term of the gradient out
+            if isinstance(module, _InstanceNorm):
+                # Of a single example, torch's gradient is wrong for one with channels last.
+                module.register_forward_hook(
+                    lambda module, inputs, output: _Contiguous.apply(output)
+                )
         self.pairs: list[Pair] = [(x.detach().clone(), y.clone()) for x, y in case.data.pairs]
         self._arrange()
+
+    @classmethod
+    def in_double_precision(cls, case: Case) -> "Reference":
+        """Make the reference of a case in single precision that computes in double precision."""
+        case.model.double()
+        if isinstance(case.loss_fn, nn.Module):
+            case.loss_fn.double()
+        made = cls(case)
+        made.pairs = [
+            (x.double() if x.is_floating_point() else x, y.double() if y.is_floating_point() else y)
+            for x, y in made.pairs
+        ]
+        made.recalibration = [
+            x.double() if x.is_floating_point() else x for x in made.recalibration
+        ]
+        return made
 
     def _arrange(self) -> None:
         """Arrange batches as the documentation says."""
@@ -160,6 +183,18 @@ class Reference:
             if total:
                 layer.running_mean.copy_(sum(n * mean for n, mean, _ in found) / total)
                 layer.running_var.copy_(sum(n * var for n, _, var in found) / total)
+
+
+class _Contiguous(Function):
+    """The identity, whose gradient is contiguous."""
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor) -> Tensor:
+        return output.clone()
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> Tensor:
+        return cotangent.contiguous()
 
 
 def _norms(model: nn.Module) -> list[nn.Module]:

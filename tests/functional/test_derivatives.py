@@ -1,5 +1,7 @@
 """A derivative is right, or refused."""
 
+from collections.abc import Mapping
+
 import pytest
 import torch
 from cases import build, examples, landscape, loader, mean_output, quadratic_landscape
@@ -17,6 +19,7 @@ from mining import (
     spectral_density,
     trace,
 )
+from mining.functional.derivatives import find_underivable
 
 
 def detached(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -50,6 +53,20 @@ def test_losses_without_derivative_are_refused(loss):
             derive()
     with pytest.raises(InputError, match="derivative by it is zero"):
         mine(Xu2024WPeak(descent=Descent(epochs=1)), of, generator=generator)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_hinge_that_is_flat_near_theta_has_a_derivative(seed):
+    """The zero derivative on the flat side is right, wherever the other side lies."""
+    generator = torch.Generator().manual_seed(seed)
+    theta = {"w": torch.randn(5, generator=generator, dtype=torch.float64)}
+    normal = torch.randn(5, generator=generator, dtype=torch.float64)
+
+    def hinge(at: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        height = normal @ (at["w"] - theta["w"]) - 0.5
+        return height.clamp(min=0), {"w": normal * (height > 0)}
+
+    assert find_underivable(hinge, theta) == []
 
 
 class RoundsInside(nn.Module):
