@@ -2,8 +2,10 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F  # noqa: N812  (the name under which everybody knows it)
@@ -202,6 +204,37 @@ def test_eigenpairs_and_trace_are_those_of_the_dense_hessian(name):
     estimate = trace(of.hessian(), generator=torch.Generator().manual_seed(0))
     error = max(4 * estimate.standard_error, 1e-8)
     assert estimate.mean == pytest.approx(float(dense.trace()), abs=error)
+
+
+@pytest.mark.parametrize(
+    ("name", "block"), [("BERT", "classifier.weight"), ("Llama", "model.norm.weight")]
+)
+def test_eigenpairs_and_trace_of_transformers(name, block):
+    make_case, objective, weight = CASES[name]
+    model, batches = make_case()
+    of, loss = make((name, model, objective, batches, weight))
+    theta = of.theta.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(theta), theta, create_graph=True)
+
+    def multiply(vector: np.ndarray) -> np.ndarray:
+        along = torch.from_numpy(vector.ravel().copy())
+        return torch.autograd.grad(gradient @ along, theta, retain_graph=True)[0].numpy()
+
+    plain_hessian = LinearOperator((len(theta),) * 2, matvec=multiply, dtype=np.float64)
+    start = np.random.default_rng(0).standard_normal(len(theta))
+    expected = np.sort(eigsh(plain_hessian, 2, which="LA", tol=1e-6, v0=start)[0])[::-1]
+    found = eigenpairs(of.hessian(), 2, generator=torch.Generator().manual_seed(0))
+    # The error of an eigenvalue is the square of its vector's, which is 1e-3 at most.
+    np.testing.assert_allclose(found.values, expected, rtol=1e-5)
+    chosen = torch.zeros_like(of.theta)
+    of.space.unflatten(chosen)[block].fill_(1)
+    slopes = [gradient[i] for i in chosen.nonzero().flatten().tolist()]
+    rows = [torch.autograd.grad(slope, theta, retain_graph=True)[0] for slope in slopes]
+    exact = sum(float(row[i]) for row, i in zip(rows, chosen.nonzero().flatten(), strict=True))
+    operator = of.hessian(parameters=block)
+    num = 3 * len(slopes) + 6  # with a sketch of the whole block the trace is exact
+    estimate = trace(operator, "hutch++", num_products=num)
+    assert estimate.mean == pytest.approx(exact, rel=1e-6, abs=1e-10)
 
 
 def test_what_needs_outputs_is_refused_with_a_reason(case):

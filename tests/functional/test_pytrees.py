@@ -11,7 +11,15 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F  # noqa: N812  (the name under which everybody knows it)
 
-from mining import Direction, Evaluator, InputError, Landscape, make_dense
+from mining import (
+    Direction,
+    Evaluator,
+    InputError,
+    Landscape,
+    eigenpairs,
+    make_dense,
+    trace,
+)
 from mining.functional import pytrees
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
@@ -272,6 +280,18 @@ def test_an_lstm_on_tokens():
     vector = torch.randn(of.space.size, generator=torch.Generator().manual_seed(0)).double()
     (product,) = torch.autograd.grad(slope @ vector, point)
     torch.testing.assert_close(of.hessian(point.detach()) @ vector, product, **EXACT)
+    dense = torch.autograd.functional.hessian(loss, of.theta)
+    found = eigenpairs(of.hessian(), 2, generator=torch.Generator().manual_seed(0))
+    expected = torch.linalg.eigvalsh(dense).flip(0)[:2]
+    torch.testing.assert_close(found.values, expected, rtol=1e-5, atol=1e-8)
+    # With a sketch of the whole space the trace is exact.
+    estimate = trace(of.hessian(), "hutch++", num_products=3 * len(of.theta) + 6)
+    assert estimate.mean == pytest.approx(float(dense.trace()), rel=1e-8)
+    curve = Evaluator(of, progress=False).curve(
+        Direction(vector, "random"), torch.linspace(-1, 1, 3)
+    )
+    losses = [loss(of.theta + a * vector).item() for a in curve.alphas.tolist()]
+    torch.testing.assert_close(curve.loss, torch.tensor(losses).double(), rtol=1e-6, atol=0)
 
 
 class WithLogits(nn.Module):
