@@ -235,7 +235,9 @@ def _first_loss(
         ValueError,
         AttributeError,
     ) as error:
-        if is_out_of_memory(error):
+        # A structure lacks what tensors have; with a tensor it is a fault of the model's code.
+        fault = isinstance(error, AttributeError) and isinstance(inputs, Tensor)
+        if fault or is_out_of_memory(error):
             raise
         shown = ", ".join(f"{tuple(t.shape)} {t.dtype}" for t in tensors_of(inputs)[:5])
         raise InputError(f"{network.call.name} does not take inputs {shown}: {error}") from error

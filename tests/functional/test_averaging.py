@@ -175,6 +175,7 @@ OWN = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:reduction.*mean:UserWarning")  # torch's advice about kl
 @pytest.mark.parametrize("name", OWN)
 def test_torchs_own_losses_are_averaged_as_over_all_examples_at_once(name, caplog):
     loss, kind = OWN[name]
