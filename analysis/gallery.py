@@ -14,7 +14,7 @@ from analysis.panels import sources
 from analysis.records import departures, find_runs, parser, planned_runs, point_name, run_script
 from mining import InputError
 from mining.directions.normalization import Name
-from mining.evaluation.curves import load_curves
+from mining.evaluation.storage import load_curves
 from mining.functional.batchnorm import Mode
 from mining.plotting import draw_curves, save_figure, table
 

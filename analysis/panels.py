@@ -12,7 +12,8 @@ from matplotlib.ticker import MaxNLocator
 from analysis.records import describe, experiment_runs
 from analysis.scripts import Drawing
 from mining.directions.storage import read_directions
-from mining.evaluation.curves import Curve, Surface, load_curves, load_surface
+from mining.evaluation.curves import Curve, Surface
+from mining.evaluation.storage import load_curves, load_surface
 from mining.plotting import draw_contours, draw_curves, draw_relief, table
 
 #: What every picture of curves shows beside them.

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from analysis.panels import numbers
 from analysis.records import describe, experiment_runs
 from analysis.scripts import Drawing
-from mining.evaluation.curves import Curve, load_curves
+from mining.evaluation.curves import Curve
+from mining.evaluation.storage import load_curves
 from mining.plotting import table
 
 _SCALES = (0.01, 0.1, 1.0)

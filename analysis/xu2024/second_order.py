@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from analysis.records import describe, experiment_runs
 from analysis.scripts import Drawing
-from mining.evaluation.curves import load_curves
+from mining.evaluation.storage import load_curves
 from mining.explain.second_order import Expansions
 from mining.plotting import draw_expansions, table
 from mining.storage.records import load_record

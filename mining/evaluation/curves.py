@@ -1,8 +1,7 @@
-"""Curves and surfaces of loss and accuracy, saved and loaded."""
+"""Curves and surfaces of loss and accuracy."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mining import InputError
-from mining.storage.files import read_arrays, save_arrays
+from mining.evaluation.grid import check_increasing, index_of_zero, lines_through_origin
 
 #: The rounding of single precision, in which losses are computed unless something else is said.
 SINGLE = float(torch.finfo(torch.float32).eps)
@@ -95,7 +94,7 @@ class Curve:
         Raises:
             InputError: If 0 is not among the points.
         """
-        nearest = _index_of_zero(self.alphas)
+        nearest = index_of_zero(self.alphas)
         if nearest is None:
             raise InputError(
                 f"alphas must contain 0, the point θ itself, got {self.alphas.tolist()}."
@@ -171,74 +170,11 @@ class Surface:
         return int((~torch.isfinite(self.loss)).sum())
 
 
-def lines_through_origin(alphas: Tensor, betas: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-    """Find the axes of a grid, and its diagonals where more than two points lie on them.
-
-    Args:
-        alphas: Shape ``(A,)``, with 0 among them.
-        betas: Shape ``(B,)``, with 0 among them.
-
-    Returns:
-        Rows and columns of the points of ``x``, ``y``, and of ``diagonal`` and ``antidiagonal``,
-        where β is proportional to α as the extents of the axes are.
-
-    Raises:
-        InputError: If 0 is not among the points of an axis.
-    """
-    row, column = (_index_of_zero(points) for points in (alphas, betas))
-    if row is None or column is None:
-        raise InputError("The points of both axes must contain 0, where θ is.")
-    width, height = alphas[-1] - alphas[0], betas[-1] - betas[0]
-
-    def diagonal(sign: float) -> tuple[Tensor, Tensor]:
-        distance = (betas[None, :] - sign * alphas[:, None] * height / width).abs()
-        i, j = (distance <= 1e-6 * height).nonzero(as_tuple=True)
-        return i, j
-
-    axes = {
-        "x": (torch.arange(len(alphas)), torch.full((len(alphas),), column)),
-        "y": (torch.full((len(betas),), row), torch.arange(len(betas))),
-    }
-    diagonals = {"diagonal": diagonal(1.0), "antidiagonal": diagonal(-1.0)}
-    return axes | {name: line for name, line in diagonals.items() if len(line[0]) > 2}
-
-
-def check_increasing(name: str, points: Tensor) -> None:
-    """Raise ``InputError`` unless ``points`` are finite, at least two, and strictly increase."""
-    if points.dim() != 1 or len(points) < 2:
-        raise InputError(f"{name} must be at least two points, got shape {tuple(points.shape)}.")
-    if not torch.isfinite(points).all() or not (points.diff() > 0).all():
-        raise InputError(f"{name} must be finite and strictly increasing, got {points.tolist()}.")
-
-
-def grid_with_origin(points: Tensor) -> Tensor:
-    """Add 0 to increasing points, so that θ itself is always evaluated.
-
-    A point within a millionth of the range of 0 becomes 0; otherwise 0 is inserted, and the grid
-    is one point longer.
-
-    Args:
-        points: Shape ``(T,)``, strictly increasing.
-
-    Returns:
-        Shape ``(T,)`` or ``(T + 1,)``, float64, on the CPU.
-
-    Raises:
-        InputError: If the points are fewer than two, not finite, or do not increase.
-    """
-    check_increasing("alphas", points)
-    points = points.detach().to("cpu", torch.float64)
-    nearest = _index_of_zero(points)
-    if nearest is not None:
-        points = points.clone()
-        points[nearest] = 0.0
-        return points
-    return torch.cat([points, points.new_zeros(1)]).sort().values
-
-
-def contains_zero(points: Tensor) -> bool:
-    """Whether θ itself is among the points of an axis, shape ``(T,)``."""
-    return _index_of_zero(points) is not None
+def fields_of(record: Mapping[str, float]) -> dict[str, Any]:
+    """Return the fields of a ``Curve`` that hold the numbers of a record of its direction."""
+    fields: dict[str, Any] = {name: record.get(name) for name in _OF_DIRECTION}
+    rest = {name: value for name, value in record.items() if name not in _OF_DIRECTION}
+    return fields | {"metadata": rest}
 
 
 def _hold_as_numbers(found: "Curve | Surface") -> None:
@@ -247,12 +183,6 @@ def _hold_as_numbers(found: "Curve | Surface") -> None:
         value = getattr(found, item.name)
         if isinstance(value, Tensor) and value.dtype != torch.bool:
             object.__setattr__(found, item.name, value.detach().to("cpu", torch.float64))
-
-
-def _index_of_zero(points: Tensor) -> int | None:
-    """Find the point that is 0 to a millionth of the range, if there is one."""
-    nearest = int(points.abs().argmin())
-    return nearest if abs(points[nearest]) <= 1e-6 * (points[-1] - points[0]) else None
 
 
 def _relative_error(loss: Tensor, error: Tensor | None, chance: float | None) -> float | None:
@@ -265,99 +195,6 @@ def _relative_error(loss: Tensor, error: Tensor | None, chance: float | None) ->
 
 def _errors(covariance: Tensor) -> Tensor:
     return covariance.diagonal().clamp(min=0).sqrt()
-
-
-def save_curves(path: Path, curves: Sequence[Curve]) -> None:
-    """Write curves over the same points as one ``.npz`` file.
-
-    The file has ``alphas`` (T,), ``loss`` and ``accuracy`` (K, T), ``loss_test`` and
-    ``accuracy_test`` (K, T) where there are any, ``loss_covariance`` (K, T, T) and
-    ``accuracy_error`` (K, T) with their like of the test set where losses were estimated,
-    ``names`` (K,), ``chance_loss`` (), and one array
-    (K,) named ``metadata_…`` for each number known of the directions, ``nan`` where it is not.
-
-    Raises:
-        InputError: If there are none or their points differ.
-    """
-    if not curves or any(not torch.equal(c.alphas, curves[0].alphas) for c in curves):
-        raise InputError("curves must be at least one, and over the same alphas.")
-    arrays: dict[str, object] = {"alphas": curves[0].alphas, "names": [c.name for c in curves]}
-    for name in (*_CURVE_FIELDS, *_COVARIANCES, *_ACCURACY_ERRORS):
-        rows = [getattr(c, name) for c in curves]
-        if all(row is not None for row in rows):
-            arrays[name] = torch.stack(rows)
-    if curves[0].chance_loss is not None:
-        arrays["chance_loss"] = curves[0].chance_loss
-    arrays["rounding"] = curves[0].rounding
-    records = [c.record() for c in curves]
-    for key in sorted({key for record in records for key in record}):
-        arrays[f"metadata_{key}"] = [record.get(key, np.nan) for record in records]
-    save_arrays(path, arrays)
-
-
-def fields_of(record: Mapping[str, float]) -> dict[str, Any]:
-    """Return the fields of a ``Curve`` that hold the numbers of a record of its direction."""
-    fields: dict[str, Any] = {name: record.get(name) for name in _OF_DIRECTION}
-    rest = {name: value for name, value in record.items() if name not in _OF_DIRECTION}
-    return fields | {"metadata": rest}
-
-
-def load_curves(path: Path) -> list[Curve]:
-    """Read what ``save_curves`` wrote; see ``read_arrays``."""
-    arrays = read_arrays(path)
-    chance = float(arrays["chance_loss"]) if "chance_loss" in arrays else None
-    rounding = float(arrays.get("rounding", SINGLE))
-    known = {key: arrays[key] for key in arrays if key.startswith("metadata_")}
-    curves = []
-    for k, name in enumerate(arrays["names"]):
-        record = {
-            key.removeprefix("metadata_"): float(values[k])
-            for key, values in known.items()
-            if np.isfinite(values[k])
-        }
-        fields: dict[str, Any] = {
-            field: torch.from_numpy(arrays[field][k])
-            for field in (*_CURVE_FIELDS, *_COVARIANCES, *_ACCURACY_ERRORS)
-            if field in arrays
-        }
-        curves.append(
-            Curve(
-                alphas=torch.from_numpy(arrays["alphas"]),
-                name=str(name),
-                chance_loss=chance,
-                rounding=rounding,
-                **fields,
-                **fields_of(record),
-            )
-        )
-    return curves
-
-
-def save_surface(path: Path, surface: Surface) -> None:
-    """Write a surface as an ``.npz`` file with one array a field, axes (A, B) throughout."""
-    arrays: dict[str, object] = {
-        "alphas": surface.alphas,
-        "betas": surface.betas,
-        "names": surface.names,
-    }
-    for name in (*_SURFACE_FIELDS, "chance_loss", "rounding"):
-        if getattr(surface, name) is not None:
-            arrays[name] = getattr(surface, name)
-    save_arrays(path, arrays)
-
-
-def load_surface(path: Path) -> Surface:
-    """Read what ``save_surface`` wrote; see ``read_arrays``."""
-    arrays = read_arrays(path)
-    x, y = map(str, arrays["names"])
-    return Surface(
-        alphas=torch.from_numpy(arrays["alphas"]),
-        betas=torch.from_numpy(arrays["betas"]),
-        names=(x, y),
-        chance_loss=float(arrays["chance_loss"]) if "chance_loss" in arrays else None,
-        rounding=float(arrays.get("rounding", SINGLE)),
-        **{name: torch.from_numpy(arrays[name]) for name in _SURFACE_FIELDS if name in arrays},
-    )
 
 
 def rmse(curve: Curve, template: Sequence[tuple[float, float]]) -> float:

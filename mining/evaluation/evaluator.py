@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -15,79 +15,14 @@ from tqdm import tqdm
 from mining import InputError
 from mining.directions.base import Direction, cosine
 from mining.evaluation.adaptive import SampledValues, estimate_points
-from mining.evaluation.curves import (
-    SINGLE,
-    Curve,
-    Surface,
-    fields_of,
-    grid_with_origin,
-    lines_through_origin,
-)
+from mining.evaluation.curves import SINGLE, Curve, Surface, fields_of
+from mining.evaluation.grid import MOST_POINTS, grid_with_origin, lines_through_origin
 from mining.evaluation.refinement import Refinement
 from mining.functional.fingerprints import update_digest
 from mining.functional.loss import Batch
 from mining.landscape import Landscape
 from mining.storage.fingerprint import Fingerprint
 from mining.storage.journal import Journal
-
-#: Points of a grid: beyond it their bookkeeping alone takes gigabytes.
-_MOST_POINTS = 10**6
-
-
-@dataclass(frozen=True)
-class Grid:
-    """The points of a curve or surface, in units of the direction's length.
-
-    The second axis (surfaces only) is the same as the first by default. Each direction is
-    multiplied by ``scale``, or by a factor from its curvature; see ``with_scales``.
-
-    Raises:
-        InputError: If a range is not finite or increasing, or has fewer than two points, or the
-            scale is not positive.
-    """
-
-    low: float = -1.0
-    high: float = 1.0
-    num: int = 41
-    y_low: float | None = None
-    y_high: float | None = None
-    y_num: int | None = None
-    scale: float | Literal["curvature"] = 1.0
-
-    def __post_init__(self) -> None:
-        for prefix, (low, high, num) in {"": self._x, "y_": self._y}.items():
-            if not (math.isfinite(low) and math.isfinite(high) and low < high):
-                raise InputError(
-                    f"grid.{prefix}low must lie below grid.{prefix}high, got {low} and {high}."
-                )
-            if num < 2:
-                raise InputError(f"grid.{prefix}num must be at least 2 points, got {num}.")
-            if num > _MOST_POINTS:
-                raise InputError(f"grid.{prefix}num must be at most {_MOST_POINTS}, got {num}.")
-        if self.scale != "curvature" and not 0 < self.scale < math.inf:
-            raise InputError(f"grid.scale must be positive or curvature, got {self.scale}.")
-
-    @property
-    def alphas(self) -> Tensor:
-        """The points of the first axis with 0 among them, shape ``(T,)``, float64."""
-        return _points(*self._x)
-
-    @property
-    def betas(self) -> Tensor:
-        """The points of the second axis with 0 among them, shape ``(B,)``, float64."""
-        return _points(*self._y)
-
-    @property
-    def _x(self) -> tuple[float, float, int]:
-        return self.low, self.high, self.num
-
-    @property
-    def _y(self) -> tuple[float, float, int]:
-        return (
-            self.low if self.y_low is None else self.y_low,
-            self.high if self.y_high is None else self.y_high,
-            self.num if self.y_num is None else self.y_num,
-        )
 
 
 class Evaluator:
@@ -216,9 +151,9 @@ class Evaluator:
                 f"{x.name} and {y.name} are parallel (cosine {overlap:.0f}): they span no plane."
             )
         alphas, betas = (grid_with_origin(torch.as_tensor(axis)) for axis in (alphas, betas))
-        if len(alphas) * len(betas) > _MOST_POINTS:
+        if len(alphas) * len(betas) > MOST_POINTS:
             raise InputError(
-                f"A surface must have at most {_MOST_POINTS} points, got {len(alphas)} × "
+                f"A surface must have at most {MOST_POINTS} points, got {len(alphas)} × "
                 f"{len(betas)}: lower grid.num and grid.y_num."
             )
         points = [[a, b] for a in alphas.tolist() for b in betas.tolist()]
@@ -467,7 +402,3 @@ def _names(directions: Sequence[Direction]) -> list[str]:
     """Name directions by their sources, numbered where a source occurs more than once."""
     sources = [direction.source for direction in directions]
     return [d.name if sources.count(d.source) > 1 else d.source for d in directions]
-
-
-def _points(low: float, high: float, num: int) -> Tensor:
-    return grid_with_origin(torch.linspace(low, high, num, dtype=torch.float64))

@@ -6,8 +6,10 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from mining.directions import Direction
-from mining.evaluation.curves import load_curves, rmse, save_curves
-from mining.evaluation.evaluator import Evaluator, Grid
+from mining.evaluation.curves import rmse
+from mining.evaluation.evaluator import Evaluator
+from mining.evaluation.grid import Grid
+from mining.evaluation.storage import load_curves, save_curves
 from mining.explain.curve_shape import CurveShape, classify
 from mining.pipelines.building import Config
 from mining.pipelines.finding import find_directions, find_template

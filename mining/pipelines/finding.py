@@ -9,7 +9,7 @@ import torch
 from mining.directions import Direction
 from mining.directions.storage import load_directions
 from mining.evaluation.curves import Curve
-from mining.evaluation.evaluator import Grid
+from mining.evaluation.grid import Grid
 from mining.functional.memory import check_memory
 from mining.pipelines.building import Config
 from mining.pipelines.naming import find_run

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from mining import InputError
 from mining.directions import Direction
-from mining.evaluation.curves import load_curves, save_curves
-from mining.evaluation.evaluator import Evaluator, Grid
+from mining.evaluation.evaluator import Evaluator
+from mining.evaluation.grid import Grid
+from mining.evaluation.storage import load_curves, save_curves
 from mining.explain.second_order import Expansions, expand
 from mining.pipelines.building import Config
 from mining.pipelines.finding import find_directions

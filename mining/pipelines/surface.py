@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from mining.directions import Direction, cosine
-from mining.evaluation.curves import load_surface, save_surface
-from mining.evaluation.evaluator import Evaluator, Grid
+from mining.evaluation.evaluator import Evaluator
+from mining.evaluation.grid import Grid
+from mining.evaluation.storage import load_surface, save_surface
 from mining.explain.critical_point import classify_critical_point
 from mining.pipelines.building import Config
 from mining.pipelines.finding import find_directions

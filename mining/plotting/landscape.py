@@ -16,7 +16,8 @@ from matplotlib.ticker import MaxNLocator
 from mpl_toolkits.mplot3d import Axes3D
 from numpy.typing import NDArray
 
-from mining.evaluation.curves import Curve, Surface, contains_zero
+from mining.evaluation.curves import Curve, Surface
+from mining.evaluation.grid import index_of_zero
 from mining.explain.critical_point import classify_critical_point
 from mining.explain.curve_shape import classify
 from mining.storage.files import read_arrays, write_atomically
@@ -230,7 +231,9 @@ def _surface_mesh(
 
 def _surface_notes(surface: Surface, loss_cap: float | None) -> list[str]:
     """State what kind of critical point θ is, and what is missing, estimated or clipped."""
-    has_origin = all(contains_zero(points) for points in (surface.alphas, surface.betas))
+    has_origin = all(
+        index_of_zero(points) is not None for points in (surface.alphas, surface.betas)
+    )
     notes = [f"critical point: {classify_critical_point(surface)}"] if has_origin else []
     if surface.nonfinite:
         notes.append(f"{surface.nonfinite} points not finite")

@@ -14,7 +14,8 @@ from analysis.xu2024.claims_curvature import second_order, surfaces
 from analysis.xu2024.claims_curves import labelled
 from analysis.xu2024.claims_mined import mined_basins, mined_peaks
 from mining import InputError
-from mining.evaluation.curves import Curve, save_curves
+from mining.evaluation.curves import Curve
+from mining.evaluation.storage import save_curves
 
 CONF = Path(__file__).parents[2] / "conf"
 

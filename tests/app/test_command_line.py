@@ -16,7 +16,7 @@ from command_line import QUICK, record
 import mining.app.command_line
 from mining import Landscape, classify, load_runs
 from mining.data import digits
-from mining.evaluation.curves import load_curves, load_surface
+from mining.evaluation.storage import load_curves, load_surface
 from mining.models import MLP, CifarResNet
 from mining.storage.checkpoints import load_weights
 
@@ -472,7 +472,7 @@ BAD = [
     (["model=custom", "model._target_=torch.tensor", "+model.data=1"], "no Module but Tensor"),
     (["+model.x={a:[{_target_:os.system,command:touch called}]}"], "got os.system"),
     (["data._target_=os.system"], "gives mining.data.dataset.Dataset, got os.system"),
-    (["grid._target_=os.system"], "gives mining.evaluation.evaluator.Grid, got os.system"),
+    (["grid._target_=os.system"], "gives mining.evaluation.grid.Grid, got os.system"),
     (["model=custom", "model._target_=torch.nn.Identity"], "no trainable parameters"),
     (["model=torchvision", "model.architecture=alexnet"], "3 channels"),
     (["checkpoint=good.pt", "epoch=3"], "leave it out with checkpoint=FILE"),

@@ -13,7 +13,7 @@ from mining import DirectionSource
 from mining.app.experiments import plan, register_resolvers
 from mining.app.help import help_text
 from mining.directions.normalization import Normalization
-from mining.evaluation.evaluator import Grid
+from mining.evaluation.grid import Grid
 from mining.functional.batchnorm import BatchNormPolicy
 from mining.pipelines import PIPELINE_KEYS
 from mining.training import TrainingSettings

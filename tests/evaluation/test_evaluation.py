@@ -30,9 +30,9 @@ from mining import (
     stretch,
     with_scales,
 )
-from mining.evaluation.curves import load_curves, save_curves
-from mining.evaluation.evaluator import Grid, Journal
+from mining.evaluation.storage import load_curves, save_curves
 from mining.storage.fingerprint import Fingerprint
+from mining.storage.journal import Journal
 
 ALPHAS = torch.linspace(-1, 1, 9)
 
@@ -385,23 +385,7 @@ def test_a_journal_does_not_overwrite_what_it_did_not_write(tmp_path):
     assert Journal(path, Fingerprint("it")).read() == {0: [1.0]}
 
 
-def test_grid_defaults_and_second_axis():
-    grid = Grid()
-    assert len(grid.alphas) == 41
-    assert (float(grid.alphas[0]), float(grid.alphas[-1])) == (-1, 1)
-    assert torch.equal(grid.alphas, grid.betas)
-    other = Grid(y_low=0, y_high=3, y_num=4)
-    assert other.betas.tolist() == [0, 1, 2, 3]
-    assert len(Grid(num=4).alphas) == 5
-
-
 def test_bad_input_is_named():
-    with pytest.raises(ValueError, match=r"grid.low must lie below grid.high, got 1 and 1"):
-        Grid(1, 1)
-    with pytest.raises(ValueError, match=r"grid.y_low must lie below"):
-        Grid(y_low=3)
-    with pytest.raises(ValueError, match=r"grid.num must be at least 2 points, got 1"):
-        Grid(num=1)
     of = landscape("mlp")
     with pytest.raises(ValueError, match="flat vector must have shape"):
         evaluator(of).curve(Direction(torch.ones(3), "test"), ALPHAS)

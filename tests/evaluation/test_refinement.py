@@ -8,8 +8,8 @@ from cases import direction, landscape
 from torch import Tensor
 
 from mining import Evaluator
-from mining.evaluation.curves import load_surface, save_surface
 from mining.evaluation.refinement import Refinement
+from mining.evaluation.storage import load_surface, save_surface
 
 
 def grid(num: int) -> tuple[Tensor, Tensor]:

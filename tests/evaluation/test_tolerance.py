@@ -18,8 +18,8 @@ from mining import (
     classify_critical_point,
 )
 from mining.evaluation.adaptive import SampledValues, estimate_points
-from mining.evaluation.curves import load_curves, load_surface, save_curves, save_surface
 from mining.evaluation.sampling import StratifiedSample
+from mining.evaluation.storage import load_curves, load_surface, save_curves, save_surface
 from mining.explain.curve_shape import count_stationary_points
 from mining.explain.noise import count_turns, difference_bounds, draw_values
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mining import Surface, classify_critical_point
-from mining.evaluation.curves import grid_with_origin
+from mining.evaluation.grid import grid_with_origin
 from mining.explain.critical_point import Kind, lines_through_theta
 from mining.explain.curve_shape import Shape
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from command_line import QUICK, record
 
-from mining.evaluation.curves import load_curves
+from mining.evaluation.storage import load_curves
 
 MINE = (*QUICK, "descent.epochs=2", "grid.num=5")
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from command_line import QUICK, record
 
-from mining.evaluation.curves import load_surface
+from mining.evaluation.storage import load_surface
 from mining.storage.runs import load_runs
 
 SOURCES = '''
