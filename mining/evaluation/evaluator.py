@@ -2,11 +2,9 @@
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,12 +12,11 @@ from tqdm import tqdm
 
 from mining import InputError
 from mining.directions.base import Direction, cosine
-from mining.evaluation.adaptive import SampledValues, estimate_points
 from mining.evaluation.curves import SINGLE, Curve, Surface, fields_of
 from mining.evaluation.grid import MOST_POINTS, grid_with_origin, lines_through_origin
+from mining.evaluation.points import Points, Values
 from mining.evaluation.refinement import Refinement
 from mining.functional.fingerprints import update_digest
-from mining.functional.loss import Batch
 from mining.landscape import Landscape
 from mining.storage.fingerprint import Fingerprint
 from mining.storage.journal import Journal
@@ -165,20 +162,6 @@ class Evaluator:
             cap = math.inf if chance is None else 2 * chance
             refinement = Refinement(shape, origin, self._refine, cap)
         values = self._evaluate([x, y], points, "surface", refinement)
-        errors = {
-            f"{key}_error": covariance.diagonal().clamp(min=0).sqrt().view(shape)
-            for key, covariance in values.covariances.items()
-        }
-        if "loss" in values.covariances:
-            numbers = torch.arange(len(points)).view(shape)
-            for axis, key in enumerate(("x_step_error", "y_step_error")):
-                steps = numbers.unfold(axis, 2, 1)  # (..., 2): from which point to which
-                errors[key] = _difference_errors(values.covariances["loss"], steps)
-            on_lines = torch.cat(
-                [numbers[i, j] for i, j in lines_through_origin(alphas, betas).values()]
-            )
-            errors["lines_covariance"] = values.covariances["loss"][on_lines[:, None], on_lines]
-        errors |= {key: found.view(shape) for key, found in values.accuracy_errors.items()}
         return Surface(
             alphas=alphas,
             betas=betas,
@@ -187,101 +170,45 @@ class Evaluator:
             rounding=self._rounding,
             evaluated=None if values.evaluated is None else values.evaluated.view(shape),
             **self._fields(values.rows.view(*shape, -1)),
-            **errors,
+            **_surface_errors(values, alphas, betas),
         )
 
     def _evaluate(
         self,
         directions: Sequence[Direction],
-        points: Sequence[Sequence[float]],
+        coefficients: Sequence[Sequence[float]],
         name: str,
         refinement: Refinement | None = None,
-    ) -> "_Values":
-        """Evaluate at θ + Σ c_k ε_k for each row c of ``points``."""
+    ) -> Values:
+        """Evaluate at θ + Σ c_k ε_k for each row c of ``coefficients``."""
         for direction in directions:
             self.landscape.space.check(direction.vector)
         self.landscape.warn_of_policy()
         journal = None
-        done: dict[int, list[float]] = {}
         if self._journal is not None:
-            journal = Journal(self._journal, self._fingerprint(directions, points))
-            done = journal.read()
+            journal = Journal(self._journal, self._fingerprint(directions, coefficients))
         with tqdm(
-            total=len(points),
+            total=len(coefficients),
             desc=name,
             unit="point",
             disable=not self._progress,
             dynamic_ncols=True,
         ) as bar:
-            if self._tolerance is not None:
-                return self._estimate(directions, points, journal, done, bar)
-            measure = partial(self._evaluate_all, directions, points, journal, done, bar)
-            if refinement is None:
-                return _Values(measure(range(len(points))))
-            rows, evaluated = refinement(measure)
-            return _Values(rows, evaluated=evaluated)
-
-    def _evaluate_all(
-        self,
-        directions: Sequence[Direction],
-        points: Sequence[Sequence[float]],
-        journal: Journal | None,
-        done: Mapping[int, Sequence[float]],
-        bar: "tqdm[NoReturn]",
-        numbers: Sequence[int],
-    ) -> Tensor:
-        """Evaluate the points of these numbers on every example, shape ``(n, 4)``."""
-        rows = {n: torch.tensor(done[n], dtype=torch.float64) for n in numbers if n in done}
-        to_do = [number for number in numbers if number not in rows]
-        sets = [self.landscape.batches] + ([] if self._test is None else [self._test])
-        vectors = [direction.vector for direction in directions]
-        bar.update(len(rows))
-        for start in range(0, len(to_do), self._chunk):
-            chunk = to_do[start : start + self._chunk]
-            found = self.landscape.evaluate_points(vectors, [points[i] for i in chunk], sets)
-            for number, values in zip(chunk, found.flatten(1).cpu(), strict=True):
-                rows[number] = torch.full((4,), math.nan, dtype=torch.float64)
-                rows[number][: len(values)] = values
-                if journal is not None:
-                    journal.append(number, rows[number].tolist())
-            bar.update(len(chunk))
-        return torch.stack([rows[number] for number in numbers])
-
-    def _estimate(
-        self,
-        directions: Sequence[Direction],
-        points: Sequence[Sequence[float]],
-        journal: Journal | None,
-        done: Mapping[int, Sequence[float]],
-        bar: "tqdm[NoReturn]",
-    ) -> "_Values":
-        """Evaluate points on as few examples as the tolerance takes."""
-        assert self._tolerance is not None
-        sets = {"loss": self.landscape.batches}
-        if self._test is not None:
-            sets["loss_test"] = self._test
-        vectors = [direction.vector for direction in directions]
-        losses = _ExampleLosses(self.landscape, vectors, points, self._chunk, journal, done)
-        found: dict[str, SampledValues] = {}
-        for key, examples in sets.items():
-            found[key] = estimate_points(
-                partial(losses.measure, examples),
-                len(points),
-                sum(batch.num_examples for batch in examples),
-                next(p for p, row in enumerate(points) if not any(row)),
-                tolerance=self._tolerance,
-                chance_loss=self.landscape.chance_loss,
-                generator=torch.Generator().manual_seed(0),
+            points = Points(
+                self.landscape,
+                [self.landscape.batches] + ([] if self._test is None else [self._test]),
+                [direction.vector for direction in directions],
+                coefficients,
+                chunk=self._chunk,
+                journal=journal,
+                bar=bar,
             )
-        bar.update(len(points))
-        columns = [column for f in found.values() for column in (f.loss, f.accuracy)]
-        accuracy_errors = {
-            f"{key.replace('loss', 'accuracy')}_error": f.accuracy_error
-            for key, f in found.items()
-            if self.landscape.scores_classes
-        }
-        covariances = {key: f.covariance for key, f in found.items()}
-        return _Values(torch.stack(columns, 1), covariances, accuracy_errors)
+            if self._tolerance is not None:
+                return points.estimate(self._tolerance)
+            if refinement is None:
+                return Values(points.evaluate(range(len(coefficients))))
+            rows, evaluated = refinement(points.evaluate)
+            return Values(rows, evaluated=evaluated)
 
     @property
     def _rounding(self) -> float:
@@ -312,71 +239,22 @@ class Evaluator:
         return self.landscape.identify(digest.hexdigest())
 
 
-class _ExampleLosses:
-    """Losses of single examples at points θ + Σ c_k ε_k, written down as they come."""
-
-    def __init__(
-        self,
-        landscape: Landscape,
-        vectors: Sequence[Tensor],
-        points: Sequence[Sequence[float]],
-        chunk: int,
-        journal: Journal | None,
-        done: Mapping[int, Sequence[float]],
-    ) -> None:
-        self._landscape, self._vectors, self._points = landscape, vectors, points
-        self._chunk, self._journal, self._done = chunk, journal, done
-        self._statistics: dict[int, dict[str, Tensor]] = {}
-        self._step = 0  # the same requests come in the same order after an interruption
-
-    def measure(self, examples: Sequence[Batch], numbers: Sequence[int], chosen: Tensor) -> Tensor:
-        """Evaluate p points on n of the examples, shape ``(p, n, 2)``; see ``Measure``."""
-        keys = {p: self._step * len(self._points) + p for p in numbers}
-        self._step += 1
-        rows = {
-            p: torch.tensor(self._done[key], dtype=torch.float64).view(-1, 2)
-            for p, key in keys.items()
-            if key in self._done
-        }
-        to_do = [p for p in numbers if p not in rows]
-        batches = self._pick(examples, chosen) if to_do else []
-        for start in range(0, len(to_do), self._chunk):
-            chunk = to_do[start : start + self._chunk]
-            for p, found in zip(chunk, self._evaluate(chunk, batches).cpu(), strict=True):
-                rows[p] = found
-                if self._journal is not None:
-                    self._journal.append(keys[p], found.flatten().tolist())
-        return torch.stack([rows[p] for p in numbers])
-
-    def _pick(self, examples: Sequence[Batch], chosen: Tensor) -> Sequence[Batch]:
-        """Take n examples in batches no larger than those of the landscape."""
-        if len(chosen) == sum(batch.num_examples for batch in examples):
-            return examples
-        size = max(batch.num_examples for batch in examples)
-        return self._landscape.pick(examples, chosen, size)
-
-    def _evaluate(self, chunk: Sequence[int], batches: Sequence[Batch]) -> Tensor:
-        landscape, points = self._landscape, [self._points[p] for p in chunk]
-        if landscape.statistics_are_fixed:
-            return landscape.losses_of_examples(self._vectors, points, batches)
-        for p, point in zip(chunk, points, strict=True):
-            if p not in self._statistics:
-                theta = landscape.at(self._vectors, point)
-                self._statistics[p] = landscape.statistics(theta)
-        known = [self._statistics[p] for p in chunk]
-        return landscape.losses_of_examples(self._vectors, points, batches, known)
-
-
-@dataclass(frozen=True)
-class _Values:
-    """What was found at P points."""
-
-    rows: Tensor  # (P, 2) or (P, 4): loss and accuracy of each set of examples
-    # (P, P) of loss and loss_test, where they were estimated
-    covariances: Mapping[str, Tensor] = field(default_factory=dict)
-    # (P,) of accuracy and accuracy_test, likewise
-    accuracy_errors: Mapping[str, Tensor] = field(default_factory=dict)
-    evaluated: Tensor | None = None  # (P,) bool; the others were interpolated
+def _surface_errors(values: Values, alphas: Tensor, betas: Tensor) -> dict[str, Tensor]:
+    """Find the fields of a ``Surface`` that hold errors, none if its losses are exact."""
+    shape = (len(alphas), len(betas))
+    errors = {key: found.view(shape) for key, found in values.accuracy_errors.items()}
+    for key, covariance in values.covariances.items():
+        errors[f"{key}_error"] = covariance.diagonal().clamp(min=0).sqrt().view(shape)
+    if "loss" in values.covariances:
+        covariance = values.covariances["loss"]
+        numbers = torch.arange(covariance.shape[0]).view(shape)
+        for axis, key in enumerate(("x_step_error", "y_step_error")):
+            steps = numbers.unfold(axis, 2, 1)  # (..., 2): from which point to which
+            errors[key] = _difference_errors(covariance, steps)
+        lines = lines_through_origin(alphas, betas).values()
+        on_lines = torch.cat([numbers[i, j] for i, j in lines])
+        errors["lines_covariance"] = covariance[on_lines[:, None], on_lines]
+    return errors
 
 
 def _difference_errors(covariance: Tensor, steps: Tensor) -> Tensor:

@@ -1,0 +1,154 @@
+"""Points of curves and surfaces, evaluated a chunk at a time and kept in a journal."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import NoReturn
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from mining.evaluation.adaptive import estimate_points
+from mining.functional.loss import Batch
+from mining.landscape import Landscape
+from mining.storage.journal import Journal
+
+
+@dataclass(frozen=True)
+class Values:
+    """What was found at P points."""
+
+    rows: Tensor  # (P, 2) or (P, 4): loss and accuracy of each set of examples
+    # (P, P) of loss and loss_test, where they were estimated
+    covariances: Mapping[str, Tensor] = field(default_factory=dict)
+    # (P,) of accuracy and accuracy_test, likewise
+    accuracy_errors: Mapping[str, Tensor] = field(default_factory=dict)
+    evaluated: Tensor | None = None  # (P,) bool; the others were interpolated
+
+
+class Points:
+    """A landscape at P points θ + Σ c_k ε_k.
+
+    Args:
+        landscape: The point θ, the loss and its examples.
+        sets: One or two sets of examples, those of the landscape first.
+        vectors: K directions ε, each of shape ``(D,)``.
+        coefficients: A row c of length K for each point.
+        chunk: Points evaluated together.
+        journal: Where finished points are written; those in it are not evaluated again.
+        bar: Shows how many points are finished.
+    """
+
+    def __init__(
+        self,
+        landscape: Landscape,
+        sets: Sequence[Sequence[Batch]],
+        vectors: Sequence[Tensor],
+        coefficients: Sequence[Sequence[float]],
+        *,
+        chunk: int,
+        journal: Journal | None,
+        bar: "tqdm[NoReturn]",
+    ) -> None:
+        self._landscape, self._sets = landscape, sets
+        self._vectors, self._coefficients = vectors, coefficients
+        self._chunk, self._journal, self._bar = chunk, journal, bar
+        self._done = {} if journal is None else journal.read()
+        self._statistics: dict[int, dict[str, Tensor]] = {}
+        self._step = 0  # the same requests come in the same order after an interruption
+
+    def evaluate(self, numbers: Sequence[int]) -> Tensor:
+        """Evaluate the points of these numbers on every example, shape ``(n, 4)``."""
+
+        def measure(chunk: Sequence[int]) -> Tensor:
+            coefficients = [self._coefficients[p] for p in chunk]
+            found = self._landscape.evaluate_points(self._vectors, coefficients, self._sets)
+            rows = torch.full((len(chunk), 4), math.nan, dtype=torch.float64)
+            rows[:, : 2 * len(self._sets)] = found.flatten(1)
+            self._bar.update(len(chunk))
+            return rows
+
+        self._bar.update(sum(number in self._done for number in numbers))
+        return self._measure(numbers, 0, measure)
+
+    def estimate(self, tolerance: float) -> Values:
+        """Evaluate all points on as few examples as the tolerance takes."""
+        found = {
+            key: estimate_points(
+                partial(self._losses_of_examples, examples),
+                len(self._coefficients),
+                sum(batch.num_examples for batch in examples),
+                next(p for p, row in enumerate(self._coefficients) if not any(row)),
+                tolerance=tolerance,
+                chance_loss=self._landscape.chance_loss,
+                generator=torch.Generator().manual_seed(0),
+            )
+            for key, examples in zip(("loss", "loss_test"), self._sets, strict=False)
+        }
+        self._bar.update(len(self._coefficients))
+        columns = [column for f in found.values() for column in (f.loss, f.accuracy)]
+        accuracy_errors = {
+            f"{key.replace('loss', 'accuracy')}_error": f.accuracy_error
+            for key, f in found.items()
+            if self._landscape.scores_classes
+        }
+        covariances = {key: f.covariance for key, f in found.items()}
+        return Values(torch.stack(columns, 1), covariances, accuracy_errors)
+
+    def _losses_of_examples(
+        self, examples: Sequence[Batch], numbers: Sequence[int], chosen: Tensor
+    ) -> Tensor:
+        """Evaluate p points on n of the examples, shape ``(p, n, 2)``; see ``Measure``."""
+        first = self._step * len(self._coefficients)
+        self._step += 1
+        finished = all(first + number in self._done for number in numbers)
+        batches = [] if finished else self._pick(examples, chosen)
+
+        def measure(chunk: Sequence[int]) -> Tensor:
+            landscape, points = self._landscape, [self._coefficients[p] for p in chunk]
+            if landscape.statistics_are_fixed:
+                return landscape.losses_of_examples(self._vectors, points, batches)
+            for p, point in zip(chunk, points, strict=True):
+                if p not in self._statistics:
+                    theta = landscape.at(self._vectors, point)
+                    self._statistics[p] = landscape.statistics(theta)
+            known = [self._statistics[p] for p in chunk]
+            return landscape.losses_of_examples(self._vectors, points, batches, known)
+
+        return self._measure(numbers, first, measure).view(len(numbers), -1, 2)
+
+    def _pick(self, examples: Sequence[Batch], chosen: Tensor) -> Sequence[Batch]:
+        """Take n examples in batches no larger than those of the landscape."""
+        if len(chosen) == sum(batch.num_examples for batch in examples):
+            return examples
+        size = max(batch.num_examples for batch in examples)
+        return self._landscape.pick(examples, chosen, size)
+
+    def _measure(
+        self, numbers: Sequence[int], first: int, measure: Callable[[Sequence[int]], Tensor]
+    ) -> Tensor:
+        """Evaluate points that are not finished, and write them down at once.
+
+        Args:
+            numbers: Of n points.
+            first: What is added to the number of a point in the journal.
+            measure: Evaluates the points of a chunk, shape ``(p, ...)``.
+
+        Returns:
+            Values of each point, flattened, shape ``(n, v)``, float64.
+        """
+        rows = {
+            number: torch.tensor(self._done[first + number], dtype=torch.float64)
+            for number in numbers
+            if first + number in self._done
+        }
+        to_do = [number for number in numbers if number not in rows]
+        for start in range(0, len(to_do), self._chunk):
+            chunk = to_do[start : start + self._chunk]
+            for number, values in zip(chunk, measure(chunk).flatten(1).cpu(), strict=True):
+                rows[number] = values
+                if self._journal is not None:
+                    self._journal.append(first + number, values.tolist())
+        return torch.stack([rows[number] for number in numbers])
