@@ -16,10 +16,10 @@ SINGLE = float(torch.finfo(torch.float32).eps)
 _CURVE_FIELDS = ("loss", "accuracy", "loss_test", "accuracy_test")
 _COVARIANCES = ("loss_covariance", "loss_test_covariance")
 _ACCURACY_ERRORS = ("accuracy_error", "accuracy_test_error")
+#: The fields of a curve with values at its points.
+CURVE_TENSORS = (*_CURVE_FIELDS, *_COVARIANCES, *_ACCURACY_ERRORS)
 _ERRORS = ("loss_error", "loss_test_error", *_ACCURACY_ERRORS)
 _OF_DIRECTION = ("scale", "other_alpha", "loss_at_theta")
-_LINES = "lines_covariance"
-_SURFACE_FIELDS = (*_CURVE_FIELDS, *_ERRORS, "evaluated", "x_step_error", "y_step_error", _LINES)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,17 +8,9 @@ import numpy as np
 import torch
 
 from mining import InputError
-from mining.evaluation.curves import (
-    _ACCURACY_ERRORS,
-    _COVARIANCES,
-    _CURVE_FIELDS,
-    _SURFACE_FIELDS,
-    SINGLE,
-    Curve,
-    Surface,
-    fields_of,
-)
+from mining.evaluation.curves import CURVE_TENSORS, Curve, Surface, fields_of
 from mining.storage.files import read_arrays, save_arrays
+from mining.storage.records import load_record, save_record
 
 
 def save_curves(path: Path, curves: Sequence[Curve]) -> None:
@@ -36,7 +28,7 @@ def save_curves(path: Path, curves: Sequence[Curve]) -> None:
     if not curves or any(not torch.equal(c.alphas, curves[0].alphas) for c in curves):
         raise InputError("curves must be at least one, and over the same alphas.")
     arrays: dict[str, object] = {"alphas": curves[0].alphas, "names": [c.name for c in curves]}
-    for name in (*_CURVE_FIELDS, *_COVARIANCES, *_ACCURACY_ERRORS):
+    for name in CURVE_TENSORS:
         rows = [getattr(c, name) for c in curves]
         if all(row is not None for row in rows):
             arrays[name] = torch.stack(rows)
@@ -52,8 +44,9 @@ def save_curves(path: Path, curves: Sequence[Curve]) -> None:
 def load_curves(path: Path) -> list[Curve]:
     """Read what ``save_curves`` wrote; see ``read_arrays``."""
     arrays = read_arrays(path)
-    chance = float(arrays["chance_loss"]) if "chance_loss" in arrays else None
-    rounding = float(arrays.get("rounding", SINGLE))
+    common: dict[str, Any] = {
+        n: float(arrays[n]) for n in ("chance_loss", "rounding") if n in arrays
+    }
     known = {key: arrays[key] for key in arrays if key.startswith("metadata_")}
     curves = []
     for k, name in enumerate(arrays["names"]):
@@ -62,46 +55,17 @@ def load_curves(path: Path) -> list[Curve]:
             for key, values in known.items()
             if np.isfinite(values[k])
         }
-        fields: dict[str, Any] = {
-            field: torch.from_numpy(arrays[field][k])
-            for field in (*_CURVE_FIELDS, *_COVARIANCES, *_ACCURACY_ERRORS)
-            if field in arrays
-        }
-        curves.append(
-            Curve(
-                alphas=torch.from_numpy(arrays["alphas"]),
-                name=str(name),
-                chance_loss=chance,
-                rounding=rounding,
-                **fields,
-                **fields_of(record),
-            )
-        )
+        own = {key: torch.from_numpy(arrays[key][k]) for key in CURVE_TENSORS if key in arrays}
+        fields: dict[str, Any] = {**common, **own, **fields_of(record)}
+        curves.append(Curve(torch.from_numpy(arrays["alphas"]), name=str(name), **fields))
     return curves
 
 
 def save_surface(path: Path, surface: Surface) -> None:
     """Write a surface as an ``.npz`` file with one array a field, axes (A, B) throughout."""
-    arrays: dict[str, object] = {
-        "alphas": surface.alphas,
-        "betas": surface.betas,
-        "names": surface.names,
-    }
-    for name in (*_SURFACE_FIELDS, "chance_loss", "rounding"):
-        if getattr(surface, name) is not None:
-            arrays[name] = getattr(surface, name)
-    save_arrays(path, arrays)
+    save_record(path, surface)
 
 
 def load_surface(path: Path) -> Surface:
     """Read what ``save_surface`` wrote; see ``read_arrays``."""
-    arrays = read_arrays(path)
-    x, y = map(str, arrays["names"])
-    return Surface(
-        alphas=torch.from_numpy(arrays["alphas"]),
-        betas=torch.from_numpy(arrays["betas"]),
-        names=(x, y),
-        chance_loss=float(arrays["chance_loss"]) if "chance_loss" in arrays else None,
-        rounding=float(arrays.get("rounding", SINGLE)),
-        **{name: torch.from_numpy(arrays[name]) for name in _SURFACE_FIELDS if name in arrays},
-    )
+    return load_record(path, Surface)

@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from mining import Curve, Surface
+from mining.evaluation.curves import SINGLE
 from mining.evaluation.storage import load_curves, load_surface, save_curves, save_surface
+from mining.storage.files import save_arrays
 
 
 def curve(**fields):
@@ -54,6 +56,19 @@ def test_surfaces_survive_the_disk(tmp_path):
     for name in ("alphas", "betas", "loss", "loss_test"):
         assert torch.equal(getattr(found, name), getattr(surface, name))
     assert (found.names, found.chance_loss, found.accuracy) == (("x", "y"), 1.5, None)
+
+
+def test_files_without_later_fields_are_read(tmp_path):
+    alphas, loss = torch.arange(3.0).double(), torch.rand(1, 3).double()
+    save_arrays(tmp_path / "curves.npz", {"alphas": alphas, "names": ["a"], "loss": loss})
+    (found,) = load_curves(tmp_path / "curves.npz")
+    assert torch.equal(found.loss, loss[0])
+    assert (found.chance_loss, found.rounding, found.accuracy) == (None, SINGLE, None)
+    surface = {"alphas": alphas[:2], "betas": alphas, "names": ["x", "y"], "loss": loss.tile(2, 1)}
+    save_arrays(tmp_path / "surface.npz", surface)
+    found = load_surface(tmp_path / "surface.npz")
+    assert torch.equal(found.loss, surface["loss"])
+    assert (found.names, found.chance_loss, found.rounding) == (("x", "y"), None, SINGLE)
 
 
 def test_curves_over_different_points_are_refused(tmp_path):
