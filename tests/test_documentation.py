@@ -72,8 +72,8 @@ def test_the_example_of_the_readme_prints_what_it_says(capsys):
 
 
 def test_the_example_of_an_objective_runs():
-    (example,) = blocks(ROOT / "docs/evaluation.md", "python")
+    (example,) = blocks(ROOT / "docs/losses.md", "python")
     names: dict = {}
-    exec(compile(example, "docs/evaluation.md", "exec"), names)
+    exec(compile(example, "docs/losses.md", "exec"), names)
     assert names["curve"].loss.isfinite().all()
-    assert names["sharpest"].values.shape == (2,)
+    assert names["pairs"].values.shape == (2,)
