@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F  # noqa: N812  (the name under which everybody knows it)
-from torch.overrides import TorchFunctionMode
+
+from mining.functional.calls import CallMode, TorchFunction
 
 _DIMENSIONS = {F.conv1d: 1, F.conv2d: 2, F.conv3d: 3}
 
@@ -50,7 +51,7 @@ class _Geometry(NamedTuple):
         return found
 
 
-class FastSecondDerivatives(TorchFunctionMode):
+class FastSecondDerivatives(CallMode):
     """Runs convolutions so that the gradient's graph is differentiated fast, once.
 
     torch takes the derivative of a weight's gradient by a convolution whose kernel is as large as
@@ -62,24 +63,18 @@ class FastSecondDerivatives(TorchFunctionMode):
     within 1e-12 of 0 or 1. See also ``mining.functional.right_gradients``.
     """
 
-    def __torch_function__(
-        self,
-        function: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+    def call(self, function: TorchFunction, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Replace convolutions with padding in numbers, and functions with wrong derivatives."""
         if function in _DIMENSIONS:
-            found = _convolve(_DIMENSIONS[function], *args, **(kwargs or {}))
+            found = _convolve(_DIMENSIONS[function], *args, **kwargs)
             if found is not None:
                 return found
         for replaced, formula in _FORMULAS.items():
             if function is replaced:
-                found = formula(*args, **(kwargs or {}))
+                found = formula(*args, **kwargs)
                 if found is not None:
                     return found
-        return function(*args, **(kwargs or {}))
+        return function(*args, **kwargs)
 
 
 def _scale_to_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:

@@ -1,7 +1,7 @@
 """The loss around one point, as curvature operators differentiate it."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (the name under which everybody knows it)
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.overrides import TorchFunctionMode
 
 from mining import InputError
+from mining.functional.calls import CallMode, TorchFunction
 from mining.functional.checks import check_independent
 from mining.functional.evaluation import evaluate
 from mining.functional.loss import Batch, Loss
@@ -99,23 +99,17 @@ _ATTENTION = {
 }
 
 
-class _AttentionNotice(TorchFunctionMode):
+class _AttentionNotice(CallMode):
     """Logs once that attention uses another kernel than in evaluations."""
 
     _said = False
 
-    def __torch_function__(
-        self,
-        function: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+    def call(self, function: TorchFunction, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Look at the function, and let it through."""
         if function in _ATTENTION and not self._said:
             self._said = True
             log.info("Attention uses the math kernel: the fused kernels have no second derivative.")
-        return function(*args, **(kwargs or {}))
+        return function(*args, **kwargs)
 
 
 def _random_states(device: torch.device) -> list[Tensor]:

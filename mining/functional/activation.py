@@ -1,11 +1,11 @@
 """How large the activations of a forward pass are."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
+from mining.functional.calls import CallMode, TorchFunction
 from mining.functional.fuse_batchnorm import tensors_in
 from mining.functional.pytrees import num_examples, tensors_of
 from mining.functional.substitution import Forward
@@ -25,7 +25,7 @@ def measure_activation(forward: Forward, inputs: Any, held: Mapping[str, Tensor]
     return measured.largest
 
 
-class _Measuring(TorchFunctionMode):
+class _Measuring(CallMode):
     """Notes the largest tensor made, in bytes an example.
 
     Args:
@@ -39,15 +39,9 @@ class _Measuring(TorchFunctionMode):
         self._num = num
         self._held = {tensor.untyped_storage().data_ptr() for tensor in held}
 
-    def __torch_function__(
-        self,
-        function: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+    def call(self, function: TorchFunction, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Look at what the function returns."""
-        found = function(*args, **(kwargs or {}))
+        found = function(*args, **kwargs)
         for tensor in tensors_in([found]):
             if tensor.untyped_storage().data_ptr() not in self._held:
                 self.largest = max(self.largest, tensor.nbytes // self._num)

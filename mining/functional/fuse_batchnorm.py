@@ -1,15 +1,15 @@
 """Batch norm folded into the layer before it, where its statistics are fixed."""
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from inspect import signature
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (the name under which everybody knows it)
-from torch.overrides import TorchFunctionMode
 
+from mining.functional.calls import CallMode, TorchFunction
 from mining.functional.substitution import Forward
 
 _BATCH_NORM = signature(F.batch_norm)
@@ -106,7 +106,7 @@ class Folding:
         return folded
 
 
-class _Observing(TorchFunctionMode):
+class _Observing(CallMode):
     """Notes the batch norms with running statistics that take the output of a layer."""
 
     def __init__(self, found: dict[int, _Norm], names: Mapping[int, str]) -> None:
@@ -115,15 +115,9 @@ class _Observing(TorchFunctionMode):
         self._outputs = _Tracked()
         self._num_layers = 0
 
-    def __torch_function__(
-        self,
-        function: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+    def call(self, function: TorchFunction, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Look at the function, and let it through."""
-        outputs = function(*args, **(kwargs or {}))
+        outputs = function(*args, **kwargs)
         if function in _LAYERS:
             # The features of a linear layer are its last axis, those of batch norm the second.
             if function is not F.linear or outputs.dim() == 2:
@@ -139,7 +133,7 @@ class _Observing(TorchFunctionMode):
         return outputs
 
 
-class _Folded(TorchFunctionMode):
+class _Folded(CallMode):
     """Runs folded layers, and passes their outputs through the batch norms behind them."""
 
     def __init__(
@@ -160,28 +154,20 @@ class _Folded(TorchFunctionMode):
         for layer in self._open:
             raise _NotFoldableError(layer)
 
-    def __torch_function__(
-        self,
-        function: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+    def call(self, function: TorchFunction, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Fold layers and batch norms, and see that nothing else takes a folded output."""
         if function is F.batch_norm:
             return self._batch_norm(args, kwargs)
         if function not in _METADATA:
-            for tensor in tensors_in((*args, *(kwargs or {}).values())):
+            for tensor in tensors_in((*args, *kwargs.values())):
                 layer = self._outputs.find(tensor)
                 if layer is not None:
                     raise _NotFoldableError(layer)
         if function in _LAYERS:
-            return self._layer(function, args, kwargs or {})
-        return function(*args, **(kwargs or {}))
+            return self._layer(function, args, kwargs)
+        return function(*args, **kwargs)
 
-    def _layer(
-        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
+    def _layer(self, function: TorchFunction, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         number = self._num_layers
         self._num_layers += 1
         if number not in self._norms:
@@ -211,7 +197,7 @@ class _Folded(TorchFunctionMode):
         folded = weight * scale.view((-1,) + (1,) * (weight.dim() - 1))
         return folded, shift if bias is None else bias * scale + shift
 
-    def _batch_norm(self, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Any:
+    def _batch_norm(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         x, mean, variance, weight, bias, training, eps = _arguments(args, kwargs)
         layer = self._outputs.find(x)
         if layer is not None:
@@ -225,7 +211,7 @@ class _Folded(TorchFunctionMode):
             scale, shift = _scale_and_shift(mean, variance, weight, bias, eps)
             shape = (1, -1) + (1,) * (x.dim() - 2)
             return x * scale.view(shape) + shift.view(shape)
-        return F.batch_norm(*args, **(kwargs or {}))
+        return F.batch_norm(*args, **kwargs)
 
 
 class _Tracked:
@@ -242,9 +228,9 @@ class _Tracked:
         return known[1] if known is not None and known[0]() is tensor else None
 
 
-def _arguments(args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> tuple[Any, ...]:
+def _arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
     """Give input, mean, variance, weight, bias, training and eps of a call of batch norm."""
-    bound = _BATCH_NORM.bind(*args, **(kwargs or {}))
+    bound = _BATCH_NORM.bind(*args, **kwargs)
     bound.apply_defaults()
     *first, _, eps = bound.arguments.values()
     return (*first, eps)

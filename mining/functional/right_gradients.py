@@ -1,17 +1,16 @@
 """Functions whose gradient torch gets wrong: replaced by a formula, or refused."""
 
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
-from torch.overrides import TorchFunctionMode
 
 from mining import InputError
+from mining.functional.calls import CallMode, TorchFunction
 
 
-class RightGradients(TorchFunctionMode):
+class RightGradients(CallMode):
     """Replaces or refuses calls whose gradient is wrong in torch 2.14.
 
     Instance norm of a single example mixes up its channels in the gradient if those of its output's
@@ -25,15 +24,8 @@ class RightGradients(TorchFunctionMode):
         #: Whether a function that is replaced was called.
         self.replaced = False
 
-    def __torch_function__(
-        self,
-        function: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+    def call(self, function: TorchFunction, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Look at instance norm and the soft margin loss, and let all else through."""
-        kwargs = kwargs or {}
         if function is F.instance_norm:
             self.replaced = True
             return normalize_instances(*args, **kwargs)

@@ -6,15 +6,15 @@ multi-layer perceptron on images that is nearly all the work.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (the name under which everybody knows it)
-from torch.overrides import TorchFunctionMode
 
+from mining.functional.calls import CallMode, TorchFunction
 from mining.functional.fuse_batchnorm import tensors_in
 from mining.functional.substitution import Forward
 
@@ -85,7 +85,7 @@ class FirstLayer:
         return rest
 
 
-class _Observing(TorchFunctionMode):
+class _Observing(CallMode):
     """Looks for a linear layer on the inputs, and counts what uses its parameters."""
 
     def __init__(self, inputs: Tensor, names: Mapping[int, str]) -> None:
@@ -103,16 +103,10 @@ class _Observing(TorchFunctionMode):
             self._uses[name] == 1 for name in (layer.weight, layer.bias) if name is not None
         )
 
-    def __torch_function__(
-        self,
-        function: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+    def call(self, function: TorchFunction, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Look at the function, and let it through."""
         if function is F.linear and self.found is None:
-            named = dict(zip(("input", "weight", "bias"), args, strict=False)) | (kwargs or {})
+            named = dict(zip(("input", "weight", "bias"), args, strict=False)) | kwargs
             x, weight, bias = named["input"], named["weight"], named.get("bias")
             if (
                 x.dim() == 2
@@ -127,29 +121,23 @@ class _Observing(TorchFunctionMode):
             ):
                 name = None if bias is None else self._names[id(bias)]
                 self.found = FirstLayer(self._names[id(weight)], name)
-        for argument in tensors_in((*args, *(kwargs or {}).values())):
+        for argument in tensors_in((*args, *kwargs.values())):
             if id(argument) in self._names:
                 self._uses[self._names[id(argument)]] += 1
-        return function(*args, **(kwargs or {}))
+        return function(*args, **kwargs)
 
 
-class _Filling(TorchFunctionMode):
+class _Filling(CallMode):
     """Gives pre-activations where the layer would compute them."""
 
     def __init__(self, weight: Tensor, pre_activations: Tensor) -> None:
         super().__init__()
         self._weight, self._pre_activations = weight, pre_activations
 
-    def __torch_function__(
-        self,
-        function: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+    def call(self, function: TorchFunction, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Fill in, or let the function through."""
         if function is F.linear:
-            weight = args[1] if len(args) > 1 else (kwargs or {})["weight"]
+            weight = args[1] if len(args) > 1 else kwargs["weight"]
             if weight is self._weight:
                 return self._pre_activations
-        return function(*args, **(kwargs or {}))
+        return function(*args, **kwargs)
