@@ -16,8 +16,10 @@ from analysis.panels import LEGEND, curve_rows, draw_curve_runs, numbers
 from analysis.records import describe, experiment_runs
 from analysis.scripts import Drawing
 from mining.directions import cosine
+from mining.directions.eigenvectors import NEGATIVE, POSITIVE, signed_number
 from mining.directions.storage import read_directions
 from mining.plotting import table
+from mining.plotting.curvature import eigenvector_colors
 from mining.storage.files import read_arrays
 
 #: What must be the same for two runs to look at the same θ.
@@ -50,10 +52,8 @@ def read_converged(path: Path) -> dict[str, Tensor]:
 
 def order(names: list[str]) -> list[str]:
     """Sort as the paper does: N.E.1 to N.E.10, then P.E.10 to P.E.1."""
-    number = {name: int(name[4:]) for name in names if name[:4] in ("N.E.", "P.E.")}
-    negative = sorted((n for n in number if n.startswith("N.E.")), key=number.__getitem__)
-    positive = sorted((n for n in number if n.startswith("P.E.")), key=number.__getitem__)
-    return negative + positive[::-1]
+    numbers = {name: number for name in names if (number := signed_number(name))}
+    return sorted(numbers, key=lambda name: (numbers[name] > 0, -numbers[name]))
 
 
 def overlaps(runs: pd.DataFrame, spectra: pd.DataFrame) -> list[dict[str, Any]]:
@@ -93,7 +93,7 @@ def overlap_row(found: dict[str, Any]) -> dict[str, Any]:
     """Summarize the overlaps of one direction."""
     cosines = found["cosines"]
     row = {"point": found["point"], "direction": found["direction"]}
-    for end in ("N.E.", "P.E."):
+    for end in (NEGATIVE, POSITIVE):
         squares = [c**2 for name, c in cosines.items() if name.startswith(end)]
         row[end] = len(squares)
         row[f"rms cosine with {end}"] = math.sqrt(np.mean(squares)) if squares else math.nan
@@ -107,8 +107,7 @@ def overlap_row(found: dict[str, Any]) -> dict[str, Any]:
 def draw_overlaps(axes: Axes, found: dict[str, Any]) -> None:
     """Draw the overlaps of one direction as bars."""
     cosines = found["cosines"]
-    colors = ["tab:red" if e.startswith("N.E.") else "tab:blue" for e in cosines]
-    axes.bar(list(cosines), list(cosines.values()), color=colors)
+    axes.bar(list(cosines), list(cosines.values()), color=eigenvector_colors([*cosines]))
     # What a direction that has nothing to do with them shows: half normal, mean sqrt(2/(pi D)).
     axes.axhline(math.sqrt(2 / math.pi / found["size"]), color="black", linestyle=":", linewidth=1)
     axes.tick_params(axis="x", rotation=90, labelsize=6)

@@ -13,6 +13,8 @@ from mining.directions.base import Convergence, Direction, DirectionSource, Shar
 from mining.landscape import Landscape
 
 Ends = Literal["both", "largest", "smallest"]
+#: Names of eigenvectors of positive and of negative eigenvalues, less their number.
+POSITIVE, NEGATIVE = "P.E.", "N.E."
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,15 @@ def rounding_of(found: Eigenpairs) -> float:
 
 def eigenvector_name(sign: int, number: int) -> str:
     """Name the ``number``-th eigenvector of positive or negative eigenvalue, from its end."""
-    return f"{'P.E.' if sign > 0 else 'N.E.'}{number}"
+    return f"{POSITIVE if sign > 0 else NEGATIVE}{number}"
+
+
+def signed_number(name: str) -> int:
+    """Return the number in the name of an eigenvector, negative of an N.E.; 0 of other names."""
+    for sign, prefix in ((1, POSITIVE), (-1, NEGATIVE)):
+        if name.startswith(prefix):
+            return sign * int(name.removeprefix(prefix))
+    return 0
 
 
 def eigenvector_names(values: Sequence[float], num_largest: int, rounding: float) -> list[str]:

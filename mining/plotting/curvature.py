@@ -9,6 +9,7 @@ from matplotlib.figure import FigureBase
 from scipy.stats import norm
 
 from mining.curvature import SpectralDensity
+from mining.directions.eigenvectors import signed_number
 from mining.evaluation.curves import Curve
 from mining.explain.second_order import Expansions, Perturbations
 from mining.plotting.landscape import draw_chance_level
@@ -52,6 +53,12 @@ def draw_density(
     axes.tick_params(labelsize=8)
 
 
+def eigenvector_colors(names: Sequence[str]) -> list[str]:
+    """Choose the colours of eigenvectors: blue of a P.E., red of an N.E., grey of others."""
+    numbers = map(signed_number, names)
+    return [_POSITIVE if n > 0 else _NEGATIVE if n < 0 else "0.5" for n in numbers]
+
+
 def draw_eigenvalues(
     axes: Axes, names: Sequence[str], eigenvalues: Sequence[float], residuals: Sequence[float]
 ) -> None:
@@ -66,8 +73,7 @@ def draw_eigenvalues(
     order = np.argsort(eigenvalues, stable=True)[::-1]
     names = [names[i] for i in order]
     values, errors = np.array(eigenvalues)[order], np.array(residuals)[order]
-    color_of = {"P": _POSITIVE, "N": _NEGATIVE}  # grey: zero, or of the other end
-    colors = [color_of.get(name.partition(".E.")[0], "0.5") for name in names]
+    colors = eigenvector_colors(names)
     axes.bar(range(len(values)), values, color=colors, yerr=errors, capsize=2)
     axes.axhline(0, color="black", linewidth=0.6)
     # Negative eigenvalues are often a hundredth of the positive ones: both must be visible.

@@ -3,9 +3,10 @@
 import pytest
 
 from mining.app.experiments import plan
-from mining.directions.eigenvectors import eigenvector_names
+from mining.directions.eigenvectors import eigenvector_names, signed_number
 from mining.pipelines.building import has_batch_norm
 from mining.pipelines.setting import describe_point
+from mining.plotting.curvature import eigenvector_colors
 
 
 @pytest.mark.parametrize(
@@ -43,3 +44,5 @@ def test_only_positive_eigenvalues_make_pe_and_negative_ones_ne():
     values = [5.0, 1e-9, -2.0, -3.0, -1e-9, 4.0]
     names = eigenvector_names(values, 3, 1e-6)
     assert names == ["P.E.1", "largest 2", "largest 3", "N.E.1", "smallest 2", "smallest 3"]
+    assert list(map(signed_number, [*names, "N.E.10"])) == [1, 0, 0, -1, 0, 0, -10]
+    assert eigenvector_colors(names) == ["tab:blue", "0.5", "0.5", "tab:red", "0.5", "0.5"]
