@@ -11,6 +11,9 @@ from torch import Tensor
 from mining import InputError
 from mining.evaluation.grid import check_increasing, index_of_zero, lines_through_origin
 
+#: Losses above this multiple of the chance level are not told apart, neither in pictures that reach
+#: far beyond it nor by refinement.
+CEILING = 2
 #: The rounding of single precision, in which losses are computed unless something else is said.
 SINGLE = float(torch.finfo(torch.float32).eps)
 _CURVE_FIELDS = ("loss", "accuracy", "loss_test", "accuracy_test")

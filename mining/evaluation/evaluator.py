@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from mining import InputError
 from mining.directions.base import Direction, cosine
-from mining.evaluation.curves import SINGLE, Curve, Surface, fields_of
+from mining.evaluation.curves import CEILING, SINGLE, Curve, Surface, fields_of
 from mining.evaluation.grid import MOST_POINTS, grid_with_origin, lines_through_origin
 from mining.evaluation.points import Points, Values
 from mining.evaluation.refinement import Refinement
@@ -159,7 +159,7 @@ class Evaluator:
         if self._refine is not None:
             chance = self.landscape.chance_loss
             origin = (int((alphas == 0).nonzero()), int((betas == 0).nonzero()))
-            cap = math.inf if chance is None else 2 * chance
+            cap = math.inf if chance is None else CEILING * chance
             refinement = Refinement(shape, origin, self._refine, cap)
         values = self._evaluate([x, y], points, "surface", refinement)
         return Surface(

@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from mpl_toolkits.mplot3d import Axes3D
 from numpy.typing import NDArray
 
-from mining.evaluation.curves import Curve, Surface
+from mining.evaluation.curves import CEILING, Curve, Surface
 from mining.evaluation.grid import index_of_zero
 from mining.explain.critical_point import classify_critical_point
 from mining.explain.curve_shape import classify
@@ -147,7 +147,7 @@ def _cap(
     """Choose the loss at which to clip a picture; ``None`` if all losses are below it."""
     _, highest = _extent(losses)
     if loss_cap is None and chance is not None and not log_scale and highest > 10 * chance:
-        loss_cap = 2 * chance
+        loss_cap = CEILING * chance
     return loss_cap if loss_cap is not None and highest > loss_cap else None
 
 
