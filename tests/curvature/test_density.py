@@ -88,6 +88,22 @@ def test_low_rank_shows_each_eigenvalue_once():
     assert float(share) == pytest.approx(0.1, abs=0.05)
 
 
+def test_spaces_that_close_early_add_no_other_nodes():
+    # Of four entries ±1, a vector is a column of the Hadamard matrix or mixes all four equally.
+    signs = torch.tensor([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]).double()
+    values = torch.tensor([1.0, 2.0, 3.0, 4.0]).double()
+    dense = signs @ (values[:, None] * signs) / 4
+    density = spectral_density(MatrixOperator(dense), 4, 16, generator=generator())
+    closed = (density.weights[:, 0] - 1).abs() < 1e-12
+    assert 0 < closed.sum() < 16
+    torch.testing.assert_close(density.nodes[closed], density.nodes[closed, :1].expand(-1, 4))
+    torch.testing.assert_close(density.nodes[~closed], values.expand(int((~closed).sum()), 4))
+    torch.testing.assert_close(
+        density.weights[~closed], torch.full_like(density.nodes, 0.25)[~closed]
+    )
+    assert (density.low, density.high) == (pytest.approx(1), pytest.approx(4))
+
+
 @pytest.mark.parametrize("level", [0.0, 1.0, -3.0])
 def test_single_level_has_a_density(level):
     operator = MatrixOperator(level * torch.eye(9, dtype=torch.float64))

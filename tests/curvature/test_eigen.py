@@ -127,6 +127,24 @@ def test_no_ghosts_and_none_missing(name, which, k):
     assert_true_pairs(found, dense, k, which)
 
 
+@pytest.mark.parametrize(
+    ("which", "wanted"),
+    [
+        ("largest", [10, 8, 8, 8]),
+        ("smallest", [-6, -4, -4, -4]),
+        ("both", [10, 8, 8, 8, -6, -4, -4, -4]),
+        ("magnitude", [10, 8, 8, 8]),
+    ],
+)
+def test_repeated_eigenvalues_behind_a_single_one_are_found(which, wanted):
+    outliers = torch.tensor([10, 8, 8, 8, 6, 5, -2.5, -3, -4, -4, -4, -6]).double()
+    dense = matrix(torch.cat([outliers, torch.linspace(-1, 1, 88).double()]))
+    found = eigenpairs(MatrixOperator(dense), 4, which, tol=1e-9, generator=generator())
+    # An eigenvalue is off by no more than the residual of its vector.
+    torch.testing.assert_close(found.values, torch.tensor(wanted).double(), rtol=1e-8, atol=0)
+    assert found.verified
+
+
 @pytest.mark.parametrize("k", [17, 19, 20])
 @pytest.mark.parametrize("which", ["largest", "smallest", "magnitude"])
 def test_nearly_all_pairs(k, which):
