@@ -7,11 +7,13 @@ import sys
 import pytest
 import torch
 from cases import landscape
+from scipy.stats import norm, sem, skew
 from scipy.stats import t as student
 from torch import Tensor
 
 from mining import MatrixOperator, make_dense, trace
 from mining.curvature.trace import _skewness_factor
+from mining.curvature.xtrace import exchangeable_estimates, jackknife_factor
 
 METHODS = ["hutchinson", "hutch++", "xtrace"]
 
@@ -145,6 +147,48 @@ def test_stopping_knows_that_samples_are_skewed():
     assert mended > plain + 0.015
     assert _skewness_factor(torch.tensor([1.0, 2.0, 3.0]), 0.95) == pytest.approx(1)
     assert _skewness_factor(torch.ones(5), 0.95) == 1
+
+
+def test_interval_that_stops_has_the_width_of_the_formula():
+    """Student's t with n - 1 degrees of freedom, times the Edgeworth term of the skewness."""
+    dense = rotated(torch.linspace(1, 2, 50).double())
+
+    def estimate(relative_error):
+        options = {"num_products": 10, "distribution": "gaussian", "relative_error": relative_error}
+        return trace(MatrixOperator(dense), generator=generator(), **options)
+
+    samples = estimate(None).samples.numpy()
+    z, wanted = norm.ppf(0.975), student.ppf(0.975, 9) * sem(samples) / samples.mean()
+    wanted *= 1 + skew(samples) ** 2 * (z**4 + 2 * z**2 - 3) / (18 * 10)
+    assert not estimate(0.999 * wanted).converged
+    assert estimate(1.001 * wanted).converged
+
+
+def test_xtrace_and_its_error_are_those_of_their_definitions():
+    """Each of seven vectors as the probe of dense projections, then the mean without each."""
+    dense, num = rotated(0.7 ** torch.arange(30).double()), 7
+    vectors = torch.randn(30, num, generator=generator(1), dtype=torch.float64)
+
+    def estimates(vectors):
+        found = []
+        for i, probe in enumerate(vectors.T):
+            others = torch.cat([vectors[:, :i], vectors[:, i + 1 :]], 1)
+            basis = torch.linalg.qr(dense @ others).Q
+            outside = probe - basis @ (basis.T @ probe)
+            found.append((basis.T @ dense @ basis).trace() + outside @ dense @ outside)
+        return torch.stack(found)
+
+    sketch = dense @ vectors
+    basis, triangle = torch.linalg.qr(sketch)
+    factors = vectors, sketch, basis, triangle, dense @ basis
+    blocks = exchangeable_estimates(lambda entries: entries.T.sum(1, keepdim=True), *factors)
+    expected = estimates(vectors)
+    torch.testing.assert_close(blocks[:, 0], expected, rtol=1e-8, atol=0)
+    columns = [torch.cat([vectors[:, :i], vectors[:, i + 1 :]], 1) for i in range(num)]
+    means = torch.stack([estimates(kept).mean() for kept in columns])
+    jackknife = (num - 1) / num * (means - means.mean()).square().sum()
+    factor = float((jackknife / (expected.var() / num)).sqrt())
+    assert jackknife_factor(*factors) == pytest.approx(factor, rel=1e-6)
 
 
 def test_xtrace_needs_the_fewest_products():
