@@ -12,7 +12,8 @@ import pandas as pd
 from mining.app.experiments import plan
 from mining.directions import Descent
 from mining.pipelines.building import has_batch_norm
-from mining.pipelines.naming import find_run
+from mining.pipelines.jobs import find_run
+from mining.pipelines.targets import Target
 from mining.storage.files import write_atomically
 from mining.storage.runs import load_runs, read_runs
 
@@ -77,7 +78,7 @@ def planned_runs(arguments: Sequence[str]) -> pd.DataFrame:
         FileNotFoundError: If none is finished.
     """
     planned = plan(arguments)
-    finished = [run.directory for run in planned if find_run(run.config, run.directory).finished]
+    finished = [run.directory for run in planned if find_run(run.settings, run.directory).finished]
     command = f"python -m mining {shlex.join(arguments)}"
     if not finished:
         raise FileNotFoundError(
@@ -147,7 +148,11 @@ def departures(config: dict[str, Any]) -> list[str]:
     found += [] if config["model"].get("skip_connections", True) else ["no skip connections"]
     found += [f"norm: {normalization}"] if normalization else []
     if policy != "recalibrate":
-        found += [f"batch norm: {policy}" if has_batch_norm(config) else "no batch norm"]
+        found += [
+            f"batch norm: {policy}"
+            if has_batch_norm(Target.read("model", config["model"]))
+            else "no batch norm"
+        ]
     found += [f"{config['split']} loss"] if config["split"] != "train" else []
     rate = learning_rate_of(config)
     found += [f"η={rate:g}"] if rate not in (None, Descent.lr) else []

@@ -9,6 +9,7 @@ from analysis.findings import Finding, Runs, count, labels_of, networks, verdict
 from analysis.panels import curves_of
 from analysis.records import epoch_of
 from mining.pipelines.building import has_batch_norm
+from mining.pipelines.targets import Target
 
 
 def gaussian_curves(runs: Runs) -> list[Finding]:
@@ -21,7 +22,7 @@ def gaussian_curves(runs: Runs) -> list[Finding]:
             normalization = (run.config.get("normalization") or {}).get("name", "model")
             mode = run.config["batchnorm"]["mode"]
             condition = f"normalization {normalization}"
-            if has_batch_norm(run.config):
+            if has_batch_norm(Target.read("model", run.config["model"])):
                 condition += f", batch norm {mode}"
             elif mode == "frozen":
                 continue  # these are the same curves

@@ -28,8 +28,8 @@ from mining.app.messages import (
     passed_through_mining,
 )
 from mining.pipelines import PIPELINE_KEYS, UNNAMED_KEYS
-from mining.pipelines.naming import find_run
-from mining.pipelines.schema import check_config
+from mining.pipelines.jobs import compute, find_run, redraw
+from mining.pipelines.settings import Settings
 from mining.storage.runs import Run
 
 _HYDRA = {"version_base": "1.3", "config_path": "pkg://mining.conf", "config_name": "config"}
@@ -104,21 +104,20 @@ def _report(error: Exception, log: Path | None) -> None:
 def _execute(cfg: DictConfig) -> None:
     """Run one job, unless it is finished, and print its directory."""
     config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
-    check_config(config)
-    run = find_run(config, Path(HydraConfig.get().runtime.output_dir))
-    _warn_of_unread(config["pipeline"], HydraConfig.get().overrides.task)
-    if not run.complete(lambda: _compute(config, run)):
-        _redraw(run)
+    settings = Settings.read(config)
+    run = find_run(settings, Path(HydraConfig.get().runtime.output_dir))
+    _warn_of_unread(settings.pipeline, HydraConfig.get().overrides.task)
+    if not run.complete(lambda: _compute(settings, run)):
+        _redraw(settings, run)
         log.info("Finished before, skipped: %s", run.directory)
     print(run.directory, flush=True)
 
 
-def _compute(config: dict[str, Any], run: Run) -> None:
-    # Imported here: a finished run is skipped without waiting for torch.
-    pipeline = import_module(f"mining.pipelines.{config['pipeline']}")
-    if config["num_threads"] is not None:
-        import_module("torch").set_num_threads(config["num_threads"])
-    pipeline.run(config, run)
+def _compute(settings: Settings, run: Run) -> None:
+    if settings.num_threads is not None:
+        # Imported here: a finished run is skipped without waiting for torch.
+        import_module("torch").set_num_threads(settings.num_threads)
+    compute(settings, run)
 
 
 def _warn_of_unread(pipeline: str, overrides: Sequence[str]) -> None:
@@ -132,14 +131,13 @@ def _warn_of_unread(pipeline: str, overrides: Sequence[str]) -> None:
             log.warning("pipeline=%s does not read %s: it changes nothing.", pipeline, override)
 
 
-def _redraw(run: Run) -> None:
+def _redraw(settings: Settings, run: Run) -> None:
     """Draw a finished run again where other settings are asked for, or a picture is damaged."""
     same = run.recorded_config()["picture"] == run.config["picture"]
     if same and run.pictures_are_whole:
         return
-    pipeline = import_module(f"mining.pipelines.{run.config['pipeline']}")
     with run.alone():
-        pipeline.draw(run.directory, run.config)
+        redraw(settings, run)
         run.record_picture()
 
 

@@ -16,16 +16,20 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mining import InputError
 from mining.app.arguments import with_packages
-from mining.pipelines.naming import directory_of
-from mining.pipelines.schema import check_config
+from mining.pipelines.settings import Settings
 
 
 @dataclass(frozen=True)
 class PlannedRun:
     """One job of an experiment."""
 
-    config: Mapping[str, Any]
+    settings: Settings
     directory: Path
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration, as ``run.json`` has it."""
+        return self.settings.record()
 
 
 def register_resolvers() -> None:
@@ -64,8 +68,8 @@ def _plan(overrides: Sequence[str]) -> list[PlannedRun]:
         lines = [f"{key}={value}" for key, value in swept.items()]
         sweep = parser.parse_overrides([*lines, *overrides])
         (combinations,) = BasicSweeper.split_arguments(sweep, max_batch_size=None)
-        jobs = [_resolve(compose("config", job)) for job in combinations]
-    runs = [PlannedRun(job, Path(job["outputs"]) / directory_of(job)) for job in jobs]
+        jobs = [Settings.read(_resolve(compose("config", job))) for job in combinations]
+    runs = [PlannedRun(job, Path(job.outputs) / job.inputs().directory()) for job in jobs]
     return list({run.directory: run for run in runs}.values())
 
 
@@ -84,9 +88,8 @@ def _run_directory(*, _root_: DictConfig) -> str:
     """Name the run's directory, for ``hydra.run.dir`` and ``hydra.sweep.subdir``."""
     keys = [str(key) for key in _root_ if key != "hydra"]
     try:
-        config = _resolve(OmegaConf.masked_copy(_root_, keys))
-        check_config(config)
+        settings = Settings.read(_resolve(OmegaConf.masked_copy(_root_, keys)))
     except (InputError, OmegaConfBaseException):
         # Raised here it would end a whole sweep: the job itself says it, and removes the folder.
         return f"refused/{os.getpid()}/run"
-    return str(directory_of(config))
+    return str(settings.inputs().directory())

@@ -2,10 +2,10 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -133,6 +133,23 @@ class Checkpoints(Protocol):
 
         Raises:
             InputError: If there is no such training, or that epoch is not kept.
+        """
+
+    def trajectory(self) -> Sequence[Path]:
+        """Find all weights that the training of θ kept, in the order of their epochs.
+
+        Raises:
+            InputError: If θ is of no such training.
+        """
+
+    def optimizer_state(self, epoch: int | None) -> Mapping[str, Any]:
+        """Read ``state`` and ``param_groups`` of the optimizer of the training of θ.
+
+        Args:
+            epoch: The epoch; ``None``: that of θ if it is a file, otherwise the last.
+
+        Raises:
+            InputError: If the file holds no such state, as that of the initialization.
         """
 
 

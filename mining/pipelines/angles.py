@@ -1,7 +1,6 @@
 """Measure the angles between random, gradient and checkpoint directions."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -10,52 +9,52 @@ from tqdm import tqdm
 
 from mining import InputError
 from mining.directions import CheckpointDelta, Gaussian, Gradient, cosine
-from mining.pipelines.building import Config
-from mining.pipelines.setting import build_setting, name_seed
-from mining.pipelines.train import find_checkpoint
+from mining.pipelines.problem import Problem
+from mining.pipelines.titles import name_seed
 from mining.plotting import draw_angles, save_figure
 from mining.storage.files import save_arrays
-from mining.storage.runs import Run
+from mining.training import TrainingSettings
 
 
-def run(config: Config, run: Run) -> None:
-    """Measure the angles of Xu et al. (2024), Fig. 5, into ``run``.
+def run(problem: Problem) -> None:
+    """Measure the angles of Xu et al. (2024), Fig. 5.
 
     Gaussian directions against the negative gradient of a random batch and against the way to
     the last checkpoint, and those two against each other; ``num_directions`` of each, each with
     its own batch of ``train.batch_size`` examples.
     """
-    if config["checkpoint"] is not None:
+    settings, directory = problem.settings, problem.run.directory
+    if settings.checkpoint is not None:
         raise InputError("pipeline=angles needs a later checkpoint: set epoch, not checkpoint.")
-    setting = build_setting({**config, "split": "train"})
-    landscape, num = setting.landscape, config["num_directions"]
-    other = find_checkpoint(config)
-    (delta,) = CheckpointDelta(other).directions(landscape, 1, generator=setting.generator)
+    landscape, num, generator = problem.landscape, settings.num_directions, problem.generator
+    other = problem.checkpoints.at(None)
+    (delta,) = CheckpointDelta(other).directions(landscape, 1, generator=generator)
     angles: dict[str, list[float]] = {
         "gaussian_gradient": [],
         "gaussian_checkpoint": [],
         "gradient_checkpoint": [],
     }
     norms = []
-    descent = Gradient(batch_size=min(config["train"]["batch_size"], landscape.num_examples))
-    for _ in tqdm(range(num), desc="angles", disable=not config["progress"], dynamic_ncols=True):
-        (gaussian,) = Gaussian("none").directions(landscape, 1, generator=setting.generator)
-        (gradient,) = descent.directions(landscape, 1, generator=setting.generator)
+    recipe = settings.train.make(TrainingSettings)
+    descent = Gradient(batch_size=min(recipe.batch_size, landscape.num_examples))
+    for _ in tqdm(range(num), desc="angles", disable=not settings.progress, dynamic_ncols=True):
+        (gaussian,) = Gaussian("none").directions(landscape, 1, generator=generator)
+        (gradient,) = descent.directions(landscape, 1, generator=generator)
         angles["gaussian_gradient"].append(_angle(gaussian.vector, gradient.vector))
         angles["gaussian_checkpoint"].append(_angle(gaussian.vector, delta.vector))
         angles["gradient_checkpoint"].append(_angle(gradient.vector, delta.vector))
         norms.append(gradient.metadata["gradient_norm"])
-    save_arrays(run.directory / "angles.npz", angles)
-    draw(run.directory, config)
+    save_arrays(directory / "angles.npz", angles)
+    draw(problem)
     size = landscape.space.size
     gradient_norm = float(landscape.gradient().norm())
-    run.finish(
+    problem.run.finish(
         {
             "angles": {
                 key: {"min": min(v), "mean": float(np.mean(v)), "max": max(v)}
                 for key, v in angles.items()
             },
-            **setting.record(),
+            **problem.record(),
             "gradient_norm": gradient_norm,
             "batch_gradient_norm": float(np.mean(norms)),
             # log density of a standard normal vector at the gradient: Sec. 2.3
@@ -65,9 +64,10 @@ def run(config: Config, run: Run) -> None:
     )
 
 
-def draw(directory: Path, config: Config) -> None:
+def draw(problem: Problem) -> None:
     """Draw the distributions of ``angles.npz``."""
-    title = ", ".join([directory.parent.name, f"E={config['epoch']}", *name_seed(config)])
+    settings, directory = problem.settings, problem.run.directory
+    title = ", ".join([directory.parent.name, f"E={settings.epoch}", *name_seed(settings)])
     picture = Figure(figsize=(10, 3), layout="constrained")
     draw_angles(picture, directory / "angles.npz", title=title)
     save_figure(picture, directory / "angles.png")

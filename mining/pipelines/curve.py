@@ -1,53 +1,36 @@
 """Evaluate, name and draw curves."""
 
 import logging
-from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from mining.directions import Direction
 from mining.evaluation.curves import rmse
-from mining.evaluation.evaluator import Evaluator
-from mining.evaluation.grid import Grid
 from mining.evaluation.storage import load_curves, save_curves
 from mining.explain.curve_shape import CurveShape, classify
-from mining.pipelines.building import Config
-from mining.pipelines.finding import find_directions, find_template
-from mining.pipelines.schema import make
-from mining.pipelines.setting import build_setting, describe_point, take_directions
+from mining.pipelines.finding import find_directions, find_template, take_directions
+from mining.pipelines.problem import Problem
+from mining.pipelines.titles import describe_point
 from mining.plotting import draw_curves, save_figure
-from mining.storage.runs import Run
 
 log = logging.getLogger(__name__)
 
 
-def run(config: Config, run: Run) -> None:
-    """Evaluate loss and accuracy along the configured directions into ``run``."""
-    grid = make("grid", config["grid"], Grid)
-    setting = build_setting(config)
-    landscape = setting.landscape
-    evaluator = Evaluator(
-        landscape,
-        test=setting.test,
-        progress=config["progress"],
-        journal=run.directory / "points.csv",
-        tolerance=config["tolerance"],
-        chunk=config["chunk"],
+def run(problem: Problem) -> None:
+    """Evaluate loss and accuracy along the configured directions."""
+    settings, grid, landscape = problem.settings, problem.grid, problem.landscape
+    evaluator = problem.evaluator()
+    directions = take_directions(
+        problem, lambda: find_directions(problem, settings.direction, settings.num_directions)
     )
-
-    def make_directions() -> list[Direction]:
-        return find_directions(config, "direction", config["num_directions"], setting, grid)
-
-    directions = take_directions(run.directory, landscape, grid.scale, make_directions)
     curves = evaluator.curves(directions, grid.alphas)
-    save_curves(run.directory / "curves.npz", curves)
-    draw(run.directory, config)
-    template = find_template(config, curves[0])
+    save_curves(problem.run.directory / "curves.npz", curves)
+    draw(problem)
+    template = find_template(problem, curves[0])
     shapes = [classify(curve) for curve in curves]
     for curve, shape in zip(curves, shapes, strict=True):
         log.info("%s: %s", curve.name, shape.description)
     origin, first = curves[0].origin, curves[0]
-    run.finish(
+    problem.run.finish(
         {
             "loss_at_theta": first.loss[origin].item(),
             "accuracy_at_theta": None if first.accuracy is None else first.accuracy[origin].item(),
@@ -61,20 +44,23 @@ def run(config: Config, run: Run) -> None:
             "metadata": [curve.record() for curve in curves],
             "template": template,
             "rmse": [rmse(curve, template) for curve in curves] if template else None,
-            **setting.record(),
+            **problem.record(),
         },
         device=str(landscape.device),
     )
 
 
-def draw(directory: Path, config: Config) -> None:
+def draw(problem: Problem) -> None:
     """Draw ``curves.npz``, and the template of curves that were drawn."""
+    settings, directory = problem.settings, problem.run.directory
     picture = Figure(figsize=(5.6, 4), layout="constrained")
     axes = picture.add_subplot()
     curves = load_curves(directory / "curves.npz")
-    template = find_template(config, curves[0])
-    draw_curves(axes, curves, template=template, **config["picture"])
-    title = f"{directory.parent.name}, {describe_point(config, 'dashed: test')}\n{axes.get_title()}"
+    template = find_template(problem, curves[0])
+    draw_curves(axes, curves, template=template, **vars(settings.picture))
+    title = (
+        f"{directory.parent.name}, {describe_point(settings, 'dashed: test')}\n{axes.get_title()}"
+    )
     axes.set_title(title, fontsize=9)
     about = "dotted: chance level log C (horizontal), θ (vertical); [stationary points, mean]"
     picture.supxlabel(about, fontsize=7)

@@ -2,17 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from mining.explain.second_order import Perturbations, perturb
-from mining.pipelines.building import Config
-from mining.pipelines.schema import make
-from mining.pipelines.setting import build_setting, describe_point
+from mining.pipelines.problem import Problem
+from mining.pipelines.titles import describe_point
 from mining.plotting import draw_perturbations, save_figure
 from mining.storage.records import load_record, save_record
-from mining.storage.runs import Run
 
 
 @dataclass(frozen=True)
@@ -24,25 +21,24 @@ class PerturbationSettings:
     scales: Sequence[float] = (0.001, 0.01)
 
 
-def run(config: Config, run: Run) -> None:
-    """Sample the change of the loss under Gaussian perturbation into ``run``."""
-    settings: PerturbationSettings = make(
-        "perturbation", config["perturbation"], PerturbationSettings
-    )
-    setting = build_setting(config)
+def run(problem: Problem) -> None:
+    """Sample the change of the loss under Gaussian perturbation."""
+    settings = problem.settings.perturbation.make(PerturbationSettings)
+    landscape = problem.landscape
     found = perturb(
-        setting.landscape,
+        landscape,
         settings.scales,
         settings.num_samples,
         settings.sigma,
-        generator=setting.generator,
-        progress=config["progress"],
+        generator=problem.generator,
+        progress=problem.settings.progress,
     )
-    save_record(run.directory / "perturbations.npz", found, second_order=found.second_order)
-    draw(run.directory, config)
-    run.finish(
+    path = problem.run.directory / "perturbations.npz"
+    save_record(path, found, second_order=found.second_order)
+    draw(problem)
+    problem.run.finish(
         {
-            "loss_at_theta": float(setting.landscape.loss(setting.landscape.theta)),
+            "loss_at_theta": float(landscape.loss(landscape.theta)),
             "gradient_norm": found.gradient_norm,
             "trace": found.trace.mean,
             "trace_standard_error": found.trace.standard_error,
@@ -57,16 +53,17 @@ def run(config: Config, run: Run) -> None:
             "mean": found.changes.mean(0).tolist(),
             "deviation": found.changes.std(0).tolist(),
             "share_rising": (found.changes > 0).double().mean(0).tolist(),
-            **setting.record(),
+            **problem.record(),
         },
-        device=str(setting.landscape.device),
+        device=str(landscape.device),
     )
 
 
-def draw(directory: Path, config: Config) -> None:
+def draw(problem: Problem) -> None:
     """Draw the distribution of the changes for every scale beside the predicted normal one."""
+    directory = problem.run.directory
     found = load_record(directory / "perturbations.npz", Perturbations)
-    title = f"{directory.parent.name}, {describe_point(config)}"
+    title = f"{directory.parent.name}, {describe_point(problem.settings)}"
     picture = Figure(figsize=(5 * len(found.scales), 3.4), layout="constrained")
     draw_perturbations(picture, found, title=title)
     save_figure(picture, directory / "perturbations.png")

@@ -1,25 +1,20 @@
 """Compare a curve with its second-order models, and random perturbation with its prediction."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from mining import InputError
-from mining.directions import Direction
 from mining.evaluation.evaluator import Evaluator
-from mining.evaluation.grid import Grid
 from mining.evaluation.storage import load_curves, save_curves
 from mining.explain.second_order import Expansions, expand
-from mining.pipelines.building import Config
-from mining.pipelines.finding import find_directions
-from mining.pipelines.schema import make
-from mining.pipelines.setting import build_setting, describe_point, take_directions
+from mining.pipelines.finding import find_directions, take_directions
+from mining.pipelines.problem import Problem
+from mining.pipelines.titles import describe_point
 from mining.plotting import draw_expansions, save_figure
 from mining.storage.records import load_record, save_record
-from mining.storage.runs import Run
 
 
 @dataclass(frozen=True)
@@ -54,27 +49,22 @@ class ExpansionSettings:
         return torch.linspace(-self.reach, self.reach, self.num_offsets, dtype=torch.float64)
 
 
-def run(config: Config, run: Run) -> None:
-    """Evaluate one curve and expand it at points between its ends into ``run``."""
-    settings: ExpansionSettings = make("expansion", config["expansion"], ExpansionSettings)
-    grid = make("grid", config["grid"], Grid)
-    setting = build_setting(config)
-    landscape = setting.landscape
-
-    def make_direction() -> list[Direction]:
-        return find_directions(config, "direction", 1, setting, grid)
-
-    (direction,) = take_directions(run.directory, landscape, grid.scale, make_direction)
-    evaluator = Evaluator(
-        landscape, progress=config["progress"], journal=run.directory / "points.csv"
+def run(problem: Problem) -> None:
+    """Evaluate one curve and expand it at points between its ends."""
+    settings = problem.settings.expansion.make(ExpansionSettings)
+    grid, landscape, directory = problem.grid, problem.landscape, problem.run.directory
+    progress = problem.settings.progress
+    (direction,) = take_directions(
+        problem, lambda: find_directions(problem, problem.settings.direction, 1)
     )
+    evaluator = Evaluator(landscape, progress=progress, journal=directory / "points.csv")
     curve = evaluator.curve(direction, grid.alphas)
     points = settings.points(grid.low, grid.high)
-    found = expand(landscape, direction, points, settings.offsets, progress=config["progress"])
-    save_curves(run.directory / "curves.npz", [curve])
-    save_record(run.directory / "expansions.npz", found, predicted=found.predicted)
-    draw(run.directory, config)
-    run.finish(
+    found = expand(landscape, direction, points, settings.offsets, progress=progress)
+    save_curves(directory / "curves.npz", [curve])
+    save_record(directory / "expansions.npz", found, predicted=found.predicted)
+    draw(problem)
+    problem.run.finish(
         {
             "direction": direction.name,
             "loss_at_theta": curve.loss[curve.origin].item(),
@@ -84,19 +74,20 @@ def run(config: Config, run: Run) -> None:
             "errors": found.error.tolist(),
             "relative_errors": found.relative_error.tolist(),
             "metadata": direction.record(),
-            **setting.record(),
+            **problem.record(),
         },
         device=str(landscape.device),
     )
 
 
-def draw(directory: Path, config: Config) -> None:
+def draw(problem: Problem) -> None:
     """Draw the curve with a parabola at every point."""
+    directory = problem.run.directory
     (curve,) = load_curves(directory / "curves.npz")
     found = load_record(directory / "expansions.npz", Expansions)
     picture = Figure(figsize=(5.6, 4), layout="constrained")
     axes = picture.add_subplot()
     draw_expansions(axes, curve, found)
-    title = f"{directory.parent.name}, {describe_point(config)}\n{axes.get_title()}"
+    title = f"{directory.parent.name}, {describe_point(problem.settings)}\n{axes.get_title()}"
     axes.set_title(title, fontsize=9)
     save_figure(picture, directory / "expansions.png")

@@ -26,13 +26,11 @@ from mining.directions import Direction
 from mining.directions.eigenvectors import eigenvector_names, rounding_of
 from mining.directions.storage import read_directions, save_directions
 from mining.landscape import Landscape
-from mining.pipelines.building import Config
-from mining.pipelines.schema import make
-from mining.pipelines.setting import build_setting, describe_point
+from mining.pipelines.problem import Problem
+from mining.pipelines.titles import describe_point
 from mining.plotting import draw_density, draw_eigenvalues, save_figure
 from mining.storage.files import drop_if_damaged, read_arrays, save_arrays
 from mining.storage.records import load_record, save_record
-from mining.storage.runs import Run
 
 Kind = Literal["hessian", "gauss_newton", "residual"]
 
@@ -90,14 +88,13 @@ class SpectrumSettings:
             raise InputError(f"spectrum.micro_batch must be at least 1, got {self.micro_batch}.")
 
 
-def run(config: Config, run: Run) -> None:
-    """Compute eigenpairs, trace and density into ``run``.
+def run(problem: Problem) -> None:
+    """Compute eigenpairs, trace and density.
 
     Each part is written when it is done, so an interrupted run goes on with the next.
     """
-    settings: SpectrumSettings = make("spectrum", config["spectrum"], SpectrumSettings)
-    setting = build_setting(config)
-    landscape = setting.landscape
+    settings = problem.settings.spectrum.make(SpectrumSettings)
+    landscape, directory = problem.landscape, problem.run.directory
     operator: CurvatureOperator = getattr(landscape, settings.operator)(
         parameters=settings.parameters, micro_batch=settings.micro_batch
     )
@@ -106,20 +103,19 @@ def run(config: Config, run: Run) -> None:
         ("trace", settings.trace_products, _trace),
         ("density", settings.density_probes, _density),
     ]
-    directory = run.directory
     for number, (name, wanted, compute) in enumerate(parts):
         path = directory / f"{name}.npz"
         if wanted and not _is_done(path):
             # Each part has random numbers of its own: they do not depend on what was done before.
-            generator = torch.Generator().manual_seed(1000 * config["seed"] + number)
+            generator = torch.Generator().manual_seed(1000 * problem.settings.seed + number)
             compute(settings, operator, landscape, generator, path)
     metrics = _metrics(directory)
-    draw(directory, config)
+    draw(problem)
     metrics |= _seconds(operator, landscape)
-    run.finish(
+    problem.run.finish(
         {
             **metrics,
-            **setting.record(),
+            **problem.record(),
             "num_differentiated": operator.shape[0],
             "loss_at_theta": float(landscape.loss(landscape.theta)),
             "gradient_norm": float(landscape.gradient().norm()),
@@ -128,8 +124,9 @@ def run(config: Config, run: Run) -> None:
     )
 
 
-def draw(directory: Path, config: Config) -> None:
+def draw(problem: Problem) -> None:
     """Draw density and extreme eigenvalues side by side."""
+    directory = problem.run.directory
     pairs, traced = (_load(directory / f"{name}.npz") for name in ("eigenpairs", "trace"))
     density = directory / "density.npz"
     panels = 1 + (pairs is not None and density.exists())
@@ -151,10 +148,10 @@ def draw(directory: Path, config: Config) -> None:
             values.tolist(),
             pairs["residuals"].tolist(),
         )
-    settings = config["spectrum"]
-    of = "" if settings["parameters"] is None else f" of {settings['parameters']}"
-    title = f"{directory.parent.name}, {settings['operator'].replace('_', '-').title()}{of}, "
-    title += describe_point(config)
+    settings = problem.settings.spectrum.make(SpectrumSettings)
+    of = "" if settings.parameters is None else f" of {settings.parameters}"
+    title = f"{directory.parent.name}, {settings.operator.replace('_', '-').title()}{of}, "
+    title += describe_point(problem.settings)
     if traced:
         title += f", trace {traced['mean']:.4g} ± {traced['standard_error']:.2g}"
     picture.suptitle(title, fontsize=9)

@@ -3,52 +3,34 @@
 import logging
 import math
 from dataclasses import replace
-from pathlib import Path
 
 from mining.directions import Direction, cosine
-from mining.evaluation.evaluator import Evaluator
-from mining.evaluation.grid import Grid
 from mining.evaluation.storage import load_surface, save_surface
 from mining.explain.critical_point import classify_critical_point
-from mining.pipelines.building import Config
-from mining.pipelines.finding import find_directions
-from mining.pipelines.schema import make
-from mining.pipelines.setting import Setting, build_setting, describe_point, take_directions
-from mining.pipelines.sources import build_source
+from mining.pipelines.finding import find_directions, take_directions
+from mining.pipelines.problem import Problem
+from mining.pipelines.titles import describe_point
 from mining.plotting import draw_surface, save_figure
-from mining.storage.runs import Run
 
 log = logging.getLogger(__name__)
 
 
-def run(config: Config, run: Run) -> None:
-    """Evaluate loss and accuracy over the plane of two directions into ``run``."""
-    grid = make("grid", config["grid"], Grid)
-    setting = build_setting(config)
-    landscape = setting.landscape
-    evaluator = Evaluator(
-        landscape,
-        test=setting.test,
-        progress=config["progress"],
-        journal=run.directory / "points.csv",
-        tolerance=config["tolerance"],
-        refine=config["refine"],
-        chunk=config["chunk"],
-    )
-    x, y = take_directions(
-        run.directory, landscape, grid.scale, lambda: _directions(config, setting, grid)
-    )
+def run(problem: Problem) -> None:
+    """Evaluate loss and accuracy over the plane of two directions."""
+    grid, landscape = problem.grid, problem.landscape
+    evaluator = problem.evaluator()
+    x, y = take_directions(problem, lambda: _directions(problem))
     surface = evaluator.surface(x, y, grid.alphas, grid.betas)
     scales = [direction.scale for direction in (x, y)]
     names = surface.names
     axes = [f"{n} × {s:.3g}" if s else n for n, s in zip(names, scales, strict=True)]
     surface = replace(surface, names=(axes[0], axes[1]))
-    save_surface(run.directory / "surface.npz", surface)
-    draw(run.directory, config)
+    save_surface(problem.run.directory / "surface.npz", surface)
+    draw(problem)
     row, column = int((surface.alphas == 0).nonzero()), int((surface.betas == 0).nonzero())
     accuracy, point = surface.accuracy, classify_critical_point(surface)
     log.info("%s × %s: %s", *names, point)
-    run.finish(
+    problem.run.finish(
         {
             "loss_at_theta": surface.loss[row, column].item(),
             "accuracy_at_theta": None if accuracy is None else accuracy[row, column].item(),
@@ -65,31 +47,33 @@ def run(config: Config, run: Run) -> None:
             "nonfinite": surface.nonfinite,
             "relative_error": surface.relative_error,
             "evaluated": None if surface.evaluated is None else int(surface.evaluated.sum()),
-            **setting.record(),
+            **problem.record(),
         },
         device=str(landscape.device),
     )
 
 
-def draw(directory: Path, config: Config) -> None:
+def draw(problem: Problem) -> None:
     """Draw ``surface.npz`` as filled contours and in 3-D."""
-    title = f"{directory.parent.name}, {describe_point(config, 'test in surface.npz')}"
-    surface = load_surface(directory / "surface.npz")
-    save_figure(draw_surface(surface, title=title, **config["picture"]), directory / "surface.png")
+    settings, directory = problem.settings, problem.run.directory
+    title = f"{directory.parent.name}, {describe_point(settings, 'test in surface.npz')}"
+    picture = draw_surface(
+        load_surface(directory / "surface.npz"), title=title, **vars(settings.picture)
+    )
+    save_figure(picture, directory / "surface.png")
 
 
-def _directions(config: Config, setting: Setting, grid: Grid) -> list[Direction]:
-    source = build_source(config, "x_direction")
-    same = config["x_direction"] == config["y_direction"]
-    shared = source.shared_search(source if same else build_source(config, "y_direction"))
+def _directions(problem: Problem) -> list[Direction]:
+    x_target, y_target = problem.settings.x_direction, problem.settings.y_direction
+    source = problem.source(x_target)
+    same = x_target.record() == y_target.record()
+    shared = source.shared_search(source if same else problem.source(y_target))
     if shared is not None:
-        search = {**config, "x_direction": {**config["x_direction"], **shared.options}}
-        found = find_directions(search, "x_direction", shared.num, setting, grid)
+        search = x_target.with_options(**shared.options)
+        found = find_directions(problem, search, shared.num)
         x, y = (found[position] for position in shared.positions)
     else:
         # One generator for both: two random directions must differ.
-        (x,), (y,) = (
-            find_directions(config, key, 1, setting, grid) for key in ("x_direction", "y_direction")
-        )
+        (x,), (y,) = (find_directions(problem, target, 1) for target in (x_target, y_target))
     y = replace(y, index=y.index + (y.name == x.name))  # two of a source are numbered 1 and 2
-    return [x, y.orthogonal_to(x) if config["orthogonalize"] else y]
+    return [x, y.orthogonal_to(x) if problem.settings.orthogonalize else y]

@@ -16,6 +16,8 @@ from mining import InputError
 
 # Names under which training scripts store the parameters, beside epoch and optimizer.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
+# Names under which they store the state of the optimizer.
+_OPTIMIZERS = ("optimizer", "optimizer_state_dict", "optim")
 # DataParallel and torch.compile put these before every name.
 _PREFIXES = ("module.", "_orig_mod.")
 # What torch.load raises for damaged or foreign files; found by trying hundreds of them.
@@ -78,6 +80,31 @@ def read_tensors(path: str | Path) -> Any:
         raise InputError(f"{path} is damaged: {error}.") from error
     except _UNREADABLE as error:
         raise InputError(f"cannot read {path} as a checkpoint: {_reason(error)}.") from error
+
+
+def load_optimizer_state(path: str | Path) -> dict[str, Any]:
+    """Read the state of an optimizer from a file of ``torch.save``.
+
+    It may be the whole file, or nested under ``optimizer``, ``optimizer_state_dict`` or ``optim``.
+
+    Args:
+        path: The file.
+
+    Returns:
+        ``state`` and ``param_groups``, as ``torch.optim.Optimizer.state_dict`` has them.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        InputError: If it cannot be read, or holds no such state.
+    """
+    content = read_tensors(path)
+    nested = content if isinstance(content, Mapping) else {}
+    for found in (content, *(nested.get(key) for key in _OPTIMIZERS)):
+        if isinstance(found, Mapping) and {"state", "param_groups"} <= set(found):
+            return dict(found)
+    raise InputError(
+        f"{path} holds no state of an optimizer: save optimizer.state_dict() under 'optimizer'."
+    )
 
 
 def load_weights(model: nn.Module, source: str | Path | Mapping[str, Any]) -> None:

@@ -26,39 +26,64 @@ class Identity:
     contents: Mapping[str, str]
 
 
-def run_directory(config: Mapping[str, Any], keys: tuple[str, ...]) -> Path:
-    """Name the directory of a run: ``<pipeline>/<model>-<data>/<digest8>``.
-
-    The digest is over the values of ``keys``, so that runs that differ only in what their
-    pipeline does not read are one. A value that names a file or folder counts with its content,
-    and a ``_target_`` with the user's modules that importing it runs, so that what was overwritten
-    makes another run.
+@dataclass(frozen=True)
+class Inputs:
+    """What a run depends on.
 
     Args:
-        config: The resolved configuration.
-        keys: The keys that the pipeline reads.
-
-    Returns:
-        The path relative to the output folder.
+        pipeline: Its pipeline.
+        model: The name of its model.
+        data: Options of its data set.
+        values: What its pipeline reads, by key, as JSON has it.
+        outputs: The folder of all runs, whose content never counts.
     """
-    read, _ = _with_contents(config, keys)
-    name = f"{config['model']['name']}-{data_name(config['data'])}"
-    return Path(config["pipeline"]) / name.replace("/", "_") / _digest(read)[:8]
 
+    pipeline: str
+    model: str
+    data: Mapping[str, Any]
+    values: Mapping[str, Any]
+    outputs: str = ""
 
-def identify(config: Mapping[str, Any], keys: tuple[str, ...]) -> Identity:
-    """Digest what a run depends on; arguments as for ``run_directory``.
+    def directory(self) -> Path:
+        """Name the directory of the run: ``<pipeline>/<model>-<data>/<digest8>``.
 
-    Beyond what the name of the directory counts, this counts the content of the file
-    ``<root>/<name>.npz`` in place of a published data set.
-    """
-    read, contents = _with_contents(config, keys)
-    data, found = config["data"], dict(contents.found)
-    packed = Path(data.get("root") or "data") / f"{data.get('name')}.npz"
-    if "name" in data and packed.is_file():
-        found["data"] = contents.digest(packed)
-        return Identity(_digest([read, found["data"]]), found)
-    return Identity(_digest(read), found)
+        The digest is over ``values``, so that runs that differ only in what their pipeline does
+        not read are one. A value that names a file or folder counts with its content, and a
+        ``_target_`` with the user's modules that importing it runs, so that what was overwritten
+        makes another run.
+
+        Returns:
+            The path relative to the output folder.
+        """
+        read, _ = self._with_contents()
+        name = f"{self.model}-{data_name(self.data)}"
+        return Path(self.pipeline) / name.replace("/", "_") / _digest(read)[:8]
+
+    def identity(self) -> Identity:
+        """Digest everything that the run depends on.
+
+        Beyond what the name of the directory counts, this counts the content of the file
+        ``<root>/<name>.npz`` in place of a published data set.
+        """
+        read, contents = self._with_contents()
+        found = dict(contents.found)
+        packed = Path(self.data.get("root") or "data") / f"{self.data.get('name')}.npz"
+        if "name" in self.data and packed.is_file():
+            found["data"] = contents.digest(packed)
+            return Identity(_digest([read, found["data"]]), found)
+        return Identity(_digest(read), found)
+
+    def _with_contents(self) -> tuple[Any, Contents]:
+        """Take the values, with contents in place of what names them."""
+        # Where files lie and how they are read is no matter of what they hold.
+        local = _LOCAL_DATA | ({"root"} if "name" in self.data else set())
+        data = {key: value for key, value in self.data.items() if key not in local}
+        read = {**self.values, "pipeline": self.pipeline, "data": data}
+        places = [self.outputs, self.data.get("cache")]
+        outputs, cache = (Path(p) if isinstance(p, str) and p else None for p in places)
+        apart = [folder for folder in (outputs, cache) if folder is not None]
+        contents = Contents(None if outputs is None else outputs / ".digests", apart)
+        return contents.replace(read), contents
 
 
 def data_name(data: Mapping[str, Any]) -> str:
@@ -67,20 +92,6 @@ def data_name(data: Mapping[str, Any]) -> str:
         return str(data["name"])
     source = data.get("path") or data.get("root")
     return Path(source).stem if source else str(data["_target_"]).rpartition(".")[2]
-
-
-def _with_contents(config: Mapping[str, Any], keys: tuple[str, ...]) -> tuple[Any, Contents]:
-    """Take what a pipeline reads of a configuration, with contents in place of what names them."""
-    data = config["data"]
-    read = {key: config.get(key) for key in (*keys, "pipeline")}
-    # Where files lie and how they are read is no matter of what they hold.
-    local = _LOCAL_DATA | ({"root"} if "name" in data else set())
-    read["data"] = {key: value for key, value in data.items() if key not in local}
-    places = [config.get("outputs"), data.get("cache")]
-    outputs, cache = (Path(p) if isinstance(p, str) and p else None for p in places)
-    apart = [folder for folder in (outputs, cache) if folder is not None]
-    contents = Contents(None if outputs is None else outputs / ".digests", apart)
-    return contents.replace(read), contents
 
 
 def _digest(value: Any) -> str:

@@ -432,7 +432,7 @@ BAD = [
     (["grid.num=x"], "grid.num must be an integer"),
     (["grid.y_num=2.5"], "grid.y_num must be an integer or null, got 2.5"),
     (["train.lr=fast"], "train.lr must be a number"),
-    (["train.checkpoints=[a]"], "train.checkpoints must be a list of an integer"),
+    (["train.checkpoints=[a]"], "train.checkpoints[0] must be an integer, got 'a'"),
     (["data.mean=x"], "mean must be"),
     (["data.num_examples=0.5"], "data.num_examples must be an integer or null"),
     (["model=cifar_resnet", "model.depth=deep"], "model.depth must be an integer"),
@@ -447,7 +447,7 @@ BAD = [
     (["data=arrays", "data.path=labels.npz"], "label"),
     (["data=cifar10", "data.root=nowhere"], "data.download=true"),
     (["model=lenet"], "8"),
-    (["model.hidden=-1"], "model.hidden must be a list of an integer"),
+    (["model.hidden=-1"], "model.hidden must be a list, got -1"),
     (["direction=from_file", "direction.path=absent.npz"], "no file absent.npz"),
     (["direction=from_file", "direction.path=zero.npz"], "norm zero"),
     (["direction=checkpoint_delta"], "is θ itself"),
@@ -457,7 +457,7 @@ BAD = [
     (["pipeline=train", "train.lr=-1"], "train.lr must be positive"),
     (["pipeline=train", "train.lr=1e6"], "Training diverged in epoch"),
     (["outputs=a_file"], "a_file"),
-    (["train.checkpoints=abc"], "train.checkpoints must be a list of an integer"),
+    (["train.checkpoints=abc"], "train.checkpoints must be a list, got 'abc'"),
     (["grid=null"], "grid must be one of its options, got None"),
     (["picture=null"], "picture has the keys log_scale, loss_cap"),
     (["picture.loss_cap=abc"], "picture.loss_cap must be a number or null"),
@@ -759,11 +759,11 @@ def test_python_dash_m_and_the_console_script_are_the_same(folder):
     assert "python -m mining experiment=quickstart" in outputs[0].stdout
 
 
-def _unequal(config):
+def _unequal(*given):
     return list(zip([1], [1, 2], strict=True))
 
 
-def _unpacked(config):
+def _unpacked(*given):
     first, second = [1]
     return first, second
 
@@ -771,11 +771,11 @@ def _unpacked(config):
 FAULTS = [
     (_unequal, "ValueError"),
     (_unpacked, "ValueError"),
-    (lambda config: None + 1, "TypeError"),
-    (lambda config: {}["absent"], "KeyError"),
-    (lambda config: 1 / 0, "ZeroDivisionError"),
-    (lambda config: Path("absent").read_text(), "FileNotFoundError"),
-    (lambda config: torch.zeros(2) @ torch.zeros(3), "RuntimeError"),
+    (lambda *given: None + 1, "TypeError"),
+    (lambda *given: {}["absent"], "KeyError"),
+    (lambda *given: 1 / 0, "ZeroDivisionError"),
+    (lambda *given: Path("absent").read_text(), "FileNotFoundError"),
+    (lambda *given: torch.zeros(2) @ torch.zeros(3), "RuntimeError"),
 ]
 
 
@@ -785,7 +785,7 @@ def test_a_fault_of_the_program_keeps_its_traceback(
 ):
     code = fault.__code__.replace(co_filename=mining.__file__)
     inside = FunctionType(code, globals())  # as if its lines were ours
-    monkeypatch.setattr("mining.pipelines.curve.build_setting", inside)
+    monkeypatch.setattr("mining.pipelines.curve.take_directions", inside)
     with pytest.raises(SystemExit) as stop:
         command(*QUICK, "seed=4321")
     assert stop.value.code == 1
@@ -817,7 +817,7 @@ def test_a_fault_in_one_job_of_a_sweep_stops_no_other(command, folder, monkeypat
 
 
 def test_a_fault_in_naming_a_run_is_none_of_the_input(command, monkeypatch, capsys):
-    monkeypatch.setattr("mining.pipelines.naming.run_directory", operator.neg)
+    monkeypatch.setattr("mining.pipelines.settings.Inputs", operator.neg)
     with pytest.raises(SystemExit):
         command(*QUICK)
     printed = capsys.readouterr().err
@@ -827,10 +827,10 @@ def test_a_fault_in_naming_a_run_is_none_of_the_input(command, monkeypatch, caps
 
 
 def test_memory_that_runs_out_is_said_in_one_line(command, monkeypatch, capsys):
-    def exhausted(config):
+    def exhausted(*given):
         return torch.empty(2**50)
 
-    monkeypatch.setattr("mining.pipelines.curve.build_setting", exhausted)
+    monkeypatch.setattr("mining.pipelines.curve.take_directions", exhausted)
     with pytest.raises(SystemExit):
         command(*QUICK, "seed=4322")
     (line,) = (x for x in capsys.readouterr().err.splitlines() if not x.startswith("["))

@@ -114,7 +114,10 @@ def test_mining_that_diverges_is_said(command, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["pipeline=mine"], "Gaussian is not mined. Take direction=xu2024_w_peak"),
+        (
+            ["pipeline=mine"],
+            "Gaussian is not mined. Take another direction: --help marks those that are",
+        ),
         (
             ["pipeline=mine", "direction=xu2024_w_peak", "num_directions=0"],
             "num_directions must be at least 1, got 0",

@@ -5,7 +5,7 @@ import pytest
 from mining.app.experiments import plan
 from mining.directions.eigenvectors import eigenvector_names, signed_number
 from mining.pipelines.building import has_batch_norm
-from mining.pipelines.setting import describe_point
+from mining.pipelines.titles import describe_point
 from mining.plotting.curvature import eigenvector_colors
 
 
@@ -25,19 +25,21 @@ from mining.plotting.curvature import eigenvector_colors
 )
 def test_batch_norm_is_named_where_there_is_any(model, found):
     (run,) = plan(model)
-    assert has_batch_norm(run.config) == found
-    assert ("batch norm: recalibrate" in describe_point(run.config)) == found
+    assert has_batch_norm(run.settings.model) == found
+    assert ("batch norm: recalibrate" in describe_point(run.settings.as_read())) == found
 
 
 def test_runs_of_a_sweep_have_titles_of_their_own():
     runs = plan(["normalization=model,filter", "seed=0,1"])
-    titles = [describe_point(run.config) for run in runs]
+    titles = [describe_point(run.settings.as_read()) for run in runs]
     assert len(set(titles)) == len(runs) == 4
     (run,) = plan(["split=both"])
-    assert describe_point(run.config) == "E=200, train loss"
-    assert describe_point(run.config, "dashed: test") == "E=200, train loss (dashed: test)"
+    assert describe_point(run.settings.as_read()) == "E=200, train loss"
+    assert (
+        describe_point(run.settings.as_read(), "dashed: test") == "E=200, train loss (dashed: test)"
+    )
     (run,) = plan(["pipeline=spectrum", "normalization=filter"])  # which looks along no direction
-    assert "normalization" not in describe_point(run.config)
+    assert "normalization" not in describe_point(run.settings.as_read())
 
 
 def test_only_positive_eigenvalues_make_pe_and_negative_ones_ne():

@@ -143,7 +143,7 @@ def test_two_commands_that_need_one_training_train_once(folder):
     ]
     said = [process.communicate(timeout=300)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
-    assert sum("training once now" in text for text in said) == 1
+    assert sum("computing it once now" in text for text in said) == 1
     assert len(load_runs(outputs, pipeline="curve")) == 2
     assert not list(outputs.rglob("*.lock"))
 

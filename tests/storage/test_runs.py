@@ -10,7 +10,7 @@ from mining import InputError, load_runs
 from mining.storage import contents
 from mining.storage.contents import digest_code
 from mining.storage.files import digest_file, save_arrays, write_atomically
-from mining.storage.identity import Identity, identify, run_directory
+from mining.storage.identity import Identity, Inputs
 from mining.storage.runs import Run
 
 CONFIG = {
@@ -23,6 +23,20 @@ CONFIG = {
 }
 _LATER = ("identity", "files", "checksum")
 KEYS = ("model", "data", "seed", "checkpoint")
+
+
+def inputs(config, keys=KEYS):
+    return Inputs(
+        pipeline=config["pipeline"],
+        model=config["model"]["name"],
+        data=config["data"],
+        values={key: config.get(key) for key in keys},
+        outputs=config.get("outputs", ""),
+    )
+
+
+def run_directory(config, keys=KEYS):
+    return inputs(config, keys).directory()
 
 
 def test_record_is_complete_and_written_last(tmp_path):
@@ -41,39 +55,39 @@ def test_record_is_complete_and_written_last(tmp_path):
 
 
 def test_directory_depends_on_what_the_pipeline_reads_alone(tmp_path):
-    directory = run_directory(CONFIG, KEYS)
+    directory = run_directory(CONFIG)
     assert directory.parts[:2] == ("curve", "mlp-digits")
     assert len(directory.name) == 8
-    assert run_directory({**CONFIG, "device": "cuda"}, KEYS) == directory
-    assert run_directory({**CONFIG, "seed": 4}, KEYS) != directory
-    assert run_directory({**CONFIG, "pipeline": "train"}, KEYS).name != directory.name
+    assert run_directory({**CONFIG, "device": "cuda"}) == directory
+    assert run_directory({**CONFIG, "seed": 4}) != directory
+    assert run_directory({**CONFIG, "pipeline": "train"}).name != directory.name
     reordered = dict(reversed(CONFIG.items()))
-    assert run_directory(reordered, KEYS) == directory
+    assert run_directory(reordered) == directory
 
 
 def test_content_of_a_file_counts_and_not_its_name(tmp_path):
     first, second = tmp_path / "a.pt", tmp_path / "b.pt"
     first.write_bytes(b"one")
     second.write_bytes(b"one")
-    a, b = (run_directory({**CONFIG, "checkpoint": str(p)}, KEYS) for p in (first, second))
+    a, b = (run_directory({**CONFIG, "checkpoint": str(p)}) for p in (first, second))
     assert a == b
     second.write_bytes(b"two")
-    assert run_directory({**CONFIG, "checkpoint": str(second)}, KEYS) != a
+    assert run_directory({**CONFIG, "checkpoint": str(second)}) != a
 
 
 def test_machine_keys_of_a_data_set_do_not_count():
     data = {"_target_": "x", "name": "cifar10", "root": "data", "download": True, "seed": 0}
-    base = run_directory({**CONFIG, "data": data}, KEYS)
+    base = run_directory({**CONFIG, "data": data})
     for change in ({"root": "/elsewhere"}, {"download": False}, {"cache": "x"}):
-        assert run_directory({**CONFIG, "data": {**data, **change}}, KEYS) == base
-    assert run_directory({**CONFIG, "data": {**data, "seed": 1}}, KEYS) != base
+        assert run_directory({**CONFIG, "data": {**data, **change}}) == base
+    assert run_directory({**CONFIG, "data": {**data, "seed": 1}}) != base
     folders = [{"_target_": "x", "root": root} for root in ("a/cub", "b/cub")]
-    assert len({run_directory({**CONFIG, "data": folder}, KEYS) for folder in folders}) == 2
+    assert len({run_directory({**CONFIG, "data": folder}) for folder in folders}) == 2
 
 
 def test_records_are_plain_json_and_names_may_have_hyphens(tmp_path):
     config = {**CONFIG, "model": {"name": "my-net"}}
-    run = Run(tmp_path / run_directory(config, KEYS), config)
+    run = Run(tmp_path / run_directory(config), config)
     run.finish({"a": [float("nan"), {"b": float("inf")}], "c": 1.5}, device="cpu")
     text = run.record.read_text()
     assert "NaN" not in text
@@ -96,13 +110,13 @@ def test_records_are_plain_json_and_names_may_have_hyphens(tmp_path):
     ],
 )
 def test_data_sets_have_names(data, name):
-    assert run_directory({**CONFIG, "data": data}, KEYS).parts[1] == f"mlp-{name}"
+    assert run_directory({**CONFIG, "data": data}).parts[1] == f"mlp-{name}"
 
 
 def test_load_runs_gives_a_row_per_finished_run(tmp_path):
     for seed in range(3):
         config = {**CONFIG, "seed": seed}
-        run = Run(tmp_path / run_directory(config, KEYS), config)
+        run = Run(tmp_path / run_directory(config), config)
         run.directory.mkdir(parents=True)
         if seed < 2:
             run.finish({"loss_at_theta": 0.5}, device="cpu")
@@ -148,7 +162,7 @@ def test_the_content_of_a_file_of_any_suffix_counts(tmp_path, name):
     found = []
     for content in (b"one", b"two", b"one"):
         path.write_bytes(content)
-        found.append(run_directory({**CONFIG, "checkpoint": str(path)}, KEYS))
+        found.append(run_directory({**CONFIG, "checkpoint": str(path)}))
     assert found[0] == found[2] != found[1]
 
 
@@ -159,16 +173,16 @@ def test_the_content_of_a_folder_counts_and_not_its_times(tmp_path):
     (tmp_path / "images/train/loop").symlink_to(tmp_path / "images")
     data = {"_target_": "x", "root": str(tmp_path / "images"), "cache": str(tmp_path / "images/c")}
     config = {**CONFIG, "data": data}
-    first = run_directory(config, KEYS)
+    first = run_directory(config)
     (tmp_path / "images/c").mkdir()
     (tmp_path / "images/c/decoded.npz").write_bytes(b"what caches hold does not count")
     (tmp_path / "images/train/a/1.png").touch()
-    assert run_directory(config, KEYS) == first
+    assert run_directory(config) == first
     (tmp_path / "images/train/a/1.png").write_bytes(b"piXels")
-    second = run_directory(config, KEYS)
+    second = run_directory(config)
     (tmp_path / "images/train/a/1.png").write_bytes(b"pixels")
     (tmp_path / "images/train/b/2.png").rename(tmp_path / "images/train/b/3.png")
-    assert len({first, second, run_directory(config, KEYS)}) == 3
+    assert len({first, second, run_directory(config)}) == 3
 
 
 def test_the_digest_of_much_is_remembered_until_it_changes(tmp_path, monkeypatch):
@@ -185,13 +199,13 @@ def test_the_digest_of_much_is_remembered_until_it_changes(tmp_path, monkeypatch
     monkeypatch.setattr(contents, "digest_file", counting)
     config = {**CONFIG, "checkpoint": str(path), "outputs": str(tmp_path / "outputs")}
     time.sleep(0.01)
-    first = run_directory(config, KEYS)
+    first = run_directory(config)
     contents._known.clear()  # as in another process
-    assert run_directory(config, KEYS) == first
+    assert run_directory(config) == first
     assert len(read) == 1
     path.write_bytes(b"two")
     time.sleep(0.01)
-    assert run_directory(config, KEYS) != first
+    assert run_directory(config) != first
     assert len(list((tmp_path / "outputs/.digests").iterdir())) == 2
 
 
@@ -221,15 +235,15 @@ def test_the_code_of_ones_own_modules_counts(tmp_path, monkeypatch):
     for path, text in files.items():
         path.write_text(text)
     config = {**CONFIG, "model": {"name": "custom", "_target_": "ownnets.net.Net"}}
-    first = run_directory(config, KEYS)
+    first = run_directory(config)
     for path, text in files.items():
         path.write_text(text + "# changed\n")
-        assert (run_directory(config, KEYS) == first) == (path.name == "unrelated.py")
+        assert (run_directory(config) == first) == (path.name == "unrelated.py")
         path.write_text(text)
-    assert run_directory(config, KEYS) == first
+    assert run_directory(config) == first
     assert "ownnets" not in sys.modules
     (package / "net.py").write_text("not python")  # what imports it says so
-    assert run_directory(config, KEYS) != first
+    assert run_directory(config) != first
     for target in ("torch.nn.Linear", "os.system", "mining.models.MLP", "nowhere.Net", "", "a..b"):
         assert digest_code(target) is None
 
@@ -241,7 +255,7 @@ def test_a_run_of_other_inputs_is_not_taken_for_finished(tmp_path, caplog):
     config, packed = {**CONFIG, "data": data}, tmp_path / "data/cifar10.npz"
 
     def run():
-        return Run(tmp_path / run_directory(config, KEYS), config, identify(config, KEYS))
+        return Run(tmp_path / run_directory(config), config, inputs(config).identity())
 
     def compute(run, value):
         save_arrays(run.directory / "curves.npz", {"loss": value})
@@ -326,7 +340,7 @@ def test_a_damaged_file_of_a_finished_run_is_noticed(tmp_path, caplog, damage, n
 
 
 def test_a_number_changed_in_a_record_is_noticed(tmp_path):
-    run = Run(tmp_path / run_directory(CONFIG, KEYS), CONFIG)
+    run = Run(tmp_path / run_directory(CONFIG), CONFIG)
     run.finish({"loss_at_theta": 0.5, "by": {1: 2, 10: 3}}, device="cpu")
     assert load_runs(tmp_path)["metrics"][0] == {"loss_at_theta": 0.5, "by": {"1": 2, "10": 3}}
     run.record.write_text(run.record.read_text().replace("0.5", "0.7"))
@@ -335,7 +349,7 @@ def test_a_number_changed_in_a_record_is_noticed(tmp_path):
 
 
 def test_records_from_before_there_were_checksums_are_read(tmp_path):
-    run = Run(tmp_path / run_directory(CONFIG, KEYS), CONFIG, identify(CONFIG, KEYS))
+    run = Run(tmp_path / run_directory(CONFIG), CONFIG, inputs(CONFIG).identity())
     run.finish({"loss_at_theta": 0.5}, device="cpu")
     old = {k: v for k, v in record(run.directory).items() if k not in _LATER}
     run.record.write_text(json.dumps(old))

@@ -1,0 +1,100 @@
+"""The checkpoints of a configured training, which is run where they are missing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mining import InputError
+from mining.pipelines.building import build_model, load_data
+from mining.pipelines.jobs import find_run, finish
+from mining.pipelines.settings import Settings
+from mining.storage.checkpoints import load_optimizer_state, read_tensors
+from mining.storage.files import drop_if_damaged
+from mining.training import TrainingSettings, checkpoint_path, save_initialization
+
+#: Keeps the seeds of independent trainings apart from those of a sweep over ``seed``.
+_INDEPENDENT = 1000
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints of the training of θ, and of one with another seed.
+
+    A training that has not finished is run first. Files are as ``train`` writes them.
+
+    Args:
+        settings: Of any pipeline that looks at a point.
+        asked_by: The key of the direction that asks, for errors.
+    """
+
+    settings: Settings
+    asked_by: str = "direction"
+
+    def theta(self) -> Path:
+        """Find the weights that are θ.
+
+        Raises:
+            FileNotFoundError: If ``checkpoint`` names no file.
+            InputError: If the epoch is not kept, or given beside a file.
+        """
+        given = self.settings.checkpoint
+        if given is None:
+            return self.at(self.settings.epoch)
+        if self.settings.epoch is not None:
+            raise InputError("epoch is that of a training: leave it out with checkpoint=FILE.")
+        if not Path(given).is_file():
+            raise FileNotFoundError(f"checkpoint: no file {given}.")
+        return Path(given)
+
+    def at(self, epoch: int | None, *, independent: bool = False) -> Path:
+        """Find the weights at an epoch; see ``mining.directions.base.Checkpoints``."""
+        kept = self._recipe.kept_epochs
+        epoch = kept[-1] if epoch is None else epoch
+        if epoch not in kept:
+            raise InputError(
+                f"Epoch {epoch} is not among the kept checkpoints {list(kept)}: add it to "
+                "train.checkpoints."
+            )
+        training = self._training(independent)
+        return self._initialization(training) if epoch == 0 else _trained(training, epoch)
+
+    def trajectory(self) -> list[Path]:
+        """Find all kept weights of the training, in the order of their epochs."""
+        return [self.at(epoch) for epoch in self._recipe.kept_epochs]
+
+    def optimizer_state(self, epoch: int | None) -> Mapping[str, Any]:
+        """Read the state of the optimizer; see ``mining.directions.base.Checkpoints``."""
+        given = epoch is None and self.settings.checkpoint is not None
+        return load_optimizer_state(self.theta() if given else self.at(epoch))
+
+    @cached_property
+    def _recipe(self) -> TrainingSettings:
+        return self.settings.train.make(TrainingSettings)
+
+    def _training(self, independent: bool) -> Settings:
+        """Return the settings of the training."""
+        if self.settings.checkpoint is not None and not independent:
+            raise InputError(
+                "With checkpoint=FILE there is no training to take the other checkpoint "
+                f"from: give {self.asked_by}.checkpoint too."
+            )
+        seed = self.settings.seed + _INDEPENDENT * independent
+        return replace(self.settings, pipeline="train", seed=seed, checkpoint=None)
+
+    def _initialization(self, training: Settings) -> Path:
+        """Find the weights before training, which need no training."""
+        run = find_run(training)
+        path = checkpoint_path(run.directory, 0)
+        if not run.is_finished(path.name):
+            drop_if_damaged(path, read_tensors)
+            if not path.exists():
+                used = training.as_read()
+                save_initialization(build_model(used, load_data(used)), path)
+        return path
+
+
+def _trained(training: Settings, epoch: int) -> Path:
+    name = checkpoint_path(Path(), epoch).name
+    return finish(training, name).directory / name

@@ -1,0 +1,78 @@
+"""Checkpoints of a configured training: found, or trained where nothing is there."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from command_line import QUICK
+
+from mining import InputError
+from mining.app.experiments import plan
+from mining.pipelines.checkpoints import Checkpoints
+from mining.storage.checkpoints import load_optimizer_state, load_state_dict
+from mining.storage.runs import load_runs
+
+
+def checkpoints(folder, *overrides):
+    (run,) = plan([*QUICK, f"outputs={folder}", *overrides])
+    return Checkpoints(run.settings)
+
+
+def test_the_initialization_takes_no_training_and_the_trajectory_one(tmp_path):
+    found = checkpoints(tmp_path)
+    start = found.at(0)
+    assert load_runs(tmp_path).empty
+    weights = load_state_dict(start)
+    trajectory = found.trajectory()
+    assert [path.name for path in trajectory] == [f"epoch_000{e}.pt" for e in (0, 1, 3)]
+    assert trajectory[0] == start
+    assert len(load_runs(tmp_path, pipeline="train")) == 1
+    assert found.at(None) == trajectory[-1] == found.theta()
+    assert all(torch.equal(weights[n], value) for n, value in load_state_dict(start).items())
+    other = found.at(1, independent=True)
+    assert sorted(load_runs(tmp_path, pipeline="train")["seed"]) == [0, 1000]
+    assert other.parent != start.parent
+    with pytest.raises(InputError, match=r"Epoch 2 is not among the kept checkpoints \[0, 1, 3\]"):
+        found.at(2)
+
+
+def test_the_state_of_the_optimizer_is_that_of_the_epoch(tmp_path):
+    found = checkpoints(tmp_path, "train.optimizer=adam", "train.lr=0.001")
+    state = found.optimizer_state(1)
+    content = torch.load(found.at(1), weights_only=True)
+    steps = {float(moments["step"]) for moments in state["state"].values()}
+    last = {float(m["step"]) for m in found.optimizer_state(None)["state"].values()}
+    assert last == {3 * step for step in steps}  # of three epochs, not one
+    for number, weights in enumerate(content["model"].values()):
+        assert state["state"][number]["exp_avg"].shape == weights.shape
+    assert not found.optimizer_state(0)["state"]  # before the first step
+    given = replace(found.settings, checkpoint=str(found.at(1)))
+    of_file = Checkpoints(given).optimizer_state(None)
+    assert {float(moments["step"]) for moments in of_file["state"].values()} == steps
+
+
+def test_a_given_file_has_no_training(tmp_path):
+    path = tmp_path / "weights.pt"
+    torch.save({"weight": torch.zeros(2)}, path)
+    given = replace(checkpoints(tmp_path).settings, checkpoint=str(path))
+    assert Checkpoints(given).theta() == path
+    for find in (Checkpoints.trajectory, lambda found: found.at(0)):
+        with pytest.raises(InputError, match=r"no training .* give x_direction.checkpoint too"):
+            find(Checkpoints(given, "x_direction"))
+    with pytest.raises(InputError, match="holds no state of an optimizer"):
+        Checkpoints(given).optimizer_state(None)
+    with pytest.raises(InputError, match="leave it out with checkpoint=FILE"):
+        Checkpoints(replace(given, epoch=1)).theta()
+
+
+@pytest.mark.parametrize("name", [None, "optimizer", "optimizer_state_dict", "optim"])
+def test_states_of_optimizers_are_found_where_scripts_put_them(tmp_path, name):
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.AdamW([weight])
+    weight.sum().backward()
+    optimizer.step()
+    state = optimizer.state_dict()
+    torch.save(state if name is None else {name: state, "epoch": 1}, tmp_path / "state.pt")
+    found = load_optimizer_state(tmp_path / "state.pt")
+    assert torch.equal(found["state"][0]["exp_avg"], state["state"][0]["exp_avg"])
+    assert found["param_groups"] == state["param_groups"]
