@@ -71,6 +71,10 @@ def describe(error: BaseException) -> str:
         return f"cannot {attempt}{where}: {error.strerror}. Make room, or outputs=ANOTHER_FOLDER"
     text = " ".join(str(error).partition("Config search path:")[0].split())
     text = text.replace("direction@", "")  # in which a user types x_direction=NAME
+    if absent := re.search(r"Missing mandatory value: (\S+)", text):  # inside another value
+        return f"{absent[1]} must be given: {absent[1]}=VALUE"
+    if merged := re.fullmatch(r"Error merging override \W*([\w.]+)=.*", text):
+        return f"{merged[1]} is a mapping: set one of its keys, {merged[1]}.KEY=VALUE"
     missing = re.match(r"Could not find '(\w+)/", text) or re.search(r"'(\w+)/[^']*'", text)
     if isinstance(error, MissingConfigException) and missing and missing[1] != "hydra":
         options = [name for name, _ in options_in(files("mining.conf").joinpath(missing[1]))]

@@ -387,6 +387,8 @@ BAD = [
     (["--cfg", "everything"], "argument --cfg/-c: invalid choice: 'everything'"),
     (["hydra/launcher=nowhere"], "Could not find 'hydra/launcher/nowhere'"),
     (["seed"], "'seed' must be KEY=VALUE or GROUP=OPTION"),
+    (["outputs=???"], "outputs must be given: outputs=VALUE"),
+    (["grid=[1,2]"], "grid is a mapping: set one of its keys, grid.KEY=VALUE"),
     (["outputs="], "outputs must be the name of a folder, got nothing"),
     (["outputs=/proc/absent"], "cannot write /proc/absent: No such file or directory"),
     (["grid.scale=0"], "grid.scale must be positive or curvature, got 0"),
