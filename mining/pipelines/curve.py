@@ -1,12 +1,14 @@
 """Evaluate, name and draw curves."""
 
 import logging
+from dataclasses import asdict
 
 from matplotlib.figure import Figure
 
 from mining.evaluation.curves import rmse
 from mining.evaluation.storage import load_curves, save_curves
 from mining.explain.curve_shape import CurveShape, classify
+from mining.explain.falls import measure_falls
 from mining.pipelines.finding import find_directions, find_template, take_directions
 from mining.pipelines.problem import Problem
 from mining.pipelines.titles import describe_point
@@ -27,6 +29,8 @@ def run(problem: Problem) -> None:
     draw(problem)
     template = find_template(problem, curves[0])
     shapes = [classify(curve) for curve in curves]
+    pairs = zip(directions, curves, strict=True)
+    falls = [measure_falls(landscape, direction, curve) for direction, curve in pairs]
     for curve, shape in zip(curves, shapes, strict=True):
         log.info("%s: %s", curve.name, shape.description)
     origin, first = curves[0].origin, curves[0]
@@ -41,6 +45,7 @@ def run(problem: Problem) -> None:
             "nonfinite": [curve.nonfinite for curve in curves],
             "relative_errors": [curve.relative_error for curve in curves],
             "features": [_features(shape) for shape in shapes],
+            "falls": [asdict(fall) for fall in falls],
             "metadata": [curve.record() for curve in curves],
             "template": template,
             "rmse": [rmse(curve, template) for curve in curves] if template else None,
