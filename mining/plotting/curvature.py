@@ -12,7 +12,7 @@ from mining.curvature import SpectralDensity
 from mining.directions.eigenvectors import signed_number
 from mining.evaluation.curves import Curve
 from mining.explain.second_order import Expansions, Perturbations
-from mining.plotting.landscape import draw_chance_level
+from mining.plotting.losses import draw_chance_level
 
 _FLOOR = 1e-10
 _POSITIVE, _NEGATIVE = "tab:blue", "tab:red"

@@ -1,0 +1,36 @@
+"""What pictures of curves and of surfaces have in common: the range of the losses drawn."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from mining.evaluation.curves import CEILING
+
+Array = NDArray[np.float64]
+
+#: The chance level is drawn unless its distance from the lowest loss exceeds this multiple of the
+#: range of the curves.
+_CHANCE_STRETCH = 3
+
+
+def draw_chance_level(axes: Axes, losses: Array, chance: float | None) -> None:
+    """Mark the chance-level loss by a dotted line, unless all losses are far below it."""
+    lowest, highest = extent(losses)
+    if chance is not None and chance - lowest < _CHANCE_STRETCH * (highest - lowest):
+        axes.axhline(chance, color="black", linestyle=":", linewidth=1)
+
+
+def extent(losses: Array) -> tuple[float, float]:
+    """Find the lowest and the highest finite loss, 0 and 0 if there is none."""
+    finite = losses[np.isfinite(losses)]
+    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+
+
+def cap(
+    losses: Array, chance: float | None, *, log_scale: bool, loss_cap: float | None
+) -> float | None:
+    """Choose the loss at which to clip a picture; ``None`` if all losses are below it."""
+    _, highest = extent(losses)
+    if loss_cap is None and chance is not None and not log_scale and highest > 10 * chance:
+        loss_cap = CEILING * chance
+    return loss_cap if loss_cap is not None and highest > loss_cap else None
