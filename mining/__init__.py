@@ -1,7 +1,7 @@
 """See, mine and explain the loss landscape of deep networks.
 
-The names below are the library's interface; each is imported when it is first used, so that the
-command line starts without waiting for torch.
+The names below are the public interface. Each is imported when it is first used, so that the
+command line starts without importing torch.
 """
 
 from importlib import import_module
@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 
 class InputError(ValueError):
-    """Raised where an argument, a file, a model or its data are not what they must be.
+    """Raised if an argument, a file, a model or its data are invalid.
 
-    Its message names the argument, what was expected, what came, and the remedy where there is
-    one; the command line shows that line alone. Every other exception is a fault of the program
-    and keeps its traceback.
+    The message names the argument, what was expected, what was given and, if there is one, the
+    remedy. The command line prints only this message. Every other exception is a fault of the
+    program and is reported with its traceback.
     """
 
 

@@ -75,8 +75,8 @@ class SpectralDensity:
         """Estimate tr(Hⁿ) = Σ λⁿ for n = ``order``.
 
         With m nodes each row is exact for its vector up to order 2m - 1. The standard error of few
-        vectors is itself unreliable, in particular if a few outliers dominate the moment: with 8
-        vectors it may be several times too small.
+        vectors is itself unreliable, in particular if a few outliers dominate the moment: with
+        eight vectors it may be several times too small.
         """
         moments = self.size * (self.weights * self.nodes**order).sum(1)
         return Estimate.of(moments)

@@ -145,7 +145,7 @@ def loss_at(
     statistics = prepared.statistics.at(theta)
     loss = evaluate(prepared, theta, statistics=statistics).loss
     if not torch.isfinite(loss):
-        raise InputError(f"The loss at theta is {loss.item()}: there is no curvature.")
+        raise InputError(f"The loss at theta is {loss.item()}, so its curvature is undefined.")
     values = network.space.unflatten(theta)
     fixed = {name: tensor for name, tensor in values.items() if name not in space.names}
     fixed |= network.frozen

@@ -75,9 +75,9 @@ class GaussNewtonOperator(CurvatureOperator):
     def __init__(self, loss: LossAt, memory: int | None = None) -> None:
         if loss.loss_fn.objective is not None:
             raise InputError(
-                "The Gauss-Newton matrix Jᵀ ∇²ℓ J needs outputs of the model and a loss of them, "
-                "both tensors: with an objective, or outputs or targets of another structure, "
-                "there is hessian()."
+                "The Gauss-Newton matrix Jᵀ ∇²ℓ J needs outputs and targets that are tensors, and "
+                "a loss_fn of them. For an objective, or outputs or targets of another structure, "
+                "use hessian()."
             )
         super().__init__(loss.space.size, loss.theta.device, loss.theta.dtype, loss.space)
         self._loss = loss
@@ -251,7 +251,8 @@ def _pull_back(
         found = grad(differentiated, inputs, along, retain_graph=True, materialize_grads=True)
     except NotImplementedError as error:
         raise InputError(
-            f"torch has no second derivative of a function in the model or the loss ({error}): "
-            "there is no curvature. Write it with other functions, or leave its parameters out."
+            f"torch has no second derivative of a function in the model or the loss ({error}), so "
+            "its curvature cannot be computed. Write it with other functions, or exclude its "
+            "parameters."
         ) from error
     return torch.cat([tensor.reshape(-1) for tensor in found])

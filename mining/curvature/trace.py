@@ -88,8 +88,8 @@ def trace(
             ``None``: 100 without ``relative_error``, 1000 with it.
         relative_error: Stop when the half-width of the confidence interval is this fraction of
             the trace (Student's t, wider for skewed samples; at least ten samples). In
-            simulations of Hutchinson's estimator 94.4 to 100 % of intervals of 95 % contained
-            the trace, by kind of matrix; those of ``xtrace`` are wider than they need be.
+            simulations of Hutchinson's estimator, 94.4 to 100 % of the 95 % intervals contained
+            the trace, depending on the kind of matrix; those of ``xtrace`` are conservative.
         confidence: Confidence level of that interval, between 0 and 1.
 
     Returns:

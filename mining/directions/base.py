@@ -29,7 +29,7 @@ class Convergence:
 
 @dataclass(frozen=True, eq=False)
 class Direction:
-    """A vector in parameter space, its origin and where it leads.
+    """A vector in parameter space, with its source and what is known about it.
 
     Raises:
         InputError: If the vector is not flat, not finite, or zero.
@@ -163,11 +163,12 @@ class SharedSearch:
 
 
 class DirectionSource(ABC):
-    """Yields directions at the θ of a landscape.
+    """Computes directions at the θ of a landscape.
 
     Final subclasses are frozen dataclasses whose fields are their validated settings. They do not
-    change the landscape, and take all randomness from the given generator. Only ``directions``
-    must be defined; the other members say what a source needs and how its directions are used.
+    change the landscape, and draw all random numbers from the given generator. Only
+    ``directions`` must be defined; the other members declare what a source needs and how its
+    directions are used.
     """
 
     #: The pipeline that computes the directions once and keeps them; ``None``: they are cheap.
@@ -184,14 +185,14 @@ class DirectionSource(ABC):
         Args:
             landscape: The point θ and the loss.
             num: Number of directions, at least 1.
-            generator: Source of randomness, on the CPU, so that the same seed gives the same
+            generator: Source of random numbers, on the CPU, so that the same seed gives the same
                 direction on every device.
 
         Returns:
             ``num`` directions of shape ``(D,)`` on the device of θ.
 
         Raises:
-            InputError: If the source has fewer directions.
+            InputError: If the source has fewer than ``num`` directions.
         """
 
     def bind(self, checkpoints: Checkpoints) -> Self:
@@ -207,7 +208,7 @@ class DirectionSource(ABC):
         """
 
     def target_curve(self, own: float, chance: float | None) -> list[tuple[float, float]] | None:
-        """Return α and loss of the points of the curve that the directions are made to follow.
+        """Return points (α, loss) of the curve that the directions are optimized to follow.
 
         Args:
             own: The loss of θ, nats.
@@ -226,7 +227,7 @@ class DirectionSource(ABC):
                 both have the same options, it is this source itself.
 
         Returns:
-            The search; ``None``, the default, if each is to be asked for its own direction.
+            The search; ``None``, the default, if each source computes its own direction.
 
         Raises:
             InputError: If both give the same direction.

@@ -19,7 +19,7 @@ from mining.landscape import Landscape
 
 @dataclass(frozen=True)
 class BestOfNGaussians(DirectionSource):
-    """The Gaussian closest to the negative gradient, rescaled to its norm.
+    """Of n Gaussians the one closest to the negative gradient, rescaled to the gradient's norm.
 
     Xu et al. (2024), Sec. 2.3 and Fig. 6: even the best of 100 hardly reduces the loss.
 

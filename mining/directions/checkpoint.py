@@ -27,17 +27,18 @@ class CheckpointDelta(DirectionSource):
     """The difference θ' - θ to another checkpoint of the same architecture.
 
     A later checkpoint of the same training tends to give a v-side, an independently trained one a
-    w-basin: Xu et al. (2024), Secs. 2.3 and 2.4. Unnormalized, α = 1 is the other checkpoint.
+    w-basin: Xu et al. (2024), Secs. 2.3 and 2.4. Without normalization the other checkpoint is at
+    α = 1.
 
     Args:
         checkpoint: A file, tensors by parameter name, or a module; buffers are ignored. ``None``:
-            ``bind`` finds the one that ``epoch`` and ``independent`` name.
-        label: Name of the other checkpoint in legends, ``E=200`` for instance.
+            ``bind`` finds the one selected by ``epoch`` and ``independent``.
+        label: Name of the other checkpoint in legends, for instance ``E=200``.
         normalization: A normalization or its name.
         away: Whether to reverse the direction to θ - θ', so that α = -1 is the other checkpoint.
             Relative to an earlier checkpoint this is the direction in which training moved.
         epoch: Epoch of the other checkpoint; ``None``: the last.
-        independent: Whether it is of an independent training instead of that of θ.
+        independent: Whether it belongs to an independent training instead of that of θ.
     """
 
     checkpoint: str | Path | Mapping[str, Tensor] | nn.Module | None = None

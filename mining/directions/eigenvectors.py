@@ -23,8 +23,9 @@ class Eigenvectors(DirectionSource):
 
     P.E.1 belongs to the largest eigenvalue and N.E.1 to the most negative one: Xu et al. (2024),
     Sec. 2.4. The sign of a vector is arbitrary; it is chosen such that the slope of the loss at
-    α = 0 is negative. They are not normalized to the norm of θ: that far from θ, fourth-order
-    terms hide the peak along N.E. (``with_scales`` finds a window that shows it).
+    α = 0 is negative. Eigenvectors are not normalized to the norm of θ, because at that distance
+    from θ fourth-order terms hide the peak along N.E. (``with_scales`` finds a window that shows
+    it).
 
     Args:
         which: ``largest`` for P.E., ``smallest`` for N.E., ``both`` for half of each, P.E. first
@@ -60,8 +61,8 @@ class Eigenvectors(DirectionSource):
     ) -> list[Direction]:
         """Compute ``num`` eigenvectors; see ``DirectionSource.directions``.
 
-        ``convergence`` has the residual ‖Hv - λv‖; ``metadata`` the ``eigenvalue`` and the
-        ``slope`` of the loss along the vector.
+        ``convergence`` contains the residual ‖Hv - λv‖, and ``metadata`` the ``eigenvalue`` and
+        the ``slope`` of the loss along the vector.
 
         Raises:
             InputError: If the Hessian has fewer positive or negative eigenvalues.

@@ -17,8 +17,8 @@ Name = Literal["model", "layer", "filter", "weight", "none"]
 class Normalization:
     """Rescale parts of a direction to the norm of the same parts of θ.
 
-    - ``model``: the whole vector, ‖ε‖ = ‖θ‖ (the paper's Norm; Im et al., 2016).
-    - ``layer``: each parameter tensor (the paper's LayNorm).
+    - ``model``: the whole vector, ‖ε‖ = ‖θ‖ (Norm in Xu et al., 2024; Im et al., 2016).
+    - ``layer``: each parameter tensor (LayNorm in Xu et al., 2024).
     - ``filter``: each filter, that is each slice of a weight along its output axis (Li et al.,
       2018, Sec. 4, the paper's FilNorm).
     - ``weight``: each entry, ε_i becomes sign(ε_i) |θ_i|.

@@ -64,7 +64,7 @@ def with_scales(
 
 
 def stretch(direction: Direction) -> Direction:
-    """Multiply a direction by its ``scale``, if any, unless done before."""
+    """Multiply a direction by its ``scale``, if it has one that was not yet applied."""
     scale, other = direction.scale, direction.other_alpha
     if scale is None or direction.stretched:
         return direction

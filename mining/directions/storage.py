@@ -56,5 +56,7 @@ def read_directions(path: Path) -> dict[str, Any]:
     """
     content = read_tensors(path)
     if not isinstance(content, dict) or not content.keys() >= set(_FIELDS):
-        raise InputError(f"{path} holds no directions of a run: remove it and run again.")
+        raise InputError(
+            f"{path} does not contain the directions of a run: remove it and run again."
+        )
     return content

@@ -28,7 +28,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class CriticalPoint:
-    """What θ is on a surface, and the curves through it from which this follows."""
+    """The class of θ on a surface, and the curves through θ from which it follows."""
 
     kind: Kind
     lines: Mapping[str, CurveShape]  # x and y, and the diagonals where the grid has them
@@ -42,16 +42,17 @@ class CriticalPoint:
 def classify_critical_point(
     surface: Surface, classifier: CurveClassifier | None = None
 ) -> CriticalPoint:
-    """Say what θ is on a surface, from the curves along its axes and diagonals.
+    """Classify θ on a surface as minimum, maximum, saddle or slope.
 
-    θ is a minimum or a maximum where it is one on all lines that are not flat, a saddle where it
-    is one on some and the other on others, and on a slope where it is neither on one of its axes,
-    or on a diagonal while the axes agree. A line whose loss varies a thousand times less than that
-    of another is flat.
+    The class follows from the lines through θ along the axes and the diagonals of the surface. θ
+    is a minimum (or maximum) if it is one on all lines that are not flat, and a saddle if it is a
+    minimum on some and a maximum on others. It is a slope if it is neither on one of the axes, or
+    if it is neither on a diagonal while the axes agree. A line is flat if its loss varies a
+    thousand times less than that of another line.
 
     Args:
-        surface: With α = 0 and β = 0 among its points.
-        classifier: What names the curves.
+        surface: A surface with α = 0 and β = 0 among its points.
+        classifier: Classifies the curves along the lines; ``None``: the default classifier.
 
     Raises:
         InputError: If 0 is not among the points of an axis.

@@ -63,12 +63,12 @@ class CurveShape:
 
     @property
     def certain(self) -> bool:
-        """Whether sampling errors leave the label in 95 % of the draws."""
+        """Whether at least 95 % of the resampled curves have the same label."""
         return is_certain(self.label_probability)
 
     @property
     def description(self) -> str:
-        """The label, with its probability where it is not certain."""
+        """The label, with its probability if it is not certain."""
         return describe_certainty(self.label.value, self.label_probability)
 
 
@@ -84,10 +84,10 @@ class Look(NamedTuple):
 
 @dataclass(frozen=True)
 class CurveClassifier:
-    """Names the shape of a curve.
+    """Classifies the shape of a curve.
 
-    The loss is clipped at the chance level log C, since losses above it say nothing about the
-    model. (If θ is above log C by more than the curve ever falls below it, nothing is clipped.)
+    The loss is clipped at the chance level log C, since losses above it carry no information about
+    the model. (If θ is above log C by more than the curve ever falls below it, nothing is clipped.)
     A valley counts if its prominence is at least ``prominence`` times the remaining range. An end
     of the window towards which the curve falls is also the bottom of a valley.
 
@@ -98,13 +98,13 @@ class CurveClassifier:
     shift of the loss and log C, under a finer grid, and under noise of 1 % of the range.
     (Only ``exploded`` depends on the ratio of the loss and log C.)
 
-    If the losses were estimated, differences between two points that their errors explain are
-    ignored: they make no barrier, do not place θ above the bottom, and leave a curve flat. Curves
-    sampled from the covariance of the errors show how often the label would have been the same.
+    If the losses were estimated (``tolerance``), differences between two points within their
+    errors are ignored: they are not barriers, do not place θ above the bottom, and leave a curve
+    flat. Curves sampled from the covariance of the errors show how often the label is the same.
 
     Args:
-        prominence: Smallest height of a barrier above a valley, as a fraction of the range. Two
-            points with noise of 1 % differ by 8 % less than once in 10⁷ times.
+        prominence: Smallest height of a barrier above a valley, as a fraction of the range. With
+            noise of 1 %, two points of equal loss differ by 8 % in fewer than one of 10⁷ cases.
         explosion: Loss, in units of log C, from which a curve counts as exploded.
 
     Raises:
@@ -150,7 +150,7 @@ class CurveClassifier:
 
     @staticmethod
     def bounds(curve: Curve) -> Array:
-        """Bound what sampling errors add to differences along a curve, shape ``(T, T)``."""
+        """Bound the sampling errors of differences between points of a curve, ``(T, T)``."""
         loss = curve.loss.numpy()
         visible = visible_loss(loss, loss[curve.origin], curve.chance_loss)
         return difference_bounds(curve.loss_covariance, loss > visible)
@@ -221,7 +221,7 @@ class CurveClassifier:
 
 
 def classify(curve: Curve) -> CurveShape:
-    """Name the shape of ``curve`` with the default classifier."""
+    """Classify the shape of ``curve`` with the default classifier."""
     return CurveClassifier()(curve)
 
 

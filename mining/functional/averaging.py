@@ -46,17 +46,18 @@ class Averaging:
 
     def describe(self) -> str:
         """Say in one line how large the difference is, and what to do."""
-        found = "it takes no other batches than those of the loader"
+        found = "it accepts only the batches of the loader"
         if not math.isnan(self.together):
             found = (
-                f"{self.num_batches} batches have {self.together:.4g} together and "
-                f"{self.mean:.4g} on average ({100 * self.gap:.2g} %)"
+                f"{self.num_batches} batches joined have the loss {self.together:.4g}, and their "
+                f"losses the mean {self.mean:.4g} (a difference of {100 * self.gap:.2g} %)"
             )
         return (
-            f"The loss is no mean over examples that the losses of batches average to: {found}. "
-            "It is averaged over the batches all the same. Give all examples in one batch, or, if "
-            "it is a mean over something else, weight=FUNCTION, the denominator of the mean over "
-            "a batch (inputs, targets): weight=lambda batch: (batch[1] != -100).sum()."
+            f"The loss is no mean over examples: {found}. The landscape averages the losses of "
+            "the batches nevertheless. Put all examples into one batch or, if the loss is a mean "
+            "over something other than examples, give weight=FUNCTION, the denominator of the "
+            "mean over a batch (inputs, targets): "
+            "weight=lambda batch: (batch[1] != -100).sum()."
         )
 
 

@@ -22,16 +22,16 @@ class BatchNormPolicy:
     """Which statistics normalize the activations at a perturbed point θ + αε.
 
     - ``recalibrate``: statistics are re-estimated at every point, then held fixed for the loss
-      and its derivatives (the paper's UpBN).
-    - ``frozen``: the running statistics stored in the model, everywhere (No UpBN).
-    - ``batch``: every batch is normalized by its own statistics, and derivatives go through them.
+      and its derivatives (UpBN in Xu et al., 2024).
+    - ``frozen``: the running statistics stored in the model, at every point (No UpBN).
+    - ``batch``: every batch is normalized by its own statistics, which are differentiated.
 
     Dropout and other noise layers are off under every policy, and the running statistics stored in
     the model are never changed. Layers without running statistics always use those of the batch.
 
     Args:
         mode: One of the three.
-        num_examples: Examples used by ``recalibrate``; ``None`` uses all.
+        num_examples: Number of examples on which ``recalibrate`` estimates; ``None``: all.
 
     Raises:
         InputError: If ``mode`` is none of the three or ``num_examples`` is below 2.

@@ -122,9 +122,9 @@ def check_substituted(network: Network, batch: Batch) -> None:
         name = own.get(id(getattr(node, "variable", None)))
         if name is not None:
             raise InputError(
-                f"Model or loss read {name} from a list or attribute that was made beforehand: "
-                "they would read it as it is in the model at every point. Read it from the model "
-                "when they are called (model.parameters(), model.get_parameter)."
+                f"Model and loss must not read {name} from a list or attribute that was made "
+                "beforehand: they would use its value at theta at every point. Read it from the "
+                "model in each call (model.parameters(), model.get_parameter)."
             )
         found += [following for following, _ in node.next_functions]
 
@@ -148,8 +148,9 @@ def check_independent(
         same = nearly_equal(mean.to(expected), expected, network.rounding_of(expected))
     if not same or find_gap(network, loss_fn, batches) is not None:
         raise InputError(
-            f"In micro-batches of {micro_batch} the first batch has another loss: its examples "
-            f"depend on each other. Give micro_batch={first.num_examples}, the size of the batches."
+            f"The loss of the first batch changes if it is split into micro-batches of "
+            f"{micro_batch}: its examples depend on each other. Give "
+            f"micro_batch={first.num_examples}, the size of the batches."
         )
 
 
@@ -255,7 +256,7 @@ def _first_loss(
                 "same tensor with x.requires_grad."
             )
         raise InputError(
-            f"The loss does not fit: {_shapes(outputs, targets)}: {error}.{remedy}"
+            f"The loss does not fit {_shapes(outputs, targets)}: {error}.{remedy}"
         ) from error
 
 

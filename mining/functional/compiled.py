@@ -54,8 +54,8 @@ class CompiledForward:
         compiled(batch.inputs)
         if not nearly_equal(loss_fn(outputs, batch.targets), expected, self._rounding):
             raise InputError(
-                "compile=true: the loss reads what a forward pass leaves in the model, and a "
-                "compiled one leaves nothing. Leave compile out."
+                "compile=true: the loss reads attributes that the forward pass stores in the "
+                "model, and a compiled forward pass stores none. Leave compile out."
             )
         self.checked = True
 
@@ -99,7 +99,8 @@ class CompiledForward:
             raise InputError(f"compile=true: the model cannot be compiled: {reason}") from error
         if not nearly_equal(found, expected, self._rounding):
             raise InputError(
-                "compile=true: the compiled model gives something else. Leave compile out."
+                "compile=true: the outputs of the compiled model differ from those of the model. "
+                "Leave compile out."
             )
         log.info("Compiled the forward pass for inputs %s", tuple(inputs.shape))
         return compiled

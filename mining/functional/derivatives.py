@@ -18,8 +18,8 @@ def check_recording() -> None:
     """Raise ``InputError`` inside ``torch.inference_mode()``, where every derivative is zero."""
     if torch.is_inference_mode_enabled():
         raise InputError(
-            "Inside torch.inference_mode() nothing can be differentiated. Take torch.no_grad(), "
-            "which landscapes, operators and miners see to themselves, or neither."
+            "Nothing can be differentiated inside torch.inference_mode(). Leave it out, or use "
+            "torch.no_grad(), inside which landscapes, operators and miners do work."
         )
 
 

@@ -91,12 +91,12 @@ def losses_of_examples(
     """
     if prepared.network.stochastic:
         raise InputError(
-            "Model or loss draw random numbers, which belong to batches and not to examples: "
-            "tolerance needs a model without (dropout in eval mode, no sampling)."
+            "tolerance needs a model and a loss that do not draw random numbers (dropout in eval "
+            "mode, no sampling), since these numbers depend on the batch."
         )
     if prepared.network.mixes_examples:
         raise InputError(
-            "The loss of an example depends on the others of its batch: tolerance needs "
+            "The loss of an example depends on the other examples of its batch: tolerance needs "
             "batchnorm=recalibrate or frozen."
         )
     if any(batch.weight == 0 for batch in batches):

@@ -34,7 +34,7 @@ class ExecutionPlan:
     reasons: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     def because(self, *reasons: str) -> "ExecutionPlan":
-        """Give the same plan with further reasons, which are logged."""
+        """Return the same plan with further reasons why it is not faster, which are logged."""
         for reason in reasons:
             log.info("%s", reason)
         return replace(self, reasons=(*self.reasons, *reasons))

@@ -64,8 +64,8 @@ class Loss:
         loss = self.function(outputs, targets)
         if targets._version != version:
             raise InputError(
-                "The loss changed the targets in place, which it did not when the landscape was "
-                "made: the targets are spoilt. Let it work on a copy."
+                "The loss changed the targets in place, which it did not do when the landscape was "
+                "made: the targets are overwritten. Let it use a copy."
             )
         return loss
 
@@ -160,7 +160,7 @@ class Loss:
         given = inputs if self.objective is not None and targets is None else (inputs, targets)
         num = num_examples(inputs) if self.count is None else self.count(given)
         if isinstance(num, bool) or not isinstance(num, int) or num < 1:
-            raise InputError(f"count must give a number of examples, at least 1, got {num!r}.")
+            raise InputError(f"count must return the number of examples, at least 1, got {num!r}.")
         return Batch(inputs, targets, *self.weigh(inputs, targets, num), num)
 
     def weigh(self, inputs: Any, targets: Any, num: int | None = None) -> tuple[float, int]:
@@ -193,7 +193,7 @@ class Loss:
         given = self.weight(batch)
         if isinstance(given, Tensor) and given.numel() != 1:
             raise InputError(
-                f"weight must give one number for a batch, got shape {tuple(given.shape)}."
+                f"weight must return one number for a batch, got shape {tuple(given.shape)}."
             )
         if not 0 <= float(given) < math.inf:
             raise InputError(f"weight must not be negative, got {float(given)} for a batch.")

@@ -57,8 +57,8 @@ class MeanMetrics:
         loss = self._loss_fn(outputs, batch.targets)
         if loss.is_meta:
             raise InputError(
-                "The loss reads parameters of the model's first layer, which it did not when the "
-                "landscape was made. Give plan=ExecutionPlan()."
+                "The loss reads parameters of the model's first layer, which it did not do when "
+                "the landscape was made. Use Landscape(..., plan=ExecutionPlan())."
             )
         self._loss += loss.detach().double() * batch.weight
 

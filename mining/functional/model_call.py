@@ -82,13 +82,14 @@ class ModelCall:
             if "more than 1 value per channel" not in str(error):
                 raise
             raise InputError(
-                f"Batch norm takes the statistics of a batch of {num_examples(inputs)}, which has "
-                f"no variance ({error}): give batches of two examples or more."
+                "Batch norm cannot use the statistics of a batch of "
+                f"{num_examples(inputs)}, which has no variance ({error}): use batches of two "
+                "examples or more."
             ) from error
         if not self.changes_inputs and versions_of(inputs) != versions:
             raise InputError(
-                f"{type(self.model).__name__} changed its inputs in place, which it did not when "
-                "the landscape was made: the examples are spoilt. Let it work on a copy."
+                f"{type(self.model).__name__} changed its inputs in place, which it did not do "
+                "when the landscape was made: the examples are overwritten. Let it use a copy."
             )
         return outputs
 

@@ -61,7 +61,9 @@ class Prepared:
         """Read batches and group them as the execution plan takes them."""
         pairs = _read(self.network, loader)
         if self.loss.objective is None and not all(_has_outputs(*pair) for pair in pairs):
-            raise InputError("Targets must be tensors with a row for each example, as before.")
+            raise InputError(
+                "Targets must be tensors with one row per example, as those of the landscape."
+            )
         return _group(self.network, pairs, self.num_classes)
 
     def pick(
@@ -75,7 +77,9 @@ class Prepared:
             size: Most examples of a batch; ``None`` takes them as ``plan`` does.
         """
         if any(batch.num_examples != num_examples(batch.inputs) for batch in batches):
-            raise InputError("Examples that count= counts cannot be picked one by one.")
+            raise InputError(
+                "Single examples cannot be selected from batches that are counted by count=."
+            )
         pair = pick_examples(batches, chosen)
         pairs = [pair] if size is None else regroup([pair], size)
         pairs = [(self.network.plan.prepare(inputs), targets) for inputs, targets in pairs]
@@ -111,11 +115,10 @@ class Prepared:
         names = [name for name in space.names if name in self._underivable]
         if names:
             raise InputError(
-                f"The loss changes with {', '.join(names[:3])}, but its derivative by it is zero "
-                "everywhere: somewhere it is detached (detach, item, no_grad) or constant in steps "
-                "(argmax, round, a 0-1 error). There is no gradient and no curvature then. Give a "
-                "loss that can be differentiated, or leave these parameters out "
-                "(requires_grad=False)."
+                f"The loss changes with {', '.join(names[:3])}, but its derivative is zero "
+                "everywhere: it is detached (detach, item, no_grad) or piecewise constant (argmax, "
+                "round, a 0-1 error). There is no gradient and no curvature then. Use a "
+                "differentiable loss, or exclude these parameters (requires_grad=False)."
             )
 
 
@@ -253,19 +256,19 @@ def _check_options(network: Network, plan: ExecutionPlan | None, batches: Sequen
     single = network.loss_fn.objective is None and isinstance(batches[0].inputs, Tensor)
     if network.compiled is not None and not single:
         raise InputError(
-            "compile=true needs a model of one tensor and its outputs: leave compile out for an "
-            "objective, or for inputs of another structure."
+            "compile=true needs a model whose inputs are one tensor, and a loss of its outputs: "
+            "leave compile out for an objective, or for inputs of another structure."
         )
     if plan is not None and plan.micro_batch is not None and network.mixes_examples:
         raise InputError(
-            "plan.micro_batch must be None where examples share batch statistics, got "
-            f"{plan.micro_batch}."
+            "plan.micro_batch must be None if the examples of a batch share its statistics "
+            f"(batchnorm=batch), got {plan.micro_batch}."
         )
     if network.changes_parameters:
         raise InputError(
             f"The forward pass of {type(network.model).__name__} changes parameters in place, as "
-            "an Embedding with max_norm does: its loss is no function of them. Leave max_norm "
-            "out, or compute with changed copies."
+            "an Embedding with max_norm does: its loss is not a function of the parameters. "
+            "Leave max_norm out, or change copies of the parameters."
         )
 
 

@@ -90,9 +90,9 @@ def check_divisible(tree: Any) -> None:
     if not isinstance(tree, Tensor) and not is_divisible(tree):
         lengths = [len(tensor) for tensor in tensors_of(tree) if tensor.dim() > 0]
         raise InputError(
-            "Examples of a batch must be told apart for this, but its tensors have lengths "
-            f"{lengths} or it holds something else than tensors and numbers. Give tensors with "
-            "one row for each example."
+            "This requires splitting a batch into examples, which cannot be told apart: its "
+            f"tensors have lengths {lengths}, or it contains something other than tensors and "
+            "numbers. Give tensors with one row per example."
         )
 
 

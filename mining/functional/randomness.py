@@ -50,10 +50,10 @@ def draws_numbers(
     if difference > rounding or drawn:
         where = f" {' and '.join(drawn)} moved on." if drawn else ""
         raise InputError(
-            "Model or loss give something else each time they run, even from the same state of "
-            f"torch's generators: results differ by {difference:.2g} of their size.{where} The "
-            "shape of a landscape would be that of the noise: turn it off, or draw from torch's "
-            "global generators (torch.rand and its like), whose numbers are made to repeat."
+            "The model or the loss gives different results in every call, even with the same state "
+            f"of torch's random generators: they differ by {difference:.2g} of their size.{where} "
+            "Curves would show this noise. Turn it off, or draw from torch's global generators "
+            "(torch.rand, for instance), whose numbers are the same at every point."
         )
     return any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
 

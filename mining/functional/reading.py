@@ -47,8 +47,8 @@ def read_batches(loader: Iterable[Any], device: torch.device, *, pairs: bool = T
     places = {tensors_of(inputs)[0].data_ptr() for inputs, _ in read}
     if len(places) < len(read) and any(map(ne, map(_sum, read), sums)):
         raise InputError(
-            "The loader gives the same memory again with other content, so that its batches "
-            "overwrite each other: let it give copies (inputs.clone())."
+            "The loader reuses the memory of its batches, so each batch overwrites an earlier one: "
+            "let it return copies (inputs.clone())."
         )
     if not read:
         raise InputError("The loader is empty: at least one batch is needed.")

@@ -76,8 +76,8 @@ class Substitution:
     def _check(self) -> None:
         if parametrize._cache_enabled:
             raise InputError(
-                "Inside torch.nn.utils.parametrize.cached() a model keeps the weights that it had "
-                "at theta, whatever its parameters are: leave it out around the landscape."
+                "Inside torch.nn.utils.parametrize.cached() a model uses the cached weights of "
+                "theta at every point: use the landscape outside of cached()."
             )
         modules = list(self._model.modules())
         same = len(modules) == len(self._modules) and all(map(is_, modules, self._modules))
@@ -89,6 +89,6 @@ class Substitution:
             if parameter is not None
         ):
             raise InputError(
-                f"{type(self._model).__name__} has other modules or parameters than when its "
+                f"Modules or parameters of {type(self._model).__name__} were replaced after its "
                 "landscape was made: make a new Landscape."
             )

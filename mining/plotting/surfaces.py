@@ -18,7 +18,7 @@ def draw_surface(
 ) -> Figure:
     """Draw a surface as filled contours with θ marked, and in 3-D.
 
-    The title states what kind of critical point θ is, and what is missing or clipped.
+    The title states the kind of critical point, and whether points are missing or clipped.
 
     Args:
         surface: The surface; points that are not finite are left blank and counted.

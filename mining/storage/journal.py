@@ -31,7 +31,7 @@ class Journal:
         self._path, self._digest = path, fingerprint.digest
         self._points: dict[int, list[float]] = {}
         if path.is_dir():
-            raise InputError(f"{path} is a folder, where a file of points goes: remove it.")
+            raise InputError(f"{path} is a folder, but the journal is a file: remove it.")
         content = path.read_text(errors="replace") if path.exists() else ""
         header = f"{fingerprint}\n"
         if header.startswith(content):  # absent, empty, or killed in its first line

@@ -253,9 +253,7 @@ def load_runs(root: str | Path = "outputs", **where: Any) -> "pd.DataFrame":
             key of ``where``.
     """
     if not Path(root).is_dir():
-        raise InputError(
-            f"No folder {Path(root).resolve()}: give the one that outputs=FOLDER named."
-        )
+        raise InputError(f"No folder {Path(root).resolve()}: give the folder of outputs=FOLDER.")
     import numpy as np  # as pandas, takes longer to import than a finished run to skip
 
     paths = sorted(Path(root).glob("*/*/*/run.json"))

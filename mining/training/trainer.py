@@ -296,8 +296,8 @@ def _check_unused(directory: Path, settings: TrainingSettings) -> None:
     existing = [path.name for path in (*paths, directory / "history.csv") if path.exists()]
     if existing:
         raise InputError(
-            f"directory: {directory} already has {', '.join(existing)}, and no resume.pt to go "
-            "on from. Give every training a directory of its own, or overwrite=True."
+            f"directory: {directory} already has {', '.join(existing)}, and no resume.pt to "
+            "continue from. Give every training a directory of its own, or overwrite=True."
         )
 
 

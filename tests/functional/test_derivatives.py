@@ -49,9 +49,9 @@ def test_losses_without_derivative_are_refused(loss):
     assert torch.isfinite(of.loss(of.theta))
     generator = torch.Generator().manual_seed(0)
     for derive in (of.gradient, of.hessian, of.gauss_newton, of.residual):
-        with pytest.raises(InputError, match="derivative by it is zero"):
+        with pytest.raises(InputError, match="its derivative is zero"):
             derive()
-    with pytest.raises(InputError, match="derivative by it is zero"):
+    with pytest.raises(InputError, match="its derivative is zero"):
         mine(Xu2024WPeak(descent=Descent(epochs=1)), of, generator=generator)
 
 
@@ -123,7 +123,7 @@ def test_inference_mode_is_refused_where_something_is_differentiated():
             lambda: make_dense(hessian),
             lambda: mine(Xu2024WPeak(descent=Descent(epochs=1)), of, generator=generator),
         ):
-            with pytest.raises(InputError, match=r"Inside torch\.inference_mode"):
+            with pytest.raises(InputError, match=r"inside torch\.inference_mode"):
                 call()
         assert float(of.loss(of.theta)) == float(loss)
         made_inside = landscape("mlp")

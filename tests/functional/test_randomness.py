@@ -187,7 +187,7 @@ class FromAGeneratorOfItsOwn(nn.Module):
     [(FromPython, "Python's random"), (FromNumPy, "NumPy"), (FromAGeneratorOfItsOwn, "differ by")],
 )
 def test_random_numbers_from_elsewhere_are_refused(model, named):
-    with pytest.raises(ValueError, match=f"something else each time.*{named}"):
+    with pytest.raises(ValueError, match=f"different results in every call.*{named}"):
         Landscape(model().double(), nn.CrossEntropyLoss(), loader())
 
 

@@ -132,7 +132,7 @@ def test_mining_that_diverges_is_said(command, capsys):
         ),
         (["pipeline=eigenvectors"], "Gaussian gives none. Take direction=eigenvectors"),
         (["direction=multipoint", "grid.scale=0.5"], "extends from 0 to 1, the grid only from"),
-        (["direction=multipoint", "grid.scale=curvature"], "would redraw a drawn curve"),
+        (["direction=multipoint", "grid.scale=curvature"], "would stretch the template"),
         (["direction=xu2024_vvv_basin", "direction.gamma=-1"], "gamma must be positive, got -1"),
         (["direction=xu2024_vvv_basin", "direction.alpha=1"], "between 0 and 0.5, got 1"),
         (["direction=xu2024_w_peak", "descent.epochs=x"], "epochs must be an integer, got 'x'"),

@@ -140,7 +140,7 @@ class Multipoint(Miner):
     def check_grid(self, alphas: Tensor, scale: Scale = 1.0) -> None:
         """Raise ``InputError`` if a grid, shape ``(T,)``, does not cover the template."""
         if scale == "curvature":
-            raise InputError("grid.scale=curvature would redraw a drawn curve: give a number.")
+            raise InputError("grid.scale=curvature would stretch the template: give a number.")
         alphas = alphas * scale
         low, high = self.alphas[0], self.alphas[-1]
         rounding = 1e-6 * float(alphas[-1] - alphas[0])

@@ -29,13 +29,13 @@ class Xu2024VVVBasin(Miner):
     Args:
         checkpoint: Starting point of φ, a file or tensors by parameter name: an independent
             initialization or an independent solution. Buffers are ignored. ``None``: ``bind`` finds
-            the one that ``epoch`` and ``independent`` name.
+            the one selected by ``epoch`` and ``independent``.
         alpha: Half-width of the interval of λ, between 0 and ½; the paper's α.
         gamma: Weight γ of the loss midway, positive.
         descent: Epochs, learning rate η and other settings of the optimizer.
         label: Name of the starting point in error messages.
         epoch: Epoch of the starting point; 0: the initialization; ``None``: the last.
-        independent: Whether it is of an independent training instead of that of θ.
+        independent: Whether it belongs to an independent training instead of that of θ.
 
     Raises:
         InputError: If ``alpha`` or ``gamma`` is out of its range.
