@@ -11,7 +11,16 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.panels import sources
-from analysis.records import departures, find_runs, parser, planned_runs, point_name, run_script
+from analysis.records import (
+    departures,
+    find_runs,
+    losses_drawn,
+    parse,
+    parser,
+    planned_runs,
+    point_name,
+    run_script,
+)
 from mining import InputError
 from mining.directions.normalization import Name
 from mining.evaluation.storage import load_curves
@@ -62,7 +71,7 @@ def draw(runs: pd.DataFrame, columns: int) -> Figure:
     for position, run in enumerate(runs.itertuples(), start=1):
         axes = picture.add_subplot(lines, columns, position)
         curves = load_curves(run.directory / "curves.npz")
-        draw_curves(axes, curves, legend=False, **run.config["picture"])
+        draw_curves(axes, curves, legend=False, **losses_drawn(run.config))
         lines_of_title = [
             f"{run.model}-{run.data}, {point_name(run.config)}",
             ", ".join([sources(curves), *departures(run.config)]),
@@ -91,7 +100,7 @@ def main() -> None:
     arguments.add_argument("--columns", type=int, default=4, help="panels in a row")
     arguments.add_argument("--model", help="only runs of this model, as in the directory's name")
     arguments.add_argument("--data", help="only runs on this data set")
-    options = arguments.parse_args()
+    options = parse(arguments)
     if options.overrides:
         runs = planned_runs(options.overrides)
     else:
@@ -108,7 +117,10 @@ def main() -> None:
             runs = found
     runs = runs.loc[sorted(runs.index, key=lambda index: order(runs.loc[index]))]
     print(table(rows(runs)))
-    save_figure(draw(runs, options.columns), options.picture, dpi=options.dpi)
+    for config in runs.config if options.colormap else ():
+        config["picture"]["colormap"] = options.colormap
+    picture = draw(runs, options.columns)
+    save_figure(picture, options.picture, dpi=options.dpi, width=options.width)
     print(options.picture)
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.records import describe, experiment_runs
+from analysis.records import describe, experiment_runs, losses_drawn
 from analysis.scripts import Drawing
 from mining.directions.storage import read_directions
 from mining.evaluation.curves import Curve, Surface
@@ -65,7 +65,7 @@ def draw_curve_runs(
         curves = curves_of(run)
         template = run.metrics.get("template")
         draw_curves(
-            axes, curves, template=template, legend=len(curves) > 1, **run.config["picture"]
+            axes, curves, template=template, legend=len(curves) > 1, **losses_drawn(run.config)
         )
         names = sources(curves) + told_unconverged(run)
         title = f"{describe(run)}\n{names}\n{axes.get_title()}"
@@ -82,8 +82,8 @@ def draw_surface_runs(
         surface = load_surface(Path(run.directory) / "surface.npz")
         flat = picture.add_subplot(lines, columns, 2 * position + 1)
         relief = picture.add_subplot(lines, columns, 2 * position + 2, projection="3d")
-        filled = draw_contours(flat, surface, **run.config["picture"])
-        draw_relief(relief, surface, **run.config["picture"])
+        filled = draw_contours(flat, surface, **losses_drawn(run.config))
+        draw_relief(relief, surface, **losses_drawn(run.config))
         if filled is not None:
             picture.colorbar(filled, ax=flat)
         for axes in (flat, relief):

@@ -4,6 +4,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from mining.app.experiments import plan
 from mining.directions import Descent
 from mining.pipelines.building import has_batch_norm
 from mining.pipelines.jobs import find_run
+from mining.pipelines.settings import Picture
 from mining.pipelines.targets import Target
 from mining.storage.files import write_atomically
 from mining.storage.runs import load_runs, read_runs
@@ -28,13 +30,38 @@ def parser(description: str, output: str) -> argparse.ArgumentParser:
     arguments = argparse.ArgumentParser(
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    arguments.add_argument("--picture", type=Path, default=Path(output), help="PNG to write")
-    arguments.add_argument("--dpi", type=int, default=150, help="dots per inch of the picture")
+    arguments.add_argument(
+        "--picture", type=Path, default=Path(output), help="file to write: .png, .pdf or .svg"
+    )
+    arguments.add_argument("--dpi", type=int, default=Picture.dpi, help="dots per inch of a PNG")
+    arguments.add_argument(
+        "--width", type=float, help="inches, the height in proportion; default: as it is drawn"
+    )
+    arguments.add_argument(
+        "--colormap", help="of matplotlib, for curves and surfaces; default: that of the runs"
+    )
     return arguments
 
 
+def parse(arguments: argparse.ArgumentParser) -> argparse.Namespace:
+    """Read the command line.
+
+    Raises:
+        InputError: If an option of the picture is out of its range.
+    """
+    options = arguments.parse_args()
+    given = {key: getattr(options, key) for key in ("dpi", "width", "colormap")}
+    Picture.read({"format": options.picture.suffix.lower()[1:], **given})
+    return options
+
+
+def losses_drawn(config: dict[str, Any]) -> dict[str, Any]:
+    """Return how the losses of a run are drawn: what ``draw_curves`` and ``draw_surface`` take."""
+    return Picture.read(config["picture"]).of_losses
+
+
 def figure_options(experiment: str, description: str) -> argparse.Namespace:
-    """Read the arguments of the script of a figure: ``overrides``, ``picture``, ``csv``, ``dpi``.
+    """Read the arguments of the script of a figure: ``overrides``, ``csv`` and of the picture.
 
     Args:
         experiment: Name of the experiment that it draws, ``xu2024/fig02`` for instance.
@@ -44,7 +71,9 @@ def figure_options(experiment: str, description: str) -> argparse.Namespace:
     arguments.epilog = f"Its runs are those of: python -m mining experiment={experiment}"
     arguments.add_argument("--csv", type=Path, help="numbers to write; default: beside the picture")
     add_overrides(arguments)
-    options = arguments.parse_args()
+    options = parse(arguments)
+    if options.colormap is not None:
+        options.overrides.append(f"picture.colormap={options.colormap}")
     options.csv = options.csv or options.picture.with_suffix(".csv")
     return options
 
@@ -72,13 +101,15 @@ def experiment_runs(experiment: str, overrides: Sequence[str]) -> pd.DataFrame:
 def planned_runs(arguments: Sequence[str]) -> pd.DataFrame:
     """Read the finished runs of ``python -m mining`` with these arguments, in their order.
 
+    They are drawn as they were, but for what the arguments say of ``picture``.
+
     Those that are missing are said on stderr, with the command that makes them.
 
     Raises:
         FileNotFoundError: If none is finished.
     """
     planned = plan(arguments)
-    finished = [run.directory for run in planned if find_run(run.settings, run.directory).finished]
+    finished = [run for run in planned if find_run(run.settings, run.directory).finished]
     command = f"python -m mining {shlex.join(arguments)}"
     if not finished:
         raise FileNotFoundError(
@@ -88,7 +119,12 @@ def planned_runs(arguments: Sequence[str]) -> pd.DataFrame:
     if len(finished) < len(planned):
         missing = f"{len(planned) - len(finished)} of {len(planned)} runs are missing"
         print(f"{missing}. Make them: {command}", file=sys.stderr)
-    return read_runs(finished)
+    runs = read_runs([run.directory for run in finished])
+    default = asdict(Picture())
+    for config, run in zip(runs.config, finished, strict=True):
+        asked = asdict(run.settings.picture).items()
+        config["picture"] |= {key: value for key, value in asked if value != default[key]}
+    return runs
 
 
 def find_runs(root: Path, command: str, **where: Any) -> pd.DataFrame:

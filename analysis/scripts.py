@@ -40,6 +40,6 @@ def draw_figure(experiment: str, description: str, draw: Draw) -> None:
     drawing = draw(experiment, options.overrides)
     print(drawing.tables)
     save_csv(drawing.numbers, options.csv)
-    save_figure(drawing.picture, options.picture, dpi=options.dpi)
+    save_figure(drawing.picture, options.picture, dpi=options.dpi, width=options.width)
     print(options.picture)
     print(options.csv)

@@ -108,7 +108,7 @@ def random_arguments(draw, keys):
     groups = draw.sample(list(OPTIONS), draw.choice([0, 0, 1, 1, 2]))
     chosen += [f"{group}={draw.choice(OPTIONS[group])}" for group in groups]
     for _ in range(draw.choice([0, 1, 1, 1, 2])):
-        key = draw.choice([*keys, "nonsense", "picture.dpi", "model.width"])
+        key = draw.choice([*keys, "nonsense", "picture.size", "model.width"])
         large = ["1000000000", "10000000000000000000000"]
         pipeline = next(c for c in reversed(chosen) if c.startswith("pipeline="))
         mined = pipeline in ("pipeline=angles", "pipeline=mine") and key == "num_directions"

@@ -29,7 +29,7 @@ from mining.app.messages import (
 )
 from mining.pipelines import PIPELINE_KEYS, UNNAMED_KEYS
 from mining.pipelines.jobs import compute, find_run, redraw
-from mining.pipelines.settings import Settings
+from mining.pipelines.settings import Picture, Settings
 from mining.storage.runs import Run
 
 _HYDRA = {"version_base": "1.3", "config_path": "pkg://mining.conf", "config_name": "config"}
@@ -133,8 +133,8 @@ def _warn_of_unread(pipeline: str, overrides: Sequence[str]) -> None:
 
 def _redraw(settings: Settings, run: Run) -> None:
     """Draw a finished run again where other settings are asked for, or a picture is damaged."""
-    same = run.recorded_config()["picture"] == run.config["picture"]
-    if same and run.pictures_are_whole:
+    recorded = Picture.read(run.recorded_config()["picture"])
+    if recorded == settings.picture and run.pictures_are_whole:
         return
     with run.alone():
         redraw(settings, run)

@@ -9,9 +9,10 @@ from tqdm import tqdm
 
 from mining import InputError
 from mining.directions import CheckpointDelta, Gaussian, Gradient, cosine
+from mining.pipelines.pictures import save_picture
 from mining.pipelines.problem import Problem
 from mining.pipelines.titles import name_seed
-from mining.plotting import draw_angles, save_figure
+from mining.plotting import draw_angles
 from mining.storage.files import save_arrays
 from mining.training import TrainingSettings
 
@@ -70,7 +71,7 @@ def draw(problem: Problem) -> None:
     title = ", ".join([directory.parent.name, f"E={settings.epoch}", *name_seed(settings)])
     picture = Figure(figsize=(10, 3), layout="constrained")
     draw_angles(picture, directory / "angles.npz", title=title)
-    save_figure(picture, directory / "angles.png")
+    save_picture(problem, picture, "angles")
 
 
 def _angle(a: Tensor, b: Tensor) -> float:

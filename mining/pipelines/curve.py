@@ -10,9 +10,10 @@ from mining.evaluation.storage import load_curves, save_curves
 from mining.explain.curve_shape import CurveShape, classify
 from mining.explain.falls import measure_falls
 from mining.pipelines.finding import find_directions, find_template, take_directions
+from mining.pipelines.pictures import save_picture
 from mining.pipelines.problem import Problem
 from mining.pipelines.titles import describe_point
-from mining.plotting import draw_curves, save_figure
+from mining.plotting import draw_curves
 
 log = logging.getLogger(__name__)
 
@@ -62,14 +63,14 @@ def draw(problem: Problem) -> None:
     axes = picture.add_subplot()
     curves = load_curves(directory / "curves.npz")
     template = find_template(problem, curves[0])
-    draw_curves(axes, curves, template=template, **vars(settings.picture))
+    draw_curves(axes, curves, template=template, **settings.picture.of_losses)
     title = (
         f"{directory.parent.name}, {describe_point(settings, 'dashed: test')}\n{axes.get_title()}"
     )
     axes.set_title(title, fontsize=9)
     about = "dotted: chance level log C (horizontal), θ (vertical); [stationary points, mean]"
     picture.supxlabel(about, fontsize=7)
-    save_figure(picture, directory / "curves.png")
+    save_picture(problem, picture, "curves")
 
 
 def _features(shape: CurveShape) -> dict[str, object]:

@@ -4,9 +4,10 @@ from matplotlib.figure import Figure
 
 from mining import InputError
 from mining.directions.storage import read_directions, save_directions
+from mining.pipelines.pictures import save_picture
 from mining.pipelines.problem import Problem
 from mining.pipelines.titles import describe_point
-from mining.plotting import draw_eigenvalues, save_figure
+from mining.plotting import draw_eigenvalues
 
 
 def run(problem: Problem) -> None:
@@ -46,4 +47,4 @@ def draw(problem: Problem) -> None:
     )
     title = f"{directory.parent.name}, Hessian, {describe_point(problem.settings)}"
     picture.suptitle(title, fontsize=9)
-    save_figure(picture, directory / "eigenvalues.png")
+    save_picture(problem, picture, "eigenvalues")

@@ -8,9 +8,10 @@ import torch
 from mining import InputError
 from mining.directions import Mined, Miner, mine
 from mining.directions.storage import save_directions
+from mining.pipelines.pictures import save_picture
 from mining.pipelines.problem import Problem
 from mining.pipelines.titles import describe_point
-from mining.plotting import draw_mining, save_figure
+from mining.plotting import draw_mining
 from mining.storage.files import drop_if_damaged, write_atomically
 from mining.training import TrainingSettings
 from mining.training.loop import read_state
@@ -68,4 +69,4 @@ def draw(problem: Problem) -> None:
     name = settings.direction.name.rpartition(".")[2]
     title = f"{directory.parent.name}, {describe_point(settings)}\n{name}"
     picture = draw_mining(directory / "history.csv", title=title)
-    save_figure(picture, directory / "history.png")
+    save_picture(problem, picture, "history")

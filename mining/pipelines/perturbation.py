@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from matplotlib.figure import Figure
 
 from mining.explain.second_order import Perturbations, perturb
+from mining.pipelines.pictures import save_picture
 from mining.pipelines.problem import Problem
 from mining.pipelines.titles import describe_point
-from mining.plotting import draw_perturbations, save_figure
+from mining.plotting import draw_perturbations
 from mining.storage.records import load_record, save_record
 
 
@@ -66,4 +67,4 @@ def draw(problem: Problem) -> None:
     title = f"{directory.parent.name}, {describe_point(problem.settings)}"
     picture = Figure(figsize=(5 * len(found.scales), 3.4), layout="constrained")
     draw_perturbations(picture, found, title=title)
-    save_figure(picture, directory / "perturbations.png")
+    save_picture(problem, picture, "perturbations")

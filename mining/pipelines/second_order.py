@@ -11,9 +11,10 @@ from mining.evaluation.evaluator import Evaluator
 from mining.evaluation.storage import load_curves, save_curves
 from mining.explain.second_order import Expansions, expand
 from mining.pipelines.finding import find_directions, take_directions
+from mining.pipelines.pictures import save_picture
 from mining.pipelines.problem import Problem
 from mining.pipelines.titles import describe_point
-from mining.plotting import draw_expansions, save_figure
+from mining.plotting import draw_expansions
 from mining.storage.records import load_record, save_record
 
 
@@ -90,4 +91,4 @@ def draw(problem: Problem) -> None:
     draw_expansions(axes, curve, found)
     title = f"{directory.parent.name}, {describe_point(problem.settings)}\n{axes.get_title()}"
     axes.set_title(title, fontsize=9)
-    save_figure(picture, directory / "expansions.png")
+    save_picture(problem, picture, "expansions")

@@ -12,6 +12,7 @@ from mining import InputError
 from mining.pipelines import OPTIONAL_KEYS, PIPELINE_KEYS
 from mining.pipelines.targets import Target, check
 from mining.storage.identity import Inputs
+from mining.storage.spelling import suggest
 
 Count = Annotated[int, Field(ge=1)]
 #: Every generator takes these, with room for those derived from them.
@@ -20,10 +21,48 @@ Seed = Annotated[int, Field(ge=0, le=2**62)]
 
 @dataclass(frozen=True)
 class Picture:
-    """How losses are drawn; see ``picture`` in ``conf/config.yaml``."""
+    """How a run is drawn; see ``picture`` in ``conf/config.yaml``.
 
-    log_scale: bool
-    loss_cap: Annotated[float, Field(gt=0)] | None
+    Runs of earlier versions record fewer keys: those that are missing have their default.
+
+    Raises:
+        InputError: If matplotlib has no such colormap.
+    """
+
+    log_scale: bool = False
+    loss_cap: Annotated[float, Field(gt=0)] | None = None
+    format: Literal["png", "pdf", "svg"] = "png"
+    dpi: Annotated[int, Field(ge=10, le=1200)] = 150
+    width: Annotated[float, Field(ge=1, le=40)] | None = None
+    colormap: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.colormap is None:
+            return
+        from matplotlib import colormaps  # takes longer to import than a finished run to skip
+
+        if self.colormap not in colormaps:
+            raise InputError(
+                "picture.colormap must be the name of a colormap of matplotlib or null, got "
+                f"{self.colormap!r}{suggest(self.colormap, colormaps)}."
+            )
+
+    @classmethod
+    def read(cls, given: Any) -> "Picture":
+        """Take the values of a mapping.
+
+        Raises:
+            InputError: If it is none, or has an unknown key or a value out of its range.
+        """
+        known = get_type_hints(cls, include_extras=True)
+        if not isinstance(given, Mapping) or not set(given) <= set(known):
+            raise InputError(f"picture has the keys {', '.join(known)}, got {given}.")
+        return cls(**{key: check(f"picture.{key}", given[key], known[key]) for key in given})
+
+    @property
+    def of_losses(self) -> dict[str, Any]:
+        """What ``draw_curves`` and ``draw_surface`` take of it."""
+        return {key: getattr(self, key) for key in ("log_scale", "loss_cap", "colormap")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +147,7 @@ class Settings:
                 values[key] = Target.read(key, given)
             elif hint is not Picture:
                 values[key] = check(key, given, hint)
-        values["picture"] = _read_picture(config.get("picture"))
+        values["picture"] = Picture.read(config.get("picture"))
         return cls(**values)
 
     def as_read(self) -> "Settings":
@@ -142,13 +181,6 @@ class Settings:
             values={key: record[key] for key in keys},
             outputs=self.outputs,
         )
-
-
-def _read_picture(given: Any) -> Picture:
-    known = get_type_hints(Picture, include_extras=True)
-    if not isinstance(given, Mapping) or set(given) != set(known):
-        raise InputError(f"picture has the keys {', '.join(known)}, got {given}.")
-    return Picture(**{key: check(f"picture.{key}", given[key], known[key]) for key in known})
 
 
 def _check_recordable(key: str, value: Any) -> None:

@@ -26,9 +26,10 @@ from mining.directions import Direction
 from mining.directions.eigenvectors import eigenvector_names, rounding_of
 from mining.directions.storage import read_directions, save_directions
 from mining.landscape import Landscape
+from mining.pipelines.pictures import save_picture
 from mining.pipelines.problem import Problem
 from mining.pipelines.titles import describe_point
-from mining.plotting import draw_density, draw_eigenvalues, save_figure
+from mining.plotting import draw_density, draw_eigenvalues
 from mining.storage.files import drop_if_damaged, read_arrays, save_arrays
 from mining.storage.records import load_record, save_record
 
@@ -155,7 +156,7 @@ def draw(problem: Problem) -> None:
     if traced:
         title += f", trace {traced['mean']:.4g} ± {traced['standard_error']:.2g}"
     picture.suptitle(title, fontsize=9)
-    save_figure(picture, directory / "spectrum.png")
+    save_picture(problem, picture, "spectrum")
 
 
 def _eigenpairs(

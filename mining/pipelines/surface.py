@@ -8,9 +8,10 @@ from mining.directions import Direction, cosine
 from mining.evaluation.storage import load_surface, save_surface
 from mining.explain.critical_point import classify_critical_point
 from mining.pipelines.finding import find_directions, take_directions
+from mining.pipelines.pictures import save_picture
 from mining.pipelines.problem import Problem
 from mining.pipelines.titles import describe_point
-from mining.plotting import draw_surface, save_figure
+from mining.plotting import draw_surface
 
 log = logging.getLogger(__name__)
 
@@ -58,9 +59,9 @@ def draw(problem: Problem) -> None:
     settings, directory = problem.settings, problem.run.directory
     title = f"{directory.parent.name}, {describe_point(settings, 'test in surface.npz')}"
     picture = draw_surface(
-        load_surface(directory / "surface.npz"), title=title, **vars(settings.picture)
+        load_surface(directory / "surface.npz"), title=title, **settings.picture.of_losses
     )
-    save_figure(picture, directory / "surface.png")
+    save_picture(problem, picture, "surface")
 
 
 def _directions(problem: Problem) -> list[Direction]:

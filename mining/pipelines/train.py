@@ -4,9 +4,10 @@ from torch import nn
 
 from mining.landscape import Landscape
 from mining.pipelines.building import build_model
+from mining.pipelines.pictures import save_picture
 from mining.pipelines.problem import Problem
 from mining.pipelines.titles import name_seed
-from mining.plotting import draw_history, save_figure
+from mining.plotting import draw_history
 from mining.storage.files import drop_if_damaged
 from mining.training import TrainingSettings, train
 from mining.training.loop import read_state
@@ -50,4 +51,4 @@ def draw(problem: Problem) -> None:
         title=", ".join([directory.parent.name, *name_seed(settings)]),
         log_scale=settings.picture.log_scale,
     )
-    save_figure(picture, directory / "history.png")
+    save_picture(problem, picture, "history")

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from mining.evaluation.curves import Curve
 from mining.explain.curve_shape import classify
-from mining.plotting.losses import cap, draw_chance_level, extent
+from mining.plotting.losses import cap, draw_chance_level, extent, line_colors
 
 #: Letters that fit above a picture of one panel.
 _WIDEST = 75
@@ -23,6 +23,7 @@ def draw_curves(
     loss_cap: float | None = None,
     template: Sequence[tuple[float, float]] | None = None,
     legend: bool = True,
+    colormap: str | None = None,
 ) -> None:
     """Draw curves in the style of Xu et al. (2024).
 
@@ -42,7 +43,11 @@ def draw_curves(
             if a curve exceeds ten times the chance level.
         template: α and loss of the points of the template to which the curves were mined.
         legend: Whether to name the directions.
+        colormap: The name of one of matplotlib, which gives the colours of the curves; by default
+            its usual colours.
     """
+    if colormap is not None:
+        axes.set_prop_cycle(color=line_colors(colormap, len(curves)))
     shapes = [classify(curve) for curve in curves]
     names = [curve.name for curve in curves]
     if len(set(names)) < len(names):

@@ -1,6 +1,7 @@
-"""What pictures of curves and of surfaces have in common: the range of the losses drawn."""
+"""What pictures of curves and of surfaces have in common: range and colours of the losses."""
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
@@ -11,6 +12,9 @@ Array = NDArray[np.float64]
 #: The chance level is drawn unless its distance from the lowest loss exceeds this multiple of the
 #: range of the curves.
 _CHANCE_STRETCH = 3
+
+#: Colormaps of fewer colours are lists of colours that differ, others are ramps.
+_FEW_COLORS = 64
 
 
 def draw_chance_level(axes: Axes, losses: Array, chance: float | None) -> None:
@@ -34,3 +38,17 @@ def cap(
     if loss_cap is None and chance is not None and not log_scale and highest > 10 * chance:
         loss_cap = CEILING * chance
     return loss_cap if loss_cap is not None and highest > loss_cap else None
+
+
+def line_colors(colormap: str, num: int) -> Array:
+    """Choose the colours of ``num`` lines, shape ``(num, 4)``: RGBA between 0 and 1.
+
+    Args:
+        colormap: The name of one of matplotlib. One of few colours (tab10) gives them in their
+            order; of any other the lightest tenth is left out, which is hard to see on paper.
+        num: Of lines.
+    """
+    found = colormaps[colormap]
+    if found.N < _FEW_COLORS:
+        return np.asarray(found(np.arange(num) % found.N), dtype=np.float64)
+    return np.asarray(found(np.linspace(0, 0.9, num)), dtype=np.float64)

@@ -1,5 +1,7 @@
 """Pictures of surfaces."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.contour import QuadContourSet
@@ -14,7 +16,12 @@ from mining.plotting.losses import Array, cap, extent
 
 
 def draw_surface(
-    surface: Surface, *, title: str = "", log_scale: bool = False, loss_cap: float | None = None
+    surface: Surface,
+    *,
+    title: str = "",
+    log_scale: bool = False,
+    loss_cap: float | None = None,
+    colormap: str | None = None,
 ) -> Figure:
     """Draw a surface as filled contours with θ marked, and in 3-D.
 
@@ -26,16 +33,18 @@ def draw_surface(
         log_scale: Logarithmic loss.
         loss_cap: Loss above which the picture is clipped, nats; by default twice the chance level
             if the surface exceeds ten times the chance level.
+        colormap: The name of one of matplotlib; by default viridis.
     """
     picture = Figure(figsize=(10, 4.2), layout="constrained")
+    options: dict[str, Any] = {"log_scale": log_scale, "loss_cap": loss_cap, "colormap": colormap}
     contours, relief = picture.add_subplot(1, 2, 1), picture.add_subplot(1, 2, 2, projection="3d")
-    filled = draw_contours(contours, surface, log_scale=log_scale, loss_cap=loss_cap)
+    filled = draw_contours(contours, surface, **options)
     name = "loss" if surface.chance_loss is None else "loss (nats)"
     label = f"log10 of the {name}" if log_scale else name
     if filled is not None:
         picture.colorbar(filled, ax=contours, label=label)
     contours.legend(fontsize=8)
-    draw_relief(relief, surface, log_scale=log_scale, loss_cap=loss_cap)
+    draw_relief(relief, surface, **options)
     assert isinstance(relief, Axes3D)
     relief.set_zlabel(label, fontsize=8)
     for axes in (contours, relief):
@@ -50,7 +59,12 @@ def draw_surface(
 
 
 def draw_contours(
-    axes: Axes, surface: Surface, *, log_scale: bool = False, loss_cap: float | None = None
+    axes: Axes,
+    surface: Surface,
+    *,
+    log_scale: bool = False,
+    loss_cap: float | None = None,
+    colormap: str | None = None,
 ) -> QuadContourSet | None:
     """Draw a surface as filled contours with a red cross at θ; arguments as ``draw_surface``.
 
@@ -61,16 +75,21 @@ def draw_contours(
     axes.plot(0, 0, "+", color="red", markersize=10, label="θ")
     if not np.isfinite(loss).any():
         return None
-    return axes.contourf(x, y, loss, levels=24, cmap="viridis")
+    return axes.contourf(x, y, loss, levels=24, cmap=colormap or "viridis")
 
 
 def draw_relief(
-    axes: Axes, surface: Surface, *, log_scale: bool = False, loss_cap: float | None = None
+    axes: Axes,
+    surface: Surface,
+    *,
+    log_scale: bool = False,
+    loss_cap: float | None = None,
+    colormap: str | None = None,
 ) -> None:
     """Draw a surface into 3-D axes; arguments as ``draw_surface``."""
     assert isinstance(axes, Axes3D)
     x, y, loss = _surface_mesh(surface, log_scale=log_scale, loss_cap=loss_cap)
-    axes.plot_surface(x, y, loss, cmap="viridis", linewidth=0)
+    axes.plot_surface(x, y, loss, cmap=colormap or "viridis", linewidth=0)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(4))
     axes.set_box_aspect(None, zoom=0.9)  # the layout ignores the labels of 3-D axes

@@ -21,7 +21,8 @@ from mining.storage.spelling import suggest
 if TYPE_CHECKING:
     import pandas as pd
 
-_RESULTS = {".npz", ".pt", ".csv", ".png"}
+_PICTURES = {".png", ".pdf", ".svg"}
+_RESULTS = {".npz", ".pt", ".csv", *_PICTURES}
 _FROM_RECORD = ("seed", "seconds", "device", "config", "metrics")
 _COLUMNS = ("directory", "pipeline", "model", "data", *_FROM_RECORD)
 log = logging.getLogger(__name__)
@@ -128,13 +129,19 @@ class Run:
         config: dict[str, Any] = read_record(self.record)["config"]
         return config
 
+    def keep_picture(self, picture: Path) -> None:
+        """Remove what is left of a picture that was drawn in another format before."""
+        for suffix in _PICTURES - {picture.suffix}:
+            picture.with_suffix(suffix).unlink(missing_ok=True)
+
     def record_picture(self) -> None:
         """Note in the record of a finished run that it was drawn anew as ``config`` says."""
         record = read_record(self.record)
         record["config"]["picture"] = self.config["picture"]
         if "files" in record:
+            others = {n: f for n, f in record["files"].items() if not _is_picture(n)}
             pictures = [path for path in self._files() if _is_picture(path.name)]
-            record["files"] |= {path.name: describe_file(path) for path in pictures}
+            record["files"] = others | {path.name: describe_file(path) for path in pictures}
         write_record(self.record, record)
 
     @property
@@ -331,7 +338,7 @@ def _lookup(config: Any, keys: list[str]) -> Any:
 
 
 def _is_picture(name: str) -> bool:
-    return name.endswith(".png")
+    return Path(name).suffix in _PICTURES
 
 
 def _describe_process(start: Mapping[str, Any] | None) -> str:

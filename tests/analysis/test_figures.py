@@ -127,6 +127,26 @@ def test_numbers_are_those_of_the_runs(work, tmp_path, monkeypatch):
     assert at_theta.tolist() == pytest.approx([run.metrics["loss_at_theta"]] * 2, rel=1e-5)
 
 
+@pytest.mark.parametrize(("suffix", "header"), [("pdf", b"%PDF-"), ("svg", b"<?xml")])
+def test_the_suffix_of_the_picture_is_its_format(work, tmp_path, monkeypatch, suffix, header):
+    picture = tmp_path / f"fig04.{suffix}"
+    draw("fig04", monkeypatch, "size=smoke", "--picture", picture, "--width", 7)
+    content = picture.read_bytes()
+    assert content.startswith(header)
+    assert (b"/MediaBox [ 0 0 504 " if suffix == "pdf" else b'width="504pt"') in content
+
+
+def test_a_script_draws_with_the_colormap_asked_for(work, tmp_path, monkeypatch, capsys):
+    paths = [tmp_path / name for name in ("own.png", "cividis.png")]
+    for path, options in zip(paths, ([], ["--colormap", "cividis"]), strict=True):
+        draw("fig04", monkeypatch, "size=smoke", "--picture", path, *options)
+    assert paths[0].read_bytes() != paths[1].read_bytes()
+    with pytest.raises(SystemExit, match=r"picture.colormap must be .* did you mean cividis"):
+        draw("fig04", monkeypatch, "size=smoke", "--colormap", "civids")
+    with pytest.raises(SystemExit, match=r"picture.format must be png or pdf or svg, got 'jpg'"):
+        draw("fig04", monkeypatch, "size=smoke", "--picture", "a.jpg")
+
+
 def test_fig05_lists_ranges(work, tmp_path, monkeypatch, capsys):
     draw("fig05", monkeypatch, "size=smoke", "--picture", tmp_path / "fig05.png")
     lines = capsys.readouterr().out.splitlines()

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import QUICK, record
+from PIL import Image
 
 import mining.app.command_line
 from mining import Landscape, classify, load_runs
@@ -19,6 +20,7 @@ from mining.data import digits
 from mining.evaluation.storage import load_curves, load_surface
 from mining.models import MLP, CifarResNet
 from mining.storage.checkpoints import load_weights
+from mining.storage.files import write_record
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL = (
@@ -83,6 +85,43 @@ def test_other_picture_settings_redraw_a_finished_run(command):
     assert record(first)["seconds"] == seconds
     command(*arguments)
     assert (first / "curves.png").read_bytes() == picture
+
+
+def pictures(directory):
+    found = [path for path in directory.iterdir() if path.suffix in {".png", ".pdf", ".svg"}]
+    assert record(directory)["files"].keys() & {"curves.png", "curves.pdf", "curves.svg"} == {
+        path.name for path in found
+    }
+    return [path.name for path in found]
+
+
+def test_another_format_takes_the_place_of_the_picture_of_a_finished_run(command):
+    arguments = (*QUICK, "grid.num=3")
+    directory = command(*arguments)
+    arrays = (directory / "curves.npz").read_bytes()
+    for format in ("pdf", "svg", "png"):
+        assert command(*arguments, f"picture.format={format}", "picture.width=3") == directory
+        assert pictures(directory) == [f"curves.{format}"]
+    with Image.open(directory / "curves.png") as image:
+        assert image.width == 3 * 150
+    assert (directory / "curves.npz").read_bytes() == arrays
+
+
+def test_a_run_that_recorded_fewer_keys_of_its_picture_is_drawn_again_only_where_they_differ(
+    command,
+):
+    arguments = (*QUICK, "grid.num=3")
+    directory = command(*arguments)
+    content = record(directory)
+    content.pop("checksum")
+    content["config"]["picture"] = {"log_scale": False, "loss_cap": None}
+    write_record(directory / "run.json", content)
+    drawn = (directory / "curves.png").stat().st_mtime_ns
+    command(*arguments)
+    assert (directory / "curves.png").stat().st_mtime_ns == drawn
+    command(*arguments, "picture.dpi=90")
+    assert (directory / "curves.png").stat().st_mtime_ns > drawn
+    assert record(directory)["config"]["picture"]["dpi"] == 90
 
 
 def test_both_splits_come_from_one_pass(command):

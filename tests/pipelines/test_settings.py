@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mining import InputError
 from mining.app.experiments import plan
 from mining.pipelines import PIPELINE_KEYS
-from mining.pipelines.settings import Settings
+from mining.pipelines.settings import Picture, Settings
 from mining.pipelines.targets import Target, check
 
 FITTING = [
@@ -80,7 +80,37 @@ def test_settings_are_read_recorded_and_read_again():
     record = run.settings.record()
     assert Settings.read(record) == run.settings
     assert record["normalization"]["name"] == "filter"
-    assert record["picture"] == {"log_scale": False, "loss_cap": None}
+    assert record["picture"] == {
+        "log_scale": False, "loss_cap": None, "format": "png", "dpi": 150, "width": None,
+        "colormap": None,
+    }  # fmt: skip
+
+
+def test_pictures_of_earlier_versions_have_the_defaults_of_what_they_do_not_record():
+    assert Picture.read({"log_scale": True, "loss_cap": 3.0}) == Picture(True, 3.0)
+
+
+def test_how_a_run_is_drawn_names_no_directory():
+    arguments = ("format=svg", "dpi=300", "width=3.5", "colormap=cividis")
+    (run,), (drawn,) = plan([]), plan([f"picture.{argument}" for argument in arguments])
+    assert drawn.directory == run.directory
+    assert drawn.settings.picture == Picture(False, None, "svg", 300, 3.5, "cividis")
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("format=jpg", "picture.format must be png or pdf or svg, got 'jpg'"),
+        ("dpi=0", "picture.dpi must be at least 10, got 0"),
+        ("dpi=72.5", "picture.dpi must be an integer, got 72.5"),
+        ("width=0", "picture.width must be at least 1.0, got 0"),
+        ("colormap=viridjs", r"got 'viridjs' \(did you mean viridis\?\)"),
+        ("colormap=1", "picture.colormap must be text or null, got 1"),
+    ],
+)
+def test_pictures_that_cannot_be_drawn_are_refused_before_anything_is_computed(argument, message):
+    with pytest.raises(InputError, match=message):
+        plan([f"picture.{argument}"])
 
 
 @pytest.mark.parametrize("pipeline", PIPELINE_KEYS)

@@ -1,0 +1,20 @@
+"""The picture of a run: a file in the format that is asked for."""
+
+from matplotlib.figure import Figure
+
+from mining.pipelines.problem import Problem
+from mining.plotting import save_figure
+
+
+def save_picture(problem: Problem, figure: Figure, name: str) -> None:
+    """Write the picture of a run in place of the one that it may have in another format.
+
+    Args:
+        problem: What was asked for, ``picture`` among it.
+        figure: What is drawn.
+        name: Of the file, without its suffix.
+    """
+    wanted = problem.settings.picture
+    path = problem.run.directory / f"{name}.{wanted.format}"
+    save_figure(figure, path, dpi=wanted.dpi, width=wanted.width)
+    problem.run.keep_picture(path)
