@@ -1,7 +1,7 @@
-"""The claims of the papers beside what was measured here.
+"""The claims of the papers, the criteria that they are held to, and what was measured here.
 
-python -m mining experiment=xu2024/fig02 (and every other figure that a claim names)
-python -m analysis.claims [PAPER]
+python -m analysis.claims [PAPER]               by the records in analysis/figures
+python -m analysis.claims [PAPER] size=smoke    by the finished runs of the experiments
 """
 
 import argparse
@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis.findings import Claim
+from analysis.archive import Record, read_archive, record_of
+from analysis.findings import Claim, Finding, find
 from analysis.records import add_overrides, experiment_runs, run_script, save_csv
 from analysis.xu2024.claims import CLAIMS as XU2024
 from mining import InputError
@@ -18,35 +19,45 @@ from mining import InputError
 CLAIMS: tuple[Claim, ...] = XU2024
 
 
-def check(claim: Claim, overrides: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Check a claim on the finished runs.
+def check(claim: Claim, overrides: Sequence[str]) -> tuple[list[Finding], list[str]]:
+    """Judge a claim.
 
     Args:
-        claim: What to check.
-        overrides: What the experiments were run with besides.
+        claim: What to judge.
+        overrides: What the experiments were run with besides; without any, the records that the
+            repository keeps decide.
 
     Returns:
-        A row of the table for every finding, and a line for every check without runs: the command
-        that makes them.
+        The findings, and a line for every figure without runs: the command that makes them.
     """
-    rows: list[dict[str, Any]] = []
-    missing: list[str] = []
-    for find in claim.checks:
+    records: dict[str, list[Record]] = {}
+    missing = []
+    for figure in claim.figures:
+        experiment = f"{claim.paper}/{figure}"
         try:
-            found = find(lambda figure: experiment_runs(f"{claim.paper}/{figure}", overrides))
+            if overrides:
+                runs = experiment_runs(experiment, overrides)
+                records[figure] = [record_of(run) for run in runs.itertuples()]
+            else:
+                records[figure] = read_archive(experiment)
         except FileNotFoundError as error:
             missing.append(str(error))
-        else:
-            about = {"paper": claim.paper, "number": claim.number}
-            rows += [about | vars(finding) for finding in found]
-    return rows, missing
+    findings = [
+        finding
+        for criterion in claim.criteria
+        if criterion.figure in records
+        for finding in find(criterion, records[criterion.figure])
+    ]
+    return findings, missing
 
 
 def main() -> None:
-    """Print every claim with whether it holds and what was measured, and write the table."""
-    arguments = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    """Print every claim with its findings, and write the table."""
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     path = Path("outputs/claims.csv")
-    arguments.add_argument("--csv", type=Path, default=path, help="table to write (%(default)s)")
+    arguments.add_argument("--csv", type=Path, default=path, help=f"table to write ({path})")
     papers = list(dict.fromkeys(claim.paper for claim in CLAIMS))
     arguments.add_argument(
         "paper", nargs="?", metavar="PAPER", help=f"only its claims: {', '.join(papers)}"
@@ -63,18 +74,31 @@ def main() -> None:
     for claim in CLAIMS:
         if paper not in (None, claim.paper):
             continue
-        rows, without = check(claim, overrides)
-        table, missing = table + rows, missing + without
-        if rows:
-            print(f"{claim.paper} {claim.number}. {claim.sentence} ({', '.join(claim.figures)})")
-        for row in rows:
-            print(f"   {row['claim']}: {row['holds']}.")
-            print(f"      {row['network']}: {row['measured']}")
+        findings, without = check(claim, overrides)
+        missing += without
+        table += [
+            {"paper": claim.paper, "claim": claim.number, **found.row()} for found in findings
+        ]
+        show(claim, findings)
     if table:
         save_csv(table, options.csv)
         print(options.csv)
     if missing:
         raise FileNotFoundError("\n".join(dict.fromkeys(missing)))
+
+
+def show(claim: Claim, findings: Sequence[Finding]) -> None:
+    """Print a claim with a line for every criterion and every network."""
+    if not findings:
+        return
+    print(f"{claim.paper} {claim.number}. {claim.sentence}")
+    for criterion in claim.criteria:
+        own = [finding for finding in findings if finding.criterion is criterion]
+        if own:
+            about = f"{criterion.by}, {criterion.figure}"
+            print(f"   {criterion.name} {criterion.statement}: {criterion.bound}? ({about})")
+        for finding in own:
+            print(f"      {finding}")
 
 
 if __name__ == "__main__":

@@ -1,64 +1,86 @@
-"""Claims of a paper, and what was found of them here."""
+"""Claims of papers, the criteria that they are held to, and what was found."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-import pandas as pd
-
-#: Reads the finished runs of a figure, ``fig02`` for instance.
-Runs = Callable[[str], pd.DataFrame]
+from analysis.archive import Record
+from analysis.verdicts import Bound, Verdict, decide
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What was found of a claim on one network."""
+class Criterion:
+    """A number per training, and the bound that a claim puts on it; see ``criteria.md``."""
 
-    claim: str  # with the condition under which it was checked
-    network: str
-    measured: str
-    holds: str  # a verdict
+    name: str  # as in criteria.md
+    statement: str  # what the number is
+    by: Literal["paper", "ours"]
+    figure: str  # whose runs decide
+    bound: Bound
+    #: Of the records of one training; ``None`` if they do not tell.
+    quantity: Callable[[Sequence[Record]], float | None]
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What a paper says, and the checks of it."""
+    """What a paper says."""
 
     paper: str  # its folder in conf/experiment
-    number: int  # within the paper, as in the README
+    number: int
     sentence: str
-    figures: tuple[str, ...]  # whose runs decide
-    checks: tuple[Callable[[Runs], list[Finding]], ...]
+    criteria: tuple[Criterion, ...]
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """The figures whose runs decide."""
+        return tuple(dict.fromkeys(criterion.figure for criterion in self.criteria))
 
 
-def verdict(cases: Sequence[bool]) -> str:
-    """Say in how many cases a claim holds."""
-    if not cases:
-        return "not measured"
-    if all(cases):
-        return "yes"
-    return f"{sum(cases)} of {len(cases)}" if any(cases) else "no"
+@dataclass(frozen=True)
+class Finding:
+    """What was found of a criterion on one network."""
+
+    criterion: Criterion
+    network: str
+    values: dict[int, float]  # by the seed of the training
+    verdict: Verdict
+
+    def row(self) -> dict[str, Any]:
+        """Return a row of the table of claims."""
+        found = self.verdict
+        return {
+            "criterion": self.criterion.name,
+            "by": self.criterion.by,
+            "statement": self.criterion.statement,
+            "bound": str(self.criterion.bound),
+            "figure": self.criterion.figure,
+            "network": self.network,
+            "n": found.n,
+            "mean": found.mean,
+            "deviation": found.deviation,
+            "low": found.low,
+            "high": found.high,
+            "verdict": found.word,
+            "values": ", ".join(f"{seed}: {value:.4g}" for seed, value in self.values.items()),
+        }
+
+    def __str__(self) -> str:
+        found = self.verdict
+        interval = "" if math.isnan(found.low) else f" [{found.low:.3g}, {found.high:.3g}]"
+        return f"{self.network}: {found.mean:.3g}{interval}, n = {found.n}: {found.word}"
 
 
-def networks(runs: pd.DataFrame) -> list[tuple[str, list[Any]]]:
-    """Group runs by network and seed, in their order."""
-    grouped: dict[str, list[Any]] = {}
-    for run in runs.itertuples():
-        name = f"{run.model}-{run.data}"
-        if not run.config["model"].get("skip_connections", True):
-            name += ", no skip connections"
-        if run.seed != 0:
-            name += f", seed {run.seed}"
-        grouped.setdefault(name, []).append(run)
-    return list(grouped.items())
-
-
-def labels_of(runs: Sequence[Any]) -> list[str]:
-    """List the labels of all curves of some runs."""
-    return [label for run in runs for label in run.metrics["labels"]]
-
-
-def count(labels: Sequence[str]) -> str:
-    """Count labels: ``4 v-basin, 1 exploded``."""
-    found = pd.Series(list(labels)).value_counts()
-    return ", ".join(f"{number} {label}" for label, number in found.items())
+def find(criterion: Criterion, records: Sequence[Record]) -> list[Finding]:
+    """Judge a criterion on every network by the trainings that tell of it."""
+    trainings: dict[str, dict[int, list[Record]]] = {}
+    for record in records:
+        trainings.setdefault(record.network, {}).setdefault(record.seed, []).append(record)
+    findings = []
+    for network, seeds in sorted(trainings.items()):
+        told = {seed: criterion.quantity(found) for seed, found in sorted(seeds.items())}
+        values = {seed: value for seed, value in told.items() if value is not None}
+        if values:
+            verdict = decide(list(values.values()), criterion.bound)
+            findings.append(Finding(criterion, network, values, verdict))
+    return findings

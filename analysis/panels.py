@@ -99,14 +99,6 @@ def curves_of(run: Any) -> list[Curve]:
     return load_curves(Path(run.directory) / "curves.npz")
 
 
-def peak_height(run: Any) -> float:
-    """Measure how far the loss falls along the first direction, to the side where it falls less."""
-    curve = curves_of(run)[0]
-    origin = curve.origin
-    sides = curve.loss[: origin + 1], curve.loss[origin:]
-    return float(curve.loss[origin] - max(side.min() for side in sides))
-
-
 def sources(curves: Sequence[Curve]) -> str:
     """Name the directions of several curves, and their factors."""
     name = curves[0].name if len(curves) == 1 else f"{curves[0].name} to {curves[-1].name}"

@@ -160,7 +160,8 @@ def point_name(config: dict[str, Any]) -> str:
     """Name the θ of a run: the file, or the epoch of its training."""
     if config["checkpoint"] is not None:
         return Path(config["checkpoint"]).stem
-    return f"E={epoch_of(config)}"
+    step = config.get("step")
+    return f"E={epoch_of(config)}" + (f" and {step} steps" if step is not None else "")
 
 
 def epoch_of(config: dict[str, Any]) -> int:

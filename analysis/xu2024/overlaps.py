@@ -1,8 +1,13 @@
-"""Mined w-peaks and their overlaps with eigenvectors: Fig. 9 of Xu et al. (2024)."""
+"""Mined w-peaks and their overlaps with eigenvectors: Fig. 9 of Xu et al. (2024).
 
+``python -m analysis.xu2024.overlaps seed=0,1,2`` keeps the records of Fig. 9 with the overlaps.
+"""
+
+import argparse
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +17,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from analysis.archive import keep, record_of
 from analysis.panels import LEGEND, curve_rows, draw_curve_runs, numbers
-from analysis.records import describe, experiment_runs
+from analysis.records import add_overrides, describe, experiment_runs, run_script
 from analysis.scripts import Drawing
 from mining.directions import cosine
 from mining.directions.eigenvectors import NEGATIVE, POSITIVE, signed_number
@@ -154,3 +160,23 @@ def draw(experiment: str, overrides: Sequence[str]) -> Drawing:
 
 def _target(run: Any) -> str:
     return str(run.config["direction"]["_target_"])
+
+
+def main() -> None:
+    """Keep the records of Fig. 9, with ``cosines`` where Fig. 13 has the eigenvectors."""
+    arguments = argparse.ArgumentParser(description=main.__doc__)
+    add_overrides(arguments)
+    overrides = arguments.parse_args().overrides
+    runs = experiment_runs("xu2024/fig09", overrides)
+    spectra = experiment_runs("xu2024/fig13", overrides)
+    records = []
+    for position, run in enumerate(runs.itertuples()):
+        found = overlaps(runs.iloc[[position]], spectra)
+        cosines = found[0]["cosines"] if found else None
+        record = record_of(run)
+        records.append(replace(record, metrics={**record.metrics, "cosines": cosines}))
+    print(f"{len(records)} runs in {keep('xu2024/fig09', records)}")
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,12 +1,12 @@
 """Pipelines: what the command line runs. This module imports nothing heavy."""
 
-_POINT = ("model", "data", "checkpoint", "epoch", "train", "seed", "precision")
+_POINT = ("model", "data", "checkpoint", "epoch", "step", "train", "seed", "precision")
 _LOSS = (*_POINT, "split", "num_examples", "batchnorm", "batch_size")
 _GRID = (*_LOSS, "normalization", "grid")
 _EVALUATION = (*_GRID, "tolerance")
 
 #: Keys that came later: without a value they leave the name of a run as it was.
-OPTIONAL_KEYS = ("tolerance", "refine")
+OPTIONAL_KEYS = ("step", "tolerance", "refine")
 
 #: Keys that say what to compute through others, or how: they name no runs.
 UNNAMED_KEYS = (

@@ -12,7 +12,7 @@ from mining.pipelines.jobs import find_run, finish
 from mining.pipelines.settings import Settings
 from mining.storage.checkpoints import load_optimizer_state, read_tensors
 from mining.storage.files import drop_if_damaged
-from mining.training import TrainingSettings, checkpoint_path, save_initialization
+from mining.training import TrainingSettings, checkpoint_path, save_model, take_steps
 
 #: Keeps the seeds of independent trainings apart from those of a sweep over ``seed``.
 _INDEPENDENT = 1000
@@ -39,11 +39,13 @@ class Checkpoints:
             FileNotFoundError: If ``checkpoint`` names no file.
             InputError: If the epoch is not kept, or given beside a file.
         """
-        given = self.settings.checkpoint
+        given, step = self.settings.checkpoint, self.settings.step
         if given is None:
-            return self.at(self.settings.epoch)
-        if self.settings.epoch is not None:
-            raise InputError("epoch is that of a training: leave it out with checkpoint=FILE.")
+            start = self.at(self.settings.epoch)
+            return start if step is None else self._after(start, step)
+        for key, value in {"epoch": self.settings.epoch, "step": step}.items():
+            if value is not None:
+                raise InputError(f"{key} is that of a training: leave it out with checkpoint=FILE.")
         if not Path(given).is_file():
             raise FileNotFoundError(f"checkpoint: no file {given}.")
         return Path(given)
@@ -83,6 +85,24 @@ class Checkpoints:
         seed = self.settings.seed + _INDEPENDENT * independent
         return replace(self.settings, pipeline="train", seed=seed, checkpoint=None)
 
+    def _after(self, start: Path, step: int) -> Path:
+        """Find the weights a number of steps after a checkpoint."""
+        path = start.with_name(f"{start.stem}_step_{step:04d}.pt")
+        drop_if_damaged(path, read_tensors)
+        if not path.exists():
+            training = self._training(independent=False)
+            epoch = (
+                self._recipe.kept_epochs[-1] if self.settings.epoch is None else self.settings.epoch
+            )
+            used = training.as_read()
+            dataset = load_data(used)
+            model = build_model(used, dataset)
+            # The initialization has no state of an optimizer until the training has run.
+            _trained(training, epoch)
+            take_steps(model, dataset, self._recipe, start, step, seed=used.seed + epoch)
+            save_model(model, path, epoch)
+        return path
+
     def _initialization(self, training: Settings) -> Path:
         """Find the weights before training, which need no training."""
         run = find_run(training)
@@ -91,7 +111,7 @@ class Checkpoints:
             drop_if_damaged(path, read_tensors)
             if not path.exists():
                 used = training.as_read()
-                save_initialization(build_model(used, load_data(used)), path)
+                save_model(build_model(used, load_data(used)), path, 0)
         return path
 
 

@@ -103,6 +103,7 @@ class Settings:
     picture: Picture
     checkpoint: str | None = None
     epoch: int | None = None
+    step: Count | None = None
     split: Literal["train", "test", "both"] = "train"
     num_examples: Count | None = None
     normalization: Target | None = None

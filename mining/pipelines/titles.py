@@ -19,6 +19,8 @@ def describe_point(settings: Settings, second: str = "") -> str:
     theta = "given checkpoint" if settings.checkpoint else f"E={settings.epoch}"
     if settings.checkpoint is None and settings.epoch is None:
         theta = f"E={settings.train.make(TrainingSettings).epochs}"
+    if settings.step is not None:
+        theta += f" and {settings.step} steps"
     parts = [theta, "train loss" if settings.split == "both" else f"{settings.split} loss"]
     if settings.split == "both" and second:
         parts[-1] += f" ({second})"

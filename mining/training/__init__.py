@@ -3,7 +3,7 @@
 from mining.training.augmentation import crop_and_flip
 from mining.training.loop import Callback, DivergenceError, Loop, LossHook
 from mining.training.settings import TrainingSettings
-from mining.training.trainer import checkpoint_path, save_initialization, train
+from mining.training.trainer import checkpoint_path, save_model, take_steps, train
 
 __all__ = [
     "Callback",
@@ -13,6 +13,7 @@ __all__ = [
     "TrainingSettings",
     "checkpoint_path",
     "crop_and_flip",
-    "save_initialization",
+    "save_model",
+    "take_steps",
     "train",
 ]

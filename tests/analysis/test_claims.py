@@ -1,158 +1,209 @@
 """How claims are judged from the records of runs."""
 
+import re
 import sys
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
 
-from analysis import claims
-from analysis.findings import Claim, Finding, verdict
-from analysis.xu2024.claims_curvature import second_order, surfaces
-from analysis.xu2024.claims_curves import labelled
-from analysis.xu2024.claims_mined import mined_basins, mined_peaks
+from analysis import archive, claims
+from analysis.archive import Record, keep, read_archive
+from analysis.findings import Claim, Criterion, find
+from analysis.verdicts import Bound
+from analysis.xu2024 import quantities as q
+from analysis.xu2024.claims import CLAIMS
 from mining import InputError
-from mining.evaluation.curves import Curve
-from mining.evaluation.storage import save_curves
 
-CONF = Path(__file__).parents[2] / "conf"
+ROOT = Path(__file__).parents[2]
+ALPHAS = [-1.0, -0.5, 0.0, 0.5, 1.0]
+#: Losses with a peak at θ, a valley there, and a slope.
+PEAK, BASIN, SIDE = [2.0, 0.5, 1.0, 0.6, 2.0], [2.0, 1.0, 0.5, 1.0, 2.0], [2.0, 1.5, 1.0, 0.8, 0.7]
 
 
-def run_of(network, epoch=10, config=(), **metrics):
-    """A finished run, as far as the claims look at it."""
-    config = {"train": {"epochs": 200}, "epoch": epoch, "model": {}, **dict(config)}
-    return {
-        "model": network.split("-")[0],
-        "data": network.split("-")[1],
-        "seed": 0,
-        "config": config,
-        "metrics": metrics,
-        "pipeline": "curve",
+def record(losses=(), pipeline="curve", epoch=10, seed=0, model="mlp", config=(), **metrics):
+    """A kept record, as far as the claims look at it."""
+    config = {
+        "pipeline": pipeline,
+        "seed": seed,
+        "epoch": epoch,
+        "train": {"epochs": 200},
+        "model": {},
+        "batchnorm": {"mode": "recalibrate"},
+        "grid": {"scale": 1.0},
+        **dict(config),
     }
-
-
-def holds(claim, *runs):
-    return [finding.holds for finding in claim(lambda _: pd.DataFrame(list(runs)))]
-
-
-def test_claims_judge_labels():
-    sides = partial(labelled, "fig04", "v-sides", "v-side")
-    good = run_of("mlp-digits", labels=["v-side"])
-    assert holds(sides, good, good) == ["yes"]
-    assert holds(sides, good, run_of("mlp-digits", labels=["v-basin"])) == ["1 of 2"]
-    other = run_of("cnn-digits", labels=["v-basin"])
-    assert holds(sides, good, other) == ["yes", "no"]  # each network by itself
-
-
-@pytest.mark.parametrize(
-    ("network", "labels", "expected"),
-    [
-        ("mlp-digits", ["w-basin", "v-basin"], "yes"),
-        ("mlp-digits", ["w-basin", "vvv-basin"], "no"),
-        ("cifar_resnet8-digits", ["w-basin", "vvv-basin"], "yes"),
-        ("cifar_resnet8-digits", ["w-basin", "v-basin"], "no"),
-    ],
-)
-def test_claims_judge_vvv_basins(network, labels, expected):
-    target = {"_target_": "", "alpha": 0.0, "gamma": 0.1}
-    direction = {"direction": target}
-    runs = [run_of(network, config=direction, labels=[label]) for label in labels]
-    assert holds(mined_basins, *runs) == [expected]
-
-
-def test_claims_judge_surfaces(tmp_path):
-    named = {"sources": ["P.E.1", "N.E.1"], "indices": [0, 0], "metadata": [{}, {}]}
-    torch.save({"vectors": torch.eye(2), **named}, tmp_path / "directions.pt")
-    ends = {"x_direction": {"which": "largest"}, "y_direction": {"which": "smallest"}}
-    runs = [
-        run_of("mlp-digits", epoch, ends, critical_point=kind) | {"directory": tmp_path}
-        for epoch, kind in ((10, "saddle"), (200, "minimum"))
+    falls = [
+        {
+            "left": losses_[2] - min(losses_[:3]),
+            "left_error": 0.01,
+            "right": losses_[2] - min(losses_[2:]),
+            "right_error": 0.01,
+        }
+        for losses_ in losses
     ]
-    assert holds(surfaces, runs[0]) == ["not measured", "not measured", "yes"]
-    assert holds(surfaces, *runs) == ["not measured", "not measured", "1 of 2"]
+    arrays = {"alphas": ALPHAS, "loss": list(losses), "chance_loss": 2.3} if losses else {}
+    name = f"{pipeline}/{model}-digits/{seed}{epoch}"
+    metrics = {"falls": falls, **metrics}
+    return Record(name, config, metrics, arrays, seconds=1.0, device="cpu")
 
 
-def test_claims_judge_second_order_models_between_the_ends():
-    config = {"direction": {"away": False}}
-    good = run_of("mlp-digits", config=config, relative_errors=[0.5, 0.01, 0.02, None])
-    assert holds(second_order, good) == ["yes"]
-    bad = run_of("mlp-digits", config=config, relative_errors=[0.01, 0.2, 0.02, None])
-    assert holds(second_order, good, bad) == ["1 of 2"]
+def direction(name, **options):
+    return {"direction": {"_target_": f"mining.{name}", **options}}
 
 
-def test_mining_that_diverged_is_no_evidence(tmp_path):
-    def mined(epoch, label, lowest, **metadata):
-        alphas = torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64)
-        loss = torch.tensor([lowest, 1.0, lowest], dtype=torch.float64)
-        directory = tmp_path / f"{label} {epoch}"
-        save_curves(directory / "curves.npz", [Curve(alphas, loss)])
-        direction = {"_target_": "mining.directions.Xu2024WPeak", "descent": {"lr": 0.1}}
-        config = {"direction": direction}
-        run = run_of("mlp-digits", epoch, config, labels=[label], metadata=[metadata])
-        return run | {"directory": directory}
-
-    peaks, none = mined(10, "w-peak", 0.5), mined(200, "v-basin", 2.0)
-    assert holds(mined_peaks, peaks, none) == ["yes"]
-    assert holds(mined_peaks, mined(10, "v-basin", 2.0), none) == ["1 of 2"]
-    ended = mined(200, "v-basin", 2.0, diverged_epoch=7)
-    assert holds(mined_peaks, ended) == ["not measured"]
-    (finding,) = mined_peaks(lambda _: pd.DataFrame([peaks, ended]))
-    assert finding.measured == "E=10: w-peak, falls by 0.5; E=200: mining diverged in its epoch 7"
+def test_stationary_points_peaks_and_basins_of_curves():
+    gaussian = direction("Gaussian")
+    records = [record([BASIN, BASIN], config=gaussian), record([SIDE], config=gaussian)]
+    assert q.stationary_points(records) == pytest.approx(2 / 3)
+    assert q.lowest(q.gaussian(records)) == pytest.approx(2 / 3)
+    assert q.labels(records, "v-basin") == pytest.approx(2 / 3)
+    assert q.points(records, 1) == pytest.approx(2 / 3)
+    frozen = record([SIDE], config={**gaussian, "batchnorm": {"mode": "frozen"}})
+    assert q.gaussian([frozen]) == []
+    assert q.stationary_points([]) is None
 
 
-def test_no_case_is_no_verdict():
-    assert verdict([]) == "not measured"
-    assert verdict([True, True]) == "yes"
-    assert verdict([True, False]) == "1 of 2"
-    assert verdict([False]) == "no"
+def test_peaks_by_the_criterion_of_the_paper_and_by_ours():
+    low = [2.0, 0.995, 1.0, 0.995, 2.0]  # three stationary points, and lower than its errors
+    aside = [0.9, 0.5, 0.7, 0.75, 0.6]  # θ beside the peak
+    records = [record([PEAK, low, aside, BASIN])]
+    assert q.w_peaks_of_the_paper(records) == 0.5
+    assert q.peaks(records) == 0.25 + 0.25  # aside falls on both sides too
+    assert q.height(records[0]) == pytest.approx(0.4)
 
 
-def test_claims_name_experiments_that_there_are():
-    for claim in claims.CLAIMS:
-        for figure in claim.figures:
-            assert (CONF / f"experiment/{claim.paper}/{figure}.yaml").exists()
+def eigenvectors(which, scaled, losses, epoch=10, **metrics):
+    config = {
+        **direction("Eigenvectors", which=which),
+        "grid": {"scale": "curvature" if scaled else 1.0},
+    }
+    return record(losses, epoch=epoch, config=config, **metrics)
+
+
+def test_curves_along_eigenvectors_are_told_apart():
+    records = [
+        eigenvectors("smallest", False, [PEAK], 10, metadata=[{"eigenvalue": -2.0}]),
+        eigenvectors("smallest", False, [BASIN], 200, metadata=[{"eigenvalue": -0.02}]),
+        eigenvectors("smallest", True, [SIDE], 10),
+        eigenvectors("largest", False, [SIDE], 10),
+    ]
+    assert q.along(q.peaks, "smallest", 10, scaled=False)(records) == 1
+    assert q.along(q.peaks, "smallest", 10, scaled=True)(records) == 0
+    assert q.along(q.peaks, "largest", 50, scaled=False)(records) is None
+    assert q.change(q.height, 10, 200)(records) == pytest.approx(-0.4)
+    assert q.change(q.smallest_eigenvalue, 10, 200)(records) == pytest.approx(-2)
+    assert q.change(q.height, 10, 50)(records) is None
+
+
+def mined(epoch, losses, rate=0.1, **metadata):
+    config = direction("Xu2024WPeak", descent={"lr": rate})
+    return record([losses], epoch=epoch, config=config, metadata=[metadata])
+
+
+def test_mining_that_diverged_is_no_evidence():
+    records = [mined(10, PEAK), mined(50, BASIN), mined(200, PEAK, diverged_epoch=7)]
+    assert q.mined_peaks(0.1)(records) == 0.5
+    assert q.mined_peaks(0.04)(records) is None
+    assert q.remaining_height(0.1)(records) is None
+    assert q.remaining_height(0.1)([*records, mined(200, BASIN)]) == 0
+
+
+def test_overlaps_compare_the_two_ends_of_the_spectrum():
+    of = mined(10, PEAK)
+    cosines = {"N.E.1": 0.3, "N.E.2": 0.4, "P.E.1": 0.1}
+    of = replace(of, metrics={**of.metrics, "cosines": cosines})
+    assert q.overlap(0.1)([of]) == pytest.approx((0.125) ** 0.5 - 0.1)
+    assert q.largest_cosine(0.1)([of]) == 0.4
+    assert q.overlap(0.1)([mined(10, PEAK)]) is None
+
+
+def test_basins_surfaces_angles_and_models():
+    vvv = direction("Xu2024VVVBasin")
+    three = [record([PEAK], config=vvv), record([BASIN], config=vvv)]
+    assert q.vvv_basins(three, mlp=True) == 0
+    assert q.vvv_basins(three, mlp=False) is None
+    ends = {"x_direction": {"which": "largest"}, "y_direction": {"which": "smallest"}}
+    saddle = record(pipeline="surface", config=ends, critical_point="saddle")
+    assert q.kind_of("largest", "smallest", "saddle")([saddle]) == 1
+    assert q.kind_of("largest", "largest", "minimum")([saddle]) is None
+    angles = record(pipeline="angles", epoch=0, num_parameters=100, gradient_norm=2.0)
+    angles = replace(
+        angles, arrays={"gaussian_gradient": [84.0, 96.0], "gradient_checkpoint": [89.0, 91.0]}
+    )
+    assert q.spread_of_angles([angles]) == pytest.approx(72**0.5 / (180 / 3.14159265 / 10))
+    assert q.gradient_to_converged([angles]) == 0.5
+    assert q.squared_gradient([angles]) == 4
+    models = record(
+        pipeline="second_order", slopes=[-1, 1, -2, 0.5], relative_errors=[9, 0.1, 0.2, None]
+    )
+    assert q.downward([models]) == pytest.approx(2 / 3)  # θ itself has no side to slope to
+    assert q.model_error([models]) == 0.2
+    spectra = [
+        record(pipeline="spectrum", trace=3.0, trace_standard_error=1.0),
+        record(pipeline="spectrum", trace=1.0, trace_standard_error=1.0),
+        record(pipeline="perturbation", scales=[0.001, 0.01], mean=[9, 3], predicted_mean=[1, 2]),
+    ]
+    assert q.positive_traces(spectra) == 0.5
+    assert q.predicted_rise(spectra) == 1.5
+
+
+def test_findings_are_one_per_network_and_count_trainings_once():
+    criterion = Criterion("x", "share", "ours", "fig04", Bound(low=0.5), q.peaks)
+    records = [record([PEAK], seed=seed) for seed in range(5)]
+    records += [record([PEAK], epoch=50, seed=seed) for seed in range(5)]  # no further trainings
+    records += [record([BASIN], seed=seed, model="cnn") for seed in range(2)]
+    found = {finding.network: finding for finding in find(criterion, records)}
+    assert (found["mlp-digits"].verdict.n, found["mlp-digits"].verdict.word) == (5, "holds")
+    assert (found["cnn-digits"].verdict.n, found["cnn-digits"].verdict.word) == (2, "not decided")
+    assert str(found["mlp-digits"]) == "mlp-digits: 1 [1, 1], n = 5: holds"
+
+
+def test_every_criterion_is_written_down_and_names_an_experiment_that_there_is():
+    text = (ROOT / "analysis/criteria.md").read_text()
+    for claim in CLAIMS:
+        for criterion in claim.criteria:
+            assert re.search(rf"^\| {criterion.name.split(',')[0]} \|", text, re.M), criterion
+            assert (ROOT / f"conf/experiment/{claim.paper}/{criterion.figure}.yaml").exists()
+
+
+def test_records_are_kept_and_replaced(tmp_path, monkeypatch):
+    monkeypatch.setattr(archive, "_FOLDER", tmp_path)
+    first, second = record([PEAK]), record([BASIN], seed=1)
+    keep("xu2024/fig08", [first])
+    path = keep("xu2024/fig08", [second, replace(first, seconds=2.0)])
+    assert read_archive("xu2024/fig08") == [replace(first, seconds=2.0), second]
+    assert keep("xu2024/fig08", []).read_bytes() == path.read_bytes()
+    with pytest.raises(FileNotFoundError, match="No records of xu2024/fig09"):
+        read_archive("xu2024/fig09")
 
 
 @pytest.fixture
-def of_two_papers(monkeypatch):
-    """A table of one claim of each of two papers."""
-
-    def found(name):
-        return lambda runs: [Finding(f"sky is {name}", "mlp-digits", "1", verdict([True]))]
-
-    both = [Claim(name, 1, f"Skies are {name}.", ("fig01",), (found(name),)) for name in "ab"]
+def of_two_papers(monkeypatch, tmp_path):
+    """A claim of each of two papers, with kept records."""
+    criterion = Criterion("x", "share of peaks", "ours", "fig01", Bound(low=0.5), q.peaks)
+    both = [Claim(name, 1, f"Skies are {name}.", (criterion,)) for name in "ab"]
     monkeypatch.setattr(claims, "CLAIMS", tuple(both))
+    monkeypatch.setattr(archive, "_FOLDER", tmp_path)
+    for name in "ab":
+        keep(f"{name}/fig01", [record([PEAK], seed=seed) for seed in range(5)])
 
 
-@pytest.mark.parametrize(
-    ("arguments", "papers"),
-    [
-        ([], ["a", "b"]),
-        (["b"], ["b"]),
-        (["size=smoke", "seed=1"], ["a", "b"]),
-        (["a", "s=1"], ["a"]),
-    ],
-)
+@pytest.mark.parametrize(("arguments", "papers"), [([], ["a", "b"]), (["b"], ["b"])])
 def test_the_table_is_of_all_papers_or_of_one(
     arguments, papers, of_two_papers, tmp_path, monkeypatch, capsys
 ):
     path = tmp_path / "claims.csv"
     monkeypatch.setattr(sys, "argv", ["claims", *arguments, "--csv", str(path)])
     claims.main()
-    assert pd.read_csv(path).to_dict("list") == {
-        "paper": papers,
-        "number": [1] * len(papers),
-        "claim": [f"sky is {paper}" for paper in papers],
-        "network": ["mlp-digits"] * len(papers),
-        "measured": [1] * len(papers),
-        "holds": ["yes"] * len(papers),
-    }
+    written = pd.read_csv(path)
+    assert list(written.paper) == papers
+    assert set(written.verdict) == {"holds"}
+    assert set(written.n) == {5}
+    assert set(written["values"]) == {"0: 1, 1: 1, 2: 1, 3: 1, 4: 1"}
     printed = capsys.readouterr().out
-    assert [
-        paper for paper in "ab" if f"{paper} 1. Skies are {paper}. (fig01)" in printed
-    ] == papers
+    assert [paper for paper in "ab" if f"{paper} 1. Skies are {paper}." in printed] == papers
 
 
 def test_a_paper_without_claims_is_refused(of_two_papers, monkeypatch):

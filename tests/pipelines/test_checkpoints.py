@@ -8,9 +8,12 @@ from command_line import QUICK
 
 from mining import InputError
 from mining.app.experiments import plan
+from mining.pipelines.building import build_model, load_data
 from mining.pipelines.checkpoints import Checkpoints
+from mining.pipelines.titles import describe_point
 from mining.storage.checkpoints import load_optimizer_state, load_state_dict
 from mining.storage.runs import load_runs
+from mining.training import TrainingSettings
 
 
 def checkpoints(folder, *overrides):
@@ -76,3 +79,37 @@ def test_states_of_optimizers_are_found_where_scripts_put_them(tmp_path, name):
     found = load_optimizer_state(tmp_path / "state.pt")
     assert torch.equal(found["state"][0]["exp_avg"], state["state"][0]["exp_avg"])
     assert found["param_groups"] == state["param_groups"]
+
+
+def test_steps_after_an_epoch_are_those_of_plain_sgd(tmp_path):
+    found = checkpoints(tmp_path, "epoch=1", "step=2", "train.momentum=0.9", "train.batch_size=30")
+    path = found.theta()
+    assert path.name == "epoch_0001_step_0002.pt"
+    settings = replace(found.settings, pipeline="train").as_read()
+    dataset = load_data(settings)
+    model = build_model(settings, dataset)
+    content = torch.load(found.at(1), weights_only=True)
+    model.load_state_dict(content["model"])
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9)
+    optimizer.load_state_dict(content["optimizer"])  # with its learning rate
+    examples = dataset.split("train")
+    generator = torch.Generator().manual_seed(settings.seed + 1)
+    order = torch.randperm(len(examples), generator=generator)
+    recipe = settings.train.make(TrainingSettings)
+    batches = order.tensor_split(-(-len(order) // recipe.batch_size))
+    for chosen in batches[:2]:
+        optimizer.zero_grad()
+        logits = model(examples.inputs[chosen])
+        torch.nn.functional.cross_entropy(logits, examples.labels[chosen]).backward()
+        optimizer.step()
+    after = load_state_dict(path)
+    for name, value in model.state_dict().items():
+        assert torch.equal(after[name], value)
+    with pytest.raises(InputError, match=r"between 1 and \d+, one epoch, got 99"):
+        Checkpoints(replace(found.settings, step=99)).theta()
+
+
+def test_a_point_between_epochs_makes_runs_of_its_own():
+    (plain,), (after,) = plan(["epoch=10"]), plan(["epoch=10", "step=3"])
+    assert plain.directory != after.directory
+    assert describe_point(after.settings) == "E=10 and 3 steps, train loss"

@@ -12,7 +12,7 @@ from mining import Direction, InputError
 from mining.directions.storage import load_directions, save_directions
 from mining.storage.checkpoints import load_state_dict
 from mining.storage.files import read_arrays, read_record, save_arrays, write_record
-from mining.training import save_initialization
+from mining.training import save_model
 
 SPECTRUM = (
     "pipeline=spectrum",
@@ -24,7 +24,7 @@ SPECTRUM = (
 MINE = ("pipeline=mine", "direction=xu2024_w_peak", "descent.epochs=2")
 OF = landscape("mlp")
 KINDS = {
-    "epoch_0001.pt": (lambda path: save_initialization(OF.model, path), load_state_dict),
+    "epoch_0001.pt": (lambda path: save_model(OF.model, path, 0), load_state_dict),
     "directions.pt": (
         lambda path: save_directions(path, [Direction(OF.theta, "own")], OF),
         lambda path: {d.source: d.vector for d in load_directions(path, OF)},
