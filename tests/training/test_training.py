@@ -13,10 +13,10 @@ from mining.training import (
     Loop,
     TrainingSettings,
     checkpoint_path,
+    classification,
     crop_and_flip,
     loop,
     train,
-    trainer,
 )
 from mining.training.optimization import make_optimizer, make_scheduler
 
@@ -172,7 +172,7 @@ def test_a_diverging_training_removes_its_own_files_alone(tmp_path, kept, monkey
     for name in others:
         (tmp_path / name).write_bytes(b"months of work")
     save_after_each_epoch(monkeypatch)
-    original = trainer._test
+    original = classification._test
 
     def late(model, batches):  # when there is a state and, of some, a checkpoint to remove
         row = original(model, batches)
@@ -183,7 +183,7 @@ def test_a_diverging_training_removes_its_own_files_alone(tmp_path, kept, monkey
             else row
         )
 
-    monkeypatch.setattr(trainer, "_test", late)
+    monkeypatch.setattr(classification, "_test", late)
     with pytest.raises(DivergenceError):
         fit(tmp_path, network(), checkpoints=kept)
     assert {p.name for p in tmp_path.iterdir()} == others | {"history.csv"}
