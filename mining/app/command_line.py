@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from importlib import import_module
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -107,17 +107,10 @@ def _execute(cfg: DictConfig) -> None:
     settings = Settings.read(config)
     run = find_run(settings, Path(HydraConfig.get().runtime.output_dir))
     _warn_of_unread(settings.pipeline, HydraConfig.get().overrides.task)
-    if not run.complete(lambda: _compute(settings, run)):
+    if not run.complete(partial(compute, settings, run)):
         _redraw(settings, run)
         log.info("Finished before, skipped: %s", run.directory)
     print(run.directory, flush=True)
-
-
-def _compute(settings: Settings, run: Run) -> None:
-    if settings.num_threads is not None:
-        # Imported here: a finished run is skipped without waiting for torch.
-        import_module("torch").set_num_threads(settings.num_threads)
-    compute(settings, run)
 
 
 def _warn_of_unread(pipeline: str, overrides: Sequence[str]) -> None:

@@ -27,8 +27,12 @@ def find_run(settings: Settings, directory: Path | None = None) -> Run:
 def compute(settings: Settings, run: Run) -> None:
     """Compute a run."""
     # Imported here: a finished run is skipped without waiting for torch.
+    import torch
+
     from mining.pipelines.problem import Problem
 
+    if settings.num_threads is not None:
+        torch.set_num_threads(settings.num_threads)
     _module(settings).run(Problem(settings.as_read(), run))
 
 

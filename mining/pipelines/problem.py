@@ -77,7 +77,7 @@ class Problem:
         Raises:
             InputError: If a value is out of its range, or model, weights and data do not fit.
         """
-        settings, recalibration = self.settings, self._recalibrating
+        settings, model, recalibration = self.settings, self.model, self._recalibrating
         main: Literal["train", "test"] = "test" if settings.split == "test" else "train"
         evaluated = self._chosen(main, settings.num_examples)
         if recalibration is not None:
@@ -94,7 +94,7 @@ class Problem:
                 recalibration = None
         size = settings.batch_size
         return Landscape(
-            self.model,
+            model,
             nn.CrossEntropyLoss(),
             evaluated.batches(size),
             batchnorm=self.batchnorm,

@@ -1,5 +1,6 @@
 """Checkpoints of a configured training: found, or trained where nothing is there."""
 
+import traceback
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ from mining.app.experiments import plan
 from mining.pipelines.building import build_model, load_data
 from mining.pipelines.checkpoints import Checkpoints
 from mining.pipelines.titles import describe_point
-from mining.storage.checkpoints import load_optimizer_state, load_state_dict
+from mining.storage.checkpoints import load_optimizer_state, load_state_dict, read_tensors
 from mining.storage.runs import load_runs
 from mining.training import TrainingSettings
 
@@ -113,3 +114,18 @@ def test_a_point_between_epochs_makes_runs_of_its_own():
     (plain,), (after,) = plan(["epoch=10"]), plan(["epoch=10", "step=3"])
     assert plain.directory != after.directory
     assert describe_point(after.settings) == "E=10 and 3 steps, train loss"
+
+
+def test_from_the_configuration_to_weights_it_is_a_dozen_calls(command, monkeypatch):
+    command(*QUICK, "pipeline=train")
+    depths = []
+
+    def read(path):
+        frames = [frame.f_globals["__name__"] for frame, _ in traceback.walk_stack(None)]
+        ours = [name for name in frames if name.startswith("mining.")]
+        depths.append(1 + ours.index("mining.app.command_line"))
+        return read_tensors(path)
+
+    monkeypatch.setattr("mining.storage.checkpoints.read_tensors", read)
+    command(*QUICK, "grid.num=3")
+    assert depths[0] <= 12
