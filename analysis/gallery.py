@@ -10,7 +10,7 @@ from typing import Any, get_args
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.panels import sources
+from analysis.panels import explanation, number_curves, sources
 from analysis.records import (
     departures,
     find_runs,
@@ -25,7 +25,10 @@ from mining import InputError
 from mining.directions.normalization import Name
 from mining.evaluation.storage import load_curves
 from mining.functional.batchnorm import Mode
-from mining.plotting import draw_curves, save_figure, table
+from mining.plotting import draw_curves, explain, save_figure, table
+
+#: How the names of directions begin, in the order in which Xu et al. (2024) treat them.
+_DIRECTIONS = ("gaussian", "negative gradient", "to E=", "to E'=", "P.E.", "N.E.", "mined")
 
 
 def rows(runs: pd.DataFrame) -> list[dict[str, Any]]:
@@ -51,12 +54,17 @@ def rows(runs: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def order(run: pd.Series) -> tuple[object, ...]:
-    """Sort by model, then direction, batch-norm policy and normalization in their usual order."""
+    """Sort by model, then direction as in the paper, batch-norm policy and normalization."""
+    direction = run.metrics["directions"][0]
     normalization = (run.config.get("normalization") or {}).get("name", "")
     return (
         run.model,
         run.data,
-        run.metrics["directions"][0],
+        next(
+            (n for n, kind in enumerate(_DIRECTIONS) if direction.startswith(kind)),
+            len(_DIRECTIONS),
+        ),
+        direction,
         get_args(Mode).index(run.config["batchnorm"]["mode"]),
         get_args(Name).index(normalization) if normalization else -1,
         run.seed,
@@ -68,9 +76,11 @@ def draw(runs: pd.DataFrame, columns: int) -> Figure:
     """Draw one panel per run."""
     lines = math.ceil(len(runs) / columns)
     picture = Figure(figsize=(3.4 * columns, 3.0 * lines), layout="constrained")
+    panels = []
     for position, run in enumerate(runs.itertuples(), start=1):
         axes = picture.add_subplot(lines, columns, position)
         curves = load_curves(run.directory / "curves.npz")
+        panels.append(axes)
         draw_curves(axes, curves, legend=False, **losses_drawn(run.config))
         lines_of_title = [
             f"{run.model}-{run.data}, {point_name(run.config)}",
@@ -78,12 +88,8 @@ def draw(runs: pd.DataFrame, columns: int) -> Figure:
             axes.get_title(),
         ]
         axes.set_title("\n".join(lines_of_title), fontsize=8)
-    picture.supxlabel(
-        "dotted: chance-level loss (horizontal), θ (black), the other checkpoint (red). "
-        "E: epoch of θ; E': epoch of an independent training. "
-        "[stationary points, mean over the curves of a panel]",
-        fontsize=8,
-    )
+        number_curves(axes, curves)
+    explain(picture, panels, explanation(list(runs.itertuples()), []))
     return picture
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
@@ -14,16 +15,18 @@ from analysis.scripts import Drawing
 from mining.directions.storage import read_directions
 from mining.evaluation.curves import Curve, Surface
 from mining.evaluation.storage import load_curves, load_surface
-from mining.plotting import draw_contours, draw_curves, draw_relief, table
+from mining.plotting import (
+    STATIONARY,
+    add_scale,
+    draw_contours,
+    draw_curves,
+    draw_relief,
+    explain,
+    table,
+)
 
-#: What every picture of curves shows beside them.
-LEGEND = (
-    "Dotted: chance-level loss (horizontal) and θ. E: epoch of θ. "
-    "In brackets: stationary points, mean over the curves."
-)
-_OTHER = (
-    " Red: where the direction leads, a checkpoint (E': of an independent training) or mined φ."
-)
+_EPOCHS = "E: epoch of θ; E': epoch of an independent training."
+_COLORS = "1, 2, …: the directions, and their factors, in the order in which titles name them."
 
 
 def draw_panels(experiment: str, overrides: Sequence[str], columns: int = 4) -> Drawing:
@@ -40,16 +43,10 @@ def draw_panels(experiment: str, overrides: Sequence[str], columns: int = 4) -> 
     lines = math.ceil(len(curves) / columns), math.ceil(2 * len(surfaces) / columns)
     picture = Figure(figsize=(3.6 * columns, 3.1 * sum(lines) + 0.4), layout="constrained")
     parts = picture.subfigures(2, 1, height_ratios=[max(n, 1e-3) for n in lines])
-    if curves:
-        draw_curve_runs(parts[0], curves, lines[0], columns)
-    if surfaces:
-        draw_surface_runs(parts[1], surfaces, lines[1], columns)
-    to_others = any(curve.other_alpha is not None for run in curves for curve in curves_of(run))
-    about = LEGEND + _OTHER * to_others if curves else "E: epoch of θ."
-    drawn = any(run.metrics.get("template") for run in curves)
-    about += " Grey: the template that the curve was mined to follow." if drawn else ""
-    about += " Surfaces: colour and height are the loss (nats), red cross: θ." if surfaces else ""
-    picture.supxlabel(about, fontsize=8)
+    drawn = draw_curve_runs(parts[0], curves, lines[0], columns)
+    drawn += draw_surface_runs(parts[1], surfaces, lines[1], columns)
+    unit = "α: in units of the direction's length × its factor, if any."
+    explain(picture, drawn, f"{unit} {explanation(curves, surfaces)}")
     tables = [table([row for run in curves for row in curve_rows(run)])] if curves else []
     tables += [table([surface_row(run) for run in surfaces])] if surfaces else []
     plotted = pd.concat([numbers(run) for run in curves + surfaces])
@@ -58,26 +55,49 @@ def draw_panels(experiment: str, overrides: Sequence[str], columns: int = 4) -> 
 
 def draw_curve_runs(
     picture: Figure | SubFigure, runs: Sequence[Any], lines: int, columns: int
-) -> None:
-    """Draw a panel for each curve run."""
+) -> list[Axes]:
+    """Draw a panel for each curve run, which says all in which the runs differ."""
+    drawn = []
+    windows = len({window(run) for run in runs}) > 1
     for position, run in enumerate(runs, start=1):
         axes = picture.add_subplot(lines, columns, position)
         curves = curves_of(run)
         template = run.metrics.get("template")
-        draw_curves(
-            axes, curves, template=template, legend=len(curves) > 1, **losses_drawn(run.config)
-        )
+        draw_curves(axes, curves, template=template, legend=False, **losses_drawn(run.config))
+        number_curves(axes, curves)
         names = sources(curves) + told_unconverged(run)
+        names += f", α in {window(run)}" if windows else ""
         title = f"{describe(run)}\n{names}\n{axes.get_title()}"
         axes.set_title(title, fontsize=7)
+        drawn.append(axes)
         axes.set_xlabel("α", fontsize=7)
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    return drawn
+
+
+def number_curves(axes: Axes, curves: Sequence[Curve]) -> None:
+    """Name the curves of a panel by their numbers, which are the same in all panels."""
+    lines = [line for line in axes.get_lines() if line.get_marker() == "."]
+    for number, line in enumerate(lines, start=1):
+        line.set_label(f"{number}" if len(curves) > 1 else "_nolegend_")
+
+
+def explanation(curves: Sequence[Any], surfaces: Sequence[Any]) -> str:
+    """Say what a reader of the panels of these runs must know besides the legend."""
+    several = any(len(run.metrics["directions"]) > 1 for run in curves)
+    parts = [_EPOCHS]
+    parts += [STATIONARY] if curves else []
+    parts += [_COLORS] if several else []
+    parts += ["Surfaces: colour and height are the loss (nats)."] if surfaces else []
+    return " ".join(parts)
 
 
 def draw_surface_runs(
     picture: Figure | SubFigure, runs: Sequence[Any], lines: int, columns: int
-) -> None:
+) -> list[Axes]:
     """Draw contours and relief of each surface run side by side."""
+    drawn = []
+    windows = len({window(run) for run in runs}) > 1
     for position, run in enumerate(runs):
         surface = load_surface(Path(run.directory) / "surface.npz")
         flat = picture.add_subplot(lines, columns, 2 * position + 1)
@@ -85,13 +105,21 @@ def draw_surface_runs(
         filled = draw_contours(flat, surface, **losses_drawn(run.config))
         draw_relief(relief, surface, **losses_drawn(run.config))
         if filled is not None:
-            picture.colorbar(filled, ax=flat)
+            add_scale(picture, flat, filled)
         for axes in (flat, relief):
             axes.set_xlabel(surface.names[0], fontsize=7)
             axes.set_ylabel(surface.names[1], fontsize=7)
             axes.tick_params(labelsize=6)
-        kind = f"critical point: {run.metrics['critical_point']}{told_unconverged(run)}"
+        kind = f"θ: {run.metrics['critical_point']}{told_unconverged(run)}"
+        kind += f", α and β in {window(run)}" if windows else ""
         flat.set_title(f"{describe(run)}\n{kind}", fontsize=7)
+        drawn.append(flat)
+    return drawn
+
+
+def window(run: Any) -> str:
+    """Write the interval of α of a run."""
+    return f"[{run.config['grid']['low']:g}, {run.config['grid']['high']:g}]"
 
 
 def curves_of(run: Any) -> list[Curve]:
@@ -137,7 +165,7 @@ def curve_rows(run: Any) -> list[dict[str, Any]]:
         {
             "run": describe(run),
             "direction": direction,
-            "window": f"[{run.config['grid']['low']:g}, {run.config['grid']['high']:g}]",
+            "window": window(run),
             "scale": metadata.get("scale", 1.0),
             **({"converged": bool(metadata["converged"])} if "converged" in metadata else {}),
             "shape": label,
@@ -175,8 +203,7 @@ def surface_row(run: Any) -> dict[str, Any]:
 
 def numbers(run: Any) -> pd.DataFrame:
     """List the plotted numbers of a run, one row per point."""
-    grid = run.config["grid"]
-    about = {"run": describe(run), "window": f"[{grid['low']:g}, {grid['high']:g}]"}
+    about = {"run": describe(run), "window": window(run)}
     if run.pipeline == "surface":
         surface: Surface = load_surface(Path(run.directory) / "surface.npz")
         rows, columns = surface.loss.shape

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from analysis.records import describe, experiment_runs
 from analysis.scripts import Drawing
-from mining.plotting import draw_angles, table
+from mining.plotting import draw_angles, explain, table
 from mining.storage.files import read_arrays
 
 
@@ -16,9 +16,10 @@ def draw(experiment: str, overrides: Sequence[str]) -> Drawing:
     runs = list(experiment_runs(experiment, overrides).itertuples())
     rows, drawn = [], []
     picture = Figure(figsize=(10, 2.8 * len(runs)), layout="constrained")
-    panels = picture.subfigures(len(runs), squeeze=False)[:, 0]
-    for run, panel in zip(runs, panels, strict=True):
-        draw_angles(panel, run.directory / "angles.npz", title=f"{describe(run)}")
+    parts = picture.subfigures(len(runs), squeeze=False)[:, 0]
+    panels = []
+    for run, part in zip(runs, parts, strict=True):
+        panels += draw_angles(part, run.directory / "angles.npz", title=describe(run))
         row = {"run": describe(run)}
         for key, measured in run.metrics["angles"].items():
             row[key] = f"[{measured['min']:.2f}, {measured['max']:.2f}]"
@@ -27,4 +28,5 @@ def draw(experiment: str, overrides: Sequence[str]) -> Drawing:
         rows.append(row)
         angles = read_arrays(run.directory / "angles.npz")
         drawn.append(pd.DataFrame({"run": describe(run), **angles}))
+    explain(picture, panels, "E: epoch of θ.")
     return Drawing(picture, table(rows), pd.concat(drawn))

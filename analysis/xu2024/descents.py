@@ -14,7 +14,8 @@ from analysis.records import describe, experiment_runs
 from analysis.scripts import Drawing
 from mining.evaluation.curves import Curve
 from mining.evaluation.storage import load_curves
-from mining.plotting import table
+from mining.plotting import explain, table
+from mining.plotting.losses import mark_theta
 
 _SCALES = (0.01, 0.1, 1.0)
 #: How many times as far as the gradient the Gaussian is followed.
@@ -42,7 +43,7 @@ def complete_groups(runs: pd.DataFrame) -> list[tuple[str, list[tuple[Curve, Cur
             json.loads(point)[0],
             [(found["Gradient"][s], found["BestOfNGaussians"][s]) for s in _SCALES],
         )
-        for point, found in sorted(groups.items())
+        for point, found in groups.items()
         if all(set(_SCALES) <= set(found.get(source, {})) for source in _STRETCH)
     ]
 
@@ -53,12 +54,12 @@ def draw_panel(axes: Axes, gradient: Curve, gaussian: Curve) -> dict[str, Any]:
     axes.plot(
         gaussian.alphas / _FACTOR,
         gaussian.loss,
-        label=f"best Gaussian, {gaussian.metadata['angle']:.2f}°, α × {_FACTOR}",
+        label=f"best of 100 Gaussians, as long as the gradient; its α is {_FACTOR} times as large",
     )
-    axes.axvline(0, color="black", linestyle=":", linewidth=1)
-    axes.legend(fontsize=7)
+    mark_theta(axes)
     axes.set_xlabel("α, in lengths of the gradient", fontsize=8)
     axes.set_ylabel("training loss (nats)", fontsize=8)
+    axes.tick_params(labelsize=7)
     return {
         "loss at θ": gradient.loss[gradient.origin].item(),
         "drop along the gradient": (gradient.loss[gradient.origin] - gradient.loss.min()).item(),
@@ -76,12 +77,16 @@ def draw(experiment: str, overrides: Sequence[str]) -> Drawing:
     if not groups:
         raise FileNotFoundError("No point has a run at every s yet.")
     picture = Figure(figsize=(10, 3.0 * len(groups)), layout="constrained")
-    rows = []
+    rows, panels = [], list[Axes]()
     for line, (name, pairs) in enumerate(groups):
         for column, (scale, (gradient, gaussian)) in enumerate(zip(_SCALES, pairs, strict=True)):
             axes = picture.add_subplot(len(groups), 3, 3 * line + column + 1)
             drops = draw_panel(axes, gradient, gaussian)
-            axes.set_title(f"{name}, s = {scale}", fontsize=9)
+            angle = f"Gaussian at {gaussian.metadata['angle']:.2f}° to the negative gradient"
+            axes.set_title(f"{name}, s = {scale}\n{angle}", fontsize=8)
+            panels.append(axes)
             rows.append({"point": name, "s": scale, **drops})
+    about = "E: epoch of θ. s: how far the gradient is followed, in its own length."
+    explain(picture, panels, about)
     plotted = pd.concat([numbers(run) for run in runs.itertuples()])
     return Drawing(picture, table(rows), plotted)

@@ -17,16 +17,19 @@ from analysis.xu2024 import angles, descents, overlaps, second_order, spectra
 FIGURES: dict[str, tuple[str, Draw]] = {
     "fig02": ("Fig. 2: curves and surfaces along Gaussian directions", draw_panels),
     "fig03": ("Fig. 3: Gaussian directions around networks without skip connections", draw_panels),
-    "fig04": ("Fig. 4: to the negative gradient and to the last checkpoint", draw_panels),
+    "fig04": (
+        "Fig. 4: to the negative gradient and to the last checkpoint",
+        partial(draw_panels, columns=3),
+    ),
     "fig05": ("Fig. 5: angles between Gaussian and descent directions", angles.draw),
     "fig06": ("Fig. 6: descent along the gradient and the best of 100 Gaussians", descents.draw),
-    "fig07": ("Fig. 7: to an independently trained checkpoint", draw_panels),
-    "fig08": ("Fig. 8: along eigenvectors of the Hessian", draw_panels),
+    "fig07": ("Fig. 7: to an independently trained checkpoint", partial(draw_panels, columns=3)),
+    "fig08": ("Fig. 8: along eigenvectors of the Hessian", partial(draw_panels, columns=6)),
     "fig09": (
         "Fig. 9: w-peaks mined by Algorithm 1, and their overlaps with the eigenvectors of Fig. 13",
         overlaps.draw,
     ),
-    "fig10": ("Fig. 10: vvv-basins mined by Algorithm 2", draw_panels),
+    "fig10": ("Fig. 10: vvv-basins mined by Algorithm 2", partial(draw_panels, columns=3)),
     "fig11": ("Fig. 11: surfaces of two eigenvectors", draw_panels),
     "fig12": ("Fig. 12: surfaces of two different directions", draw_panels),
     "fig13": ("Fig. 13: spectral densities and loss changes under Gaussian noise", spectra.draw),

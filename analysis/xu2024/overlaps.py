@@ -18,13 +18,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from analysis.archive import keep, record_of
-from analysis.panels import LEGEND, curve_rows, draw_curve_runs, numbers
+from analysis.panels import curve_rows, draw_curve_runs, explanation, numbers
 from analysis.records import add_overrides, describe, experiment_runs, run_script
 from analysis.scripts import Drawing
 from mining.directions import cosine
 from mining.directions.eigenvectors import NEGATIVE, POSITIVE, signed_number
 from mining.directions.storage import read_directions
-from mining.plotting import table
+from mining.plotting import explain, table
 from mining.plotting.curvature import eigenvector_colors
 from mining.storage.files import read_arrays
 
@@ -138,14 +138,14 @@ def draw(experiment: str, overrides: Sequence[str]) -> Drawing:
     lines = -(-len(mined) // _COLUMNS), -(-len(found) // _COLUMNS)
     picture = Figure(figsize=(5 * _COLUMNS, 3 * sum(lines)), layout="constrained")
     parts = picture.subfigures(2, 1, height_ratios=[max(n, 1e-3) for n in lines])
-    draw_curve_runs(parts[0], mined, lines[0], _COLUMNS)
+    panels = draw_curve_runs(parts[0], mined, lines[0], _COLUMNS)
     for position, item in enumerate(found, start=1):
         draw_overlaps(parts[1].add_subplot(lines[1], _COLUMNS, position), item)
     if found:
         parts[1].suptitle(
             "|cosine| with each eigenvector; dotted: mean of a random direction", fontsize=9
         )
-    picture.supxlabel(f"{LEGEND} Each panel has a scale of its own.", fontsize=8)
+    explain(picture, panels, f"{explanation(mined, [])} Each panel has a scale of its own.")
     tables = [table([row for run in mined for row in curve_rows(run)])]
     if found:
         tables.append(table([overlap_row(item) for item in found]))

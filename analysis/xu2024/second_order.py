@@ -10,7 +10,7 @@ from analysis.records import describe, experiment_runs
 from analysis.scripts import Drawing
 from mining.evaluation.storage import load_curves
 from mining.explain.second_order import Expansions
-from mining.plotting import draw_expansions, table
+from mining.plotting import draw_expansions, explain, table
 from mining.storage.records import load_record
 
 _COLUMNS = 2
@@ -21,14 +21,15 @@ def draw(experiment: str, overrides: Sequence[str]) -> Drawing:
     runs = experiment_runs(experiment, overrides)
     lines = -(-len(runs) // _COLUMNS)
     picture = Figure(figsize=(6 * _COLUMNS, 3.6 * lines), layout="constrained")
-    rows = []
+    rows, panels = [], []
     for position, run in enumerate(runs.itertuples()):
         axes = picture.add_subplot(lines, _COLUMNS, position + 1)
         (curve,) = load_curves(Path(run.directory) / "curves.npz")
         found = load_record(Path(run.directory) / "expansions.npz", Expansions)
         draw_expansions(axes, curve, found)
+        panels.append(axes)
         name = describe(run)
-        axes.set_title(f"{name}, {curve.name}\n{axes.get_title()}", fontsize=9)
+        axes.set_title(f"{name}\n{axes.get_title()}", fontsize=9)
         rows += [
             {
                 "curve": f"{name}, {curve.name}",
@@ -49,4 +50,5 @@ def draw(experiment: str, overrides: Sequence[str]) -> Drawing:
                 strict=True,
             )
         ]
+    explain(picture, panels, "E: epoch of θ.")
     return Drawing(picture, table(rows), pd.DataFrame(rows))

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.records import describe, experiment_runs
 from analysis.scripts import Drawing
 from mining.curvature import SpectralDensity
 from mining.explain.second_order import Perturbations
-from mining.plotting import draw_density, draw_perturbations, table
+from mining.plotting import draw_density, draw_perturbations, explain, table
 from mining.storage.records import load_record
 
 #: What both runs of a row must have in common.
@@ -80,7 +81,7 @@ def draw(experiment: str, overrides: Sequence[str]) -> Drawing:
         raise FileNotFoundError("No point has both a spectrum and a perturbation run yet.")
     picture = Figure(figsize=(14, 3.4 * len(pairs)), layout="constrained")
     lines = picture.subfigures(len(pairs), squeeze=False)[:, 0]
-    changes, densities = [], []
+    changes, densities, panels = [], [], list[Axes]()
     for (name, spectrum, perturbation), line in zip(pairs, lines, strict=True):
         left, right = line.subfigures(1, 2, width_ratios=[1, 2])
         axes = left.add_subplot()
@@ -91,8 +92,9 @@ def draw(experiment: str, overrides: Sequence[str]) -> Drawing:
         draw_density(axes, density, (smallest[0], largest[0]) if smallest else None)
         axes.set_title(f"{name}\n{axes.get_title()}", fontsize=8)
         record = Path(perturbation.directory) / "perturbations.npz"
-        draw_perturbations(right, load_record(record, Perturbations), title=name)
+        panels += [axes, *draw_perturbations(right, load_record(record, Perturbations), title=name)]
         changes += perturbation_rows(name, perturbation.metrics)
+    explain(picture, panels, "E: epoch of θ.")
     spectra = table([spectrum_row(name, spectrum.metrics) for name, spectrum, _ in pairs])
     tables = f"{spectra}\n\nChange of the loss at θ + λε (nats):\n{table(changes)}"
     return Drawing(picture, tables, pd.concat([*densities, pd.DataFrame(changes)]))

@@ -13,7 +13,7 @@ from mining.pipelines.finding import find_directions, find_template, take_direct
 from mining.pipelines.pictures import save_picture
 from mining.pipelines.problem import Problem
 from mining.pipelines.titles import describe_point
-from mining.plotting import draw_curves
+from mining.plotting import STATIONARY, draw_curves, explain
 
 log = logging.getLogger(__name__)
 
@@ -63,13 +63,12 @@ def draw(problem: Problem) -> None:
     axes = picture.add_subplot()
     curves = load_curves(directory / "curves.npz")
     template = find_template(problem, curves[0])
-    draw_curves(axes, curves, template=template, **settings.picture.of_losses)
+    draw_curves(axes, curves, template=template, legend=False, **settings.picture.of_losses)
     title = (
         f"{directory.parent.name}, {describe_point(settings, 'dashed: test')}\n{axes.get_title()}"
     )
     axes.set_title(title, fontsize=9)
-    about = "dotted: chance level log C (horizontal), θ (vertical); [stationary points, mean]"
-    picture.supxlabel(about, fontsize=7)
+    explain(picture, [axes], STATIONARY)
     save_picture(problem, picture, "curves")
 
 

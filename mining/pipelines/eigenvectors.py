@@ -7,7 +7,7 @@ from mining.directions.storage import read_directions, save_directions
 from mining.pipelines.pictures import save_picture
 from mining.pipelines.problem import Problem
 from mining.pipelines.titles import describe_point
-from mining.plotting import draw_eigenvalues
+from mining.plotting import draw_eigenvalues, explain
 
 
 def run(problem: Problem) -> None:
@@ -39,12 +39,14 @@ def draw(problem: Problem) -> None:
     directory = problem.run.directory
     content = read_directions(directory / "directions.pt")
     picture = Figure(figsize=(5.6, 4), layout="constrained")
+    axes = picture.add_subplot()
     draw_eigenvalues(
-        picture.add_subplot(),
+        axes,
         content["sources"],
         [metadata["eigenvalue"] for metadata in content["metadata"]],
         [metadata["residual"] for metadata in content["metadata"]],
     )
     title = f"{directory.parent.name}, Hessian, {describe_point(problem.settings)}"
     picture.suptitle(title, fontsize=9)
+    explain(picture, [axes])
     save_picture(problem, picture, "eigenvalues")

@@ -7,7 +7,7 @@ import torch
 
 from mining import InputError
 from mining.directions import Mined, Miner, mine
-from mining.directions.storage import save_directions
+from mining.directions.storage import read_directions, save_directions
 from mining.pipelines.pictures import save_picture
 from mining.pipelines.problem import Problem
 from mining.pipelines.titles import describe_point
@@ -66,7 +66,9 @@ def run(problem: Problem) -> None:
 def draw(problem: Problem) -> None:
     """Draw objective and length over the epochs from ``history.csv``."""
     settings, directory = problem.settings, problem.run.directory
-    name = settings.direction.name.rpartition(".")[2]
-    title = f"{directory.parent.name}, {describe_point(settings)}\n{name}"
+    name = read_directions(directory / "directions.pt")["sources"][0]
+    rate = settings.direction.make(Miner).descent.lr
+    what = f"{name}, learning rate {rate:g}"
+    title = f"{directory.parent.name}, {describe_point(settings)}\n{what}"
     picture = draw_mining(directory / "history.csv", title=title)
     save_picture(problem, picture, "history")

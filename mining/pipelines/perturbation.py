@@ -9,7 +9,7 @@ from mining.explain.second_order import Perturbations, perturb
 from mining.pipelines.pictures import save_picture
 from mining.pipelines.problem import Problem
 from mining.pipelines.titles import describe_point
-from mining.plotting import draw_perturbations
+from mining.plotting import draw_perturbations, explain
 from mining.storage.records import load_record, save_record
 
 
@@ -66,5 +66,5 @@ def draw(problem: Problem) -> None:
     found = load_record(directory / "perturbations.npz", Perturbations)
     title = f"{directory.parent.name}, {describe_point(problem.settings)}"
     picture = Figure(figsize=(5 * len(found.scales), 3.4), layout="constrained")
-    draw_perturbations(picture, found, title=title)
+    explain(picture, draw_perturbations(picture, found, title=title))
     save_picture(problem, picture, "perturbations")

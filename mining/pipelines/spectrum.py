@@ -29,7 +29,7 @@ from mining.landscape import Landscape
 from mining.pipelines.pictures import save_picture
 from mining.pipelines.problem import Problem
 from mining.pipelines.titles import describe_point
-from mining.plotting import draw_density, draw_eigenvalues
+from mining.plotting import draw_density, draw_eigenvalues, explain
 from mining.storage.files import drop_if_damaged, read_arrays, save_arrays
 from mining.storage.records import load_record, save_record
 
@@ -132,30 +132,26 @@ def draw(problem: Problem) -> None:
     density = directory / "density.npz"
     panels = 1 + (pairs is not None and density.exists())
     picture = Figure(figsize=(5.6 * panels, 4), layout="constrained")
+    drawn = [picture.add_subplot(1, panels, number + 1) for number in range(panels)]
     largest, smallest = _ends(pairs, "eigenvalues")
+    values = [*largest, *smallest]
+    # Runs of an earlier version did not write down what rounding leaves.
+    rounding = float((pairs or {}).get("rounding", 1e-6 * np.abs(values).max(initial=0)))
     if density.exists():
         extremes = (smallest[0], largest[0]) if largest and smallest else None
-        draw_density(
-            picture.add_subplot(1, panels, 1), load_record(density, SpectralDensity), extremes
-        )
+        record = load_record(density, SpectralDensity)
+        draw_density(drawn[0], record, extremes, rounding if values else None)
     if pairs and largest:
-        values = pairs["eigenvalues"]
-        # Runs of an earlier version did not write down what rounding leaves.
-        rounding = float(pairs.get("rounding", 1e-6 * np.abs(values).max()))
-        names = eigenvector_names(values.tolist(), len(largest), rounding)
-        draw_eigenvalues(
-            picture.add_subplot(1, panels, panels),
-            names,
-            values.tolist(),
-            pairs["residuals"].tolist(),
-        )
+        names = eigenvector_names(values, len(largest), rounding)
+        draw_eigenvalues(drawn[-1], names, values, pairs["residuals"].tolist())
     settings = problem.settings.spectrum.make(SpectrumSettings)
     of = "" if settings.parameters is None else f" of {settings.parameters}"
     title = f"{directory.parent.name}, {settings.operator.replace('_', '-').title()}{of}, "
     title += describe_point(problem.settings)
     if traced:
-        title += f", trace {traced['mean']:.4g} ± {traced['standard_error']:.2g}"
+        title += f", trace {traced['mean']:.4g} ± {traced['standard_error']:.2g} (standard error)"
     picture.suptitle(title, fontsize=9)
+    explain(picture, drawn)
     save_picture(problem, picture, "spectrum")
 
 

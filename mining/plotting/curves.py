@@ -1,6 +1,7 @@
 """Pictures of curves."""
 
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,10 +10,13 @@ from matplotlib.axes import Axes
 
 from mining.evaluation.curves import Curve
 from mining.explain.curve_shape import classify
-from mining.plotting.losses import cap, draw_chance_level, extent, line_colors
+from mining.plotting.losses import cap, draw_chance_level, extent, line_colors, mark_theta
 
 #: Letters that fit above a picture of one panel.
 _WIDEST = 75
+
+#: What a picture says of the numbers in its title.
+STATIONARY = "[n]: number of stationary points (maxima and minima), mean over the curves."
 
 
 def draw_curves(
@@ -34,6 +38,8 @@ def draw_curves(
     the probability of a label is added if sampling errors could change it. Points whose loss is
     not finite leave a gap and are counted in the title. Dashed lines are the second set of
     examples.
+
+    ``STATIONARY`` says what the brackets mean, for the explanation of a picture.
 
     Args:
         axes: Where to draw.
@@ -60,13 +66,15 @@ def draw_curves(
         axes.plot(*zip(*template, strict=True), color="grey", linewidth=1, label="template")
     losses, chance = torch.cat([curve.loss for curve in curves]).numpy(), curves[0].chance_loss
     lowest, highest = extent(losses)
-    axes.axvline(0, color="black", linestyle=":", linewidth=1)
+    mark_theta(axes)
     for other in {curve.other_alpha for curve in curves if curve.other_alpha is not None}:
-        axes.axvline(other, color="red", linestyle=":", linewidth=1)
+        label = "where the direction leads (vertical)"
+        axes.axvline(other, color="red", linestyle=":", linewidth=1, label=label)
     draw_chance_level(axes, losses, chance)
     average = np.mean([shape.stationary_points for shape in shapes])
-    labels = sorted({shape.label.value for shape in shapes})
-    notes = [f"{', '.join(labels)} [{average:.{int(len(curves) > 1)}f}]", *_curve_notes(curves)]
+    labels = Counter(sorted(shape.label.value for shape in shapes))
+    listed = [f"{num} {label}" if len(labels) > 1 else label for label, num in labels.items()]
+    notes = [f"{', '.join(listed)} [{average:.{int(len(curves) > 1)}f}]", *_curve_notes(curves)]
     uncertain = sum(not shape.certain for shape in shapes)
     if uncertain:
         notes.append(f"{uncertain} of {len(shapes)} labels uncertain")

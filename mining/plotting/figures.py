@@ -10,6 +10,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from mining import InputError
+from mining.plotting.layout import fit, resize
 from mining.storage.files import write_atomically
 
 #: What files of each format would otherwise have of the day on which they are written.
@@ -23,7 +24,7 @@ def save_figure(figure: Figure, path: Path, *, dpi: int = 150, width: float | No
         figure: What is drawn.
         path: Of the file; its suffix is the format.
         dpi: Dots per inch of a PNG.
-        width: In inches, the height in proportion; by default the figure's own.
+        width: In inches, the height in proportion; by default the figure's own. See ``resize``.
 
     Raises:
         InputError: If the suffix is no such format.
@@ -32,8 +33,8 @@ def save_figure(figure: Figure, path: Path, *, dpi: int = 150, width: float | No
     if suffix not in _UNDATED:
         raise InputError(f"{path} must end in {', '.join(_UNDATED)}.")
     if width is not None:
-        own_width, own_height = figure.get_size_inches()
-        figure.set_size_inches(width, own_height * width / own_width)
+        resize(figure, width)
+    fit(figure)
     buffer = io.BytesIO()
     # Fonts that journals take, and names in an SVG that are the same each time.
     with rc_context({"pdf.fonttype": 42, "svg.hashsalt": "mining"}):

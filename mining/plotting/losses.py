@@ -21,7 +21,13 @@ def draw_chance_level(axes: Axes, losses: Array, chance: float | None) -> None:
     """Mark the chance-level loss by a dotted line, unless all losses are far below it."""
     lowest, highest = extent(losses)
     if chance is not None and chance - lowest < _CHANCE_STRETCH * (highest - lowest):
-        axes.axhline(chance, color="black", linestyle=":", linewidth=1)
+        label = "chance-level loss log C (horizontal)"
+        axes.axhline(chance, color="black", linestyle=":", linewidth=1, label=label)
+
+
+def mark_theta(axes: Axes) -> None:
+    """Mark α = 0 by a dotted line."""
+    axes.axvline(0, color="black", linestyle=":", linewidth=1, label="θ (vertical)")
 
 
 def extent(losses: Array) -> tuple[float, float]:

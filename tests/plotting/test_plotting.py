@@ -35,6 +35,9 @@ def test_curves_are_drawn_as_in_the_paper():
     assert [text.get_text() for text in axes.get_legend().get_texts()] == [
         "test (1): v-basin",
         "test (2): v-basin",
+        "θ (vertical)",
+        "where the direction leads (vertical)",
+        "chance-level loss log C (horizontal)",
     ]
 
 
@@ -95,7 +98,10 @@ def test_a_surface_is_drawn_twice_with_its_cap_and_gaps_stated(tmp_path):
     loss[0, 0] = math.nan
     figure = draw_surface(surface(loss), title="t", loss_cap=5)
     contours, relief = figure.axes[:2]
-    assert (contours.get_xlabel(), contours.get_ylabel()) == ("α along x", "β along y")
+    assert (contours.get_xlabel(), contours.get_ylabel()) == (
+        "x: α, direction x",
+        "y: β, direction y",
+    )
     assert relief.name == "3d"
     assert figure.get_suptitle() == "t\n1 points not finite, cut off at 5 of 11"
     save_figure(figure, tmp_path / "surface.png")
@@ -115,6 +121,44 @@ def test_a_surface_is_not_transposed():
     (collection,) = figure.axes[0].collections
     lowest = next(path for path in collection.get_paths() if len(path.vertices))
     assert np.ptp(lowest.vertices[:, 1]) > np.ptp(lowest.vertices[:, 0])
+
+
+def saddle(steepness, num=11):
+    x = torch.linspace(-1, 1, num).double()
+    loss = 1 + steepness * x[:, None] ** 2 - 0.1 * x[None] ** 2
+    return Surface(x, x, loss, names=("x", "y"), chance_loss=2.3)
+
+
+@pytest.mark.parametrize("steepness", [0.1, 3])
+def test_colours_of_a_saddle_are_centred_at_the_loss_of_theta(steepness):
+    figure = draw_surface(saddle(steepness))
+    filled = figure.axes[0].collections[0]
+    assert filled.norm(1.0) == pytest.approx(0.5)
+    assert (filled.norm.vmin, filled.norm.vmax) == pytest.approx((0.9, 1 + steepness))
+    assert filled.get_cmap().name == "RdBu_r"
+    asked = draw_surface(saddle(steepness), colormap="PuOr").axes[0].collections[0]
+    assert asked.get_cmap().name == "PuOr"
+    assert asked.norm(1.0) == pytest.approx(0.5)
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["θ", "loss of θ, at which the colours are centred"]
+
+
+def test_a_steep_saddle_is_cut_off_in_3d_so_that_both_sides_are_seen():
+    relief = draw_surface(saddle(3)).axes[1]
+    assert relief.get_zlim() == pytest.approx((0.9, 1.4), abs=0.03)
+    assert relief.get_title() == "3-D: cut off above 1.4"
+    level = draw_surface(saddle(0.1)).axes[1]
+    assert level.get_title() == ""
+    assert level.get_zlim() == pytest.approx((0.9, 1.1), abs=0.03)
+
+
+def test_colours_of_a_bowl_rise_from_its_bottom():
+    bowl = Surface(ALPHAS, ALPHAS, ALPHAS[:, None] ** 2 + ALPHAS**2, chance_loss=2.3)
+    figure = draw_surface(bowl)
+    filled = figure.axes[0].collections[0]
+    assert filled.get_cmap().name == "viridis"
+    assert (filled.norm.vmin, filled.norm.vmax) == (0, 2)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["θ"]
 
 
 def test_chance_level_loss_does_not_press_curves_flat():
