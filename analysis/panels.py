@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.records import describe, experiment_runs, losses_drawn
+from analysis.records import describe, experiment_runs, losses_drawn, tell_apart, window
 from analysis.scripts import Drawing
 from mining.directions.storage import read_directions
 from mining.evaluation.curves import Curve, Surface
@@ -58,16 +58,14 @@ def draw_curve_runs(
 ) -> list[Axes]:
     """Draw a panel for each curve run, which says all in which the runs differ."""
     drawn = []
-    windows = len({window(run) for run in runs}) > 1
-    for position, run in enumerate(runs, start=1):
+    for position, (run, about) in enumerate(zip(runs, tell_apart(runs), strict=True), start=1):
         axes = picture.add_subplot(lines, columns, position)
         curves = curves_of(run)
         template = run.metrics.get("template")
         draw_curves(axes, curves, template=template, legend=False, **losses_drawn(run.config))
         number_curves(axes, curves)
         names = sources(curves) + told_unconverged(run)
-        names += f", α in {window(run)}" if windows else ""
-        title = f"{describe(run)}\n{names}\n{axes.get_title()}"
+        title = f"{about}\n{names}\n{axes.get_title()}"
         axes.set_title(title, fontsize=7)
         drawn.append(axes)
         axes.set_xlabel("α", fontsize=7)
@@ -97,8 +95,7 @@ def draw_surface_runs(
 ) -> list[Axes]:
     """Draw contours and relief of each surface run side by side."""
     drawn = []
-    windows = len({window(run) for run in runs}) > 1
-    for position, run in enumerate(runs):
+    for position, (run, about) in enumerate(zip(runs, tell_apart(runs), strict=True)):
         surface = load_surface(Path(run.directory) / "surface.npz")
         flat = picture.add_subplot(lines, columns, 2 * position + 1)
         relief = picture.add_subplot(lines, columns, 2 * position + 2, projection="3d")
@@ -111,15 +108,9 @@ def draw_surface_runs(
             axes.set_ylabel(surface.names[1], fontsize=7)
             axes.tick_params(labelsize=6)
         kind = f"θ: {run.metrics['critical_point']}{told_unconverged(run)}"
-        kind += f", α and β in {window(run)}" if windows else ""
-        flat.set_title(f"{describe(run)}\n{kind}", fontsize=7)
+        flat.set_title(f"{about}\n{kind}", fontsize=7)
         drawn.append(flat)
     return drawn
-
-
-def window(run: Any) -> str:
-    """Write the interval of α of a run."""
-    return f"[{run.config['grid']['low']:g}, {run.config['grid']['high']:g}]"
 
 
 def curves_of(run: Any) -> list[Curve]:
@@ -165,7 +156,7 @@ def curve_rows(run: Any) -> list[dict[str, Any]]:
         {
             "run": describe(run),
             "direction": direction,
-            "window": window(run),
+            "window": window(run).removeprefix("α in "),
             "scale": metadata.get("scale", 1.0),
             **({"converged": bool(metadata["converged"])} if "converged" in metadata else {}),
             "shape": label,
@@ -203,7 +194,7 @@ def surface_row(run: Any) -> dict[str, Any]:
 
 def numbers(run: Any) -> pd.DataFrame:
     """List the plotted numbers of a run, one row per point."""
-    about = {"run": describe(run), "window": window(run)}
+    about = {"run": describe(run), "window": window(run).removeprefix("α in ")}
     if run.pipeline == "surface":
         surface: Surface = load_surface(Path(run.directory) / "surface.npz")
         rows, columns = surface.loss.shape

@@ -200,3 +200,45 @@ def describe(run: Any) -> str:
     """Say which network, point and departures a run is of: ``mlp-cifar10, E=10, seed 1``."""
     parts = [f"{run.model}-{run.data}", point_name(run.config), *departures(run.config)]
     return ", ".join(parts)
+
+
+def tell_apart(runs: Sequence[Any]) -> list[str]:
+    """Describe the runs of one figure; in what they differ is named, defaults too.
+
+    Args:
+        runs: As ``experiment_runs`` gives them.
+
+    Returns:
+        For each run its description, with seed, normalization, learning rate of mining and window
+        of those that differ in it.
+    """
+    names = [[describe(run)] for run in runs]
+    for name in (_seed, _normalization, _learning_rate, window):
+        values = [name(run) for run in runs]
+        if len(set(values)) > 1:
+            for parts, value in zip(names, values, strict=True):
+                parts += [value] if value and value not in parts[0].split(", ") else []
+    return [", ".join(parts) for parts in names]
+
+
+def window(run: Any) -> str:
+    """Write the interval of α of a run."""
+    grid = run.config["grid"]
+    return f"α in [{grid['low']:g}, {grid['high']:g}]"
+
+
+def _seed(run: Any) -> str:
+    return f"seed {run.config['seed']}"
+
+
+def _learning_rate(run: Any) -> str:
+    rate = learning_rate_of(run.config)
+    return "" if rate is None else f"η={rate:g}"
+
+
+def _normalization(run: Any) -> str:
+    """Name the normalization of random directions: that of the model by default."""
+    given = (run.config.get("normalization") or {}).get("name")
+    axes = ("x_direction",) if run.pipeline == "surface" else ("direction",)
+    random = any(str(run.config[key]["_target_"]).endswith(".Gaussian") for key in axes)
+    return f"norm: {given or 'model'}" if given or random else ""

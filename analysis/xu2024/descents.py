@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from analysis.panels import numbers
 from analysis.records import describe, experiment_runs
@@ -60,6 +61,7 @@ def draw_panel(axes: Axes, gradient: Curve, gaussian: Curve) -> dict[str, Any]:
     axes.set_xlabel("α, in lengths of the gradient", fontsize=8)
     axes.set_ylabel("training loss (nats)", fontsize=8)
     axes.tick_params(labelsize=7)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     return {
         "loss at θ": gradient.loss[gradient.origin].item(),
         "drop along the gradient": (gradient.loss[gradient.origin] - gradient.loss.min()).item(),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.records import describe, experiment_runs
+from analysis.records import describe, experiment_runs, tell_apart
 from analysis.scripts import Drawing
 from mining.evaluation.storage import load_curves
 from mining.explain.second_order import Expansions
@@ -22,14 +22,15 @@ def draw(experiment: str, overrides: Sequence[str]) -> Drawing:
     lines = -(-len(runs) // _COLUMNS)
     picture = Figure(figsize=(6 * _COLUMNS, 3.6 * lines), layout="constrained")
     rows, panels = [], []
-    for position, run in enumerate(runs.itertuples()):
+    listed = list(runs.itertuples())
+    for position, (run, about) in enumerate(zip(listed, tell_apart(listed), strict=True)):
         axes = picture.add_subplot(lines, _COLUMNS, position + 1)
         (curve,) = load_curves(Path(run.directory) / "curves.npz")
         found = load_record(Path(run.directory) / "expansions.npz", Expansions)
         draw_expansions(axes, curve, found)
         panels.append(axes)
         name = describe(run)
-        axes.set_title(f"{name}\n{axes.get_title()}", fontsize=9)
+        axes.set_title(f"{about}\n{axes.get_title()}", fontsize=9)
         rows += [
             {
                 "curve": f"{name}, {curve.name}",

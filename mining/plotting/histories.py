@@ -82,6 +82,7 @@ def draw_angles(picture: FigureBase, path: Path, *, title: str = "") -> list[Axe
         axes.set_ylabel("number of draws", fontsize=8)
         axes.tick_params(labelsize=7)
         axes.ticklabel_format(useOffset=False)
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         drawn.append(axes)
     picture.suptitle(f"{title}: angles of {len(angles)} draws", fontsize=9)
     return drawn

@@ -14,6 +14,7 @@ _POINTS = 72  # per inch
 _SMALL = 7  # points, the letters below a picture
 _SMALLEST = 5  # points, letters of narrow pictures
 _LEAST = 2.6  # inches, the height of narrow pictures
+_NARROWEST = 12  # letters
 #: What the sample of an entry of a legend takes beside its words, in points.
 _SAMPLE = 36
 #: What the labels of the vertical axis take of the width of a panel, in points.
@@ -47,7 +48,7 @@ def _place_legend(
         loc="outside lower center",
         ncols=max(1, min(len(entries), int(width / (longest + _SAMPLE)))),
         fontsize=size,
-        title=_wrapped(about, width, font),
+        title=_wrapped(about, width - 2 * size, font),
         title_fontsize=size,
         frameon=False,
     )
@@ -117,9 +118,14 @@ def _length(line: str, like: Text) -> float:
 
 def _wrapped(text: str, width: float, like: Text) -> str:
     """Break the lines of a text that are wider than ``width`` points."""
-    lines = []
-    for line in text.split("\n"):
-        length = _length(line, like)
-        letters = len(line) if length <= width else int(len(line) * width / length)
-        lines += textwrap.wrap(line, max(letters, 12), break_long_words=False) or [line]
-    return "\n".join(lines)
+    return "\n".join(_wrapped_line(line, width, like) for line in text.split("\n"))
+
+
+def _wrapped_line(line: str, width: float, like: Text) -> str:
+    letters = len(line)
+    while True:
+        parts = textwrap.wrap(line, max(letters, _NARROWEST), break_long_words=False) or [line]
+        longest = max(_length(part, like) for part in parts)
+        if longest <= width or letters <= _NARROWEST:
+            return "\n".join(parts)
+        letters = min(letters - 1, int(letters * width / longest))

@@ -10,7 +10,7 @@ import pytest
 from hydra.plugins.sweeper import Sweeper
 
 from analysis import archive, claims, gallery, records
-from analysis.records import experiment_runs, run_script
+from analysis.records import experiment_runs, run_script, tell_apart
 from analysis.xu2024 import overlaps as overlaps_script
 from analysis.xu2024.figures import FIGURES as TABLE
 from analysis.xu2024.overlaps import overlaps
@@ -100,6 +100,16 @@ def test_every_figure_is_drawn_with_its_numbers(work, figure, tmp_path, monkeypa
     assert printed.err == ""  # no run is missing
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert len(pd.read_csv(tmp_path / "picture.csv")) > 10
+
+
+@pytest.mark.parametrize("figure", ["fig02", "fig09", "fig14", "figB16", "figB17"])
+def test_panels_of_a_figure_say_in_what_they_differ(work, figure):
+    runs = list(experiment_runs(f"xu2024/{figure}", of(figure)).itertuples())
+    shown = {
+        (run.pipeline, about, str(run.metrics.get("directions", run.metrics.get("direction"))))
+        for run, about in zip(runs, tell_apart(runs), strict=True)
+    }
+    assert len(shown) == len(runs)
 
 
 def test_every_experiment_has_a_row_in_the_table():

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from mining import Curve, InputError, draw_curves
-from mining.plotting import save_figure
+from mining.plotting import explain, save_figure
 
 ALPHAS = torch.linspace(-1, 1, 9).double()
 HEADERS = {"pdf": b"%PDF-", "svg": b"<?xml"}
@@ -40,6 +40,38 @@ def test_vector_pictures_have_the_width_asked_for_in_points(tmp_path, width):
         points = f"{72 * (width or 5):g}"
         told = f"/MediaBox [ 0 0 {points} " if suffix == "pdf" else f'width="{points}pt"'
         assert told.encode() in content
+
+
+@pytest.mark.parametrize("width", [None, 3.0])
+def test_titles_and_explanations_stay_within_the_picture(tmp_path, width):
+    words = "several words about it " * 8
+    picture = Figure(figsize=(7, 4), layout="constrained")
+    panels = picture.subplots(1, 2)
+    for axes in panels:
+        axes.plot([0, 1], label="line")
+        axes.set_title(words, fontsize=9)
+    picture.suptitle(words * 2, fontsize=9)
+    explain(picture, panels, words * 3)
+    save_figure(picture, tmp_path / "a.png", width=width)
+    assert picture.get_figwidth() == (width or 7)
+    picture.draw_without_rendering()
+    texts = [picture.legends[0].get_title(), *picture.texts, *(axes.title for axes in panels)]
+    for text in texts:
+        extent = text.get_window_extent()
+        assert extent.x0 >= 0
+        assert extent.x1 <= picture.bbox.width
+    assert panels[0].title.get_window_extent().x1 < panels[1].title.get_window_extent().x0
+
+
+def test_letters_of_a_narrow_picture_shrink_to_five_points(tmp_path):
+    for width, size in ((10, 8), (4, 6.4), (1.5, 5)):
+        picture = figure()
+        (axes,) = picture.axes
+        axes.set_title("title", fontsize=8)
+        axes.tick_params(labelsize=8)
+        save_figure(picture, tmp_path / "a.svg", width=width)
+        assert axes.title.get_fontsize() == pytest.approx(size)
+        assert axes.get_xticklabels()[-1].get_fontsize() == pytest.approx(size)
 
 
 @pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])
