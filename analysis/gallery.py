@@ -103,7 +103,7 @@ def main() -> None:
         help="only the runs of this command: experiment=quickstart",
     )
     arguments.add_argument("--outputs", type=Path, default=Path("outputs"), help="folder of runs")
-    arguments.add_argument("--columns", type=int, default=4, help="panels in a row")
+    arguments.add_argument("--columns", type=int, default=3, help="panels in a row")
     arguments.add_argument("--model", help="only runs of this model, as in the directory's name")
     arguments.add_argument("--data", help="only runs on this data set")
     options = parse(arguments)
