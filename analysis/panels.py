@@ -15,6 +15,7 @@ from analysis.scripts import Drawing
 from mining.directions.storage import read_directions
 from mining.evaluation.curves import Curve, Surface
 from mining.evaluation.storage import load_curves, load_surface
+from mining.explain.curve_shape import describe_depths
 from mining.plotting import (
     STATIONARY,
     add_scale,
@@ -161,13 +162,16 @@ def curve_rows(run: Any) -> list[dict[str, Any]]:
             **({"converged": bool(metadata["converged"])} if "converged" in metadata else {}),
             "shape": label,
             "valleys": len(features["valleys"]),
+            "depths": _depths(features),
             "stationary points": points,
+            "lowest at α": lowest,
             "loss at θ": metrics["loss_at_theta"],
         }
-        for direction, label, points, features, metadata in zip(
+        for direction, label, points, lowest, features, metadata in zip(
             metrics["directions"],
             metrics["labels"],
             metrics["stationary_points"],
+            metrics.get("minimum_alpha", [None] * len(metrics["labels"])),  # not of early runs
             metrics["features"],
             metrics["metadata"],
             strict=True,
@@ -175,6 +179,11 @@ def curve_rows(run: Any) -> list[dict[str, Any]]:
     ]
     errors = metrics.get("rmse")
     return [row | ({"rmse": errors[number]} if errors else {}) for number, row in enumerate(rows)]
+
+
+def _depths(features: dict[str, Any]) -> str:
+    depths = features["depths"]
+    return describe_depths(depths, features.get("depth_errors", [0.0] * len(depths)))
 
 
 def surface_row(run: Any) -> dict[str, Any]:

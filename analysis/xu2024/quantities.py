@@ -37,7 +37,7 @@ def source(record: Record, key: str = "direction") -> str:
 
 def labels(records: Records, label: str) -> float | None:
     """Return the share of curves that the classifier gives a label."""
-    return share(shape.label.value == label for record in records for shape in record.shapes)
+    return share(shape.label == label for record in records for shape in record.shapes)
 
 
 def points(records: Records, number: int) -> float | None:
@@ -252,7 +252,7 @@ def vvv_basins(records: Records, *, mlp: bool) -> float | None:
     ]
     if not found:
         return None
-    return float(sum(s.label.value == "vvv-basin" for record in found for s in record.shapes))
+    return float(sum(s.label == "vvv-basin" for record in found for s in record.shapes))
 
 
 # Surfaces and second order

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from mining.evaluation.curves import Curve, Surface
-from mining.explain.curve_shape import CurveClassifier, CurveShape, Shape, visible_loss
+from mining.explain.curve_shape import CurveClassifier, CurveShape
+from mining.explain.labels import Shape
 from mining.explain.noise import describe_certainty, draw_values
+from mining.explain.valleys import visible_loss
 
 #: Range of a flat line, as a share of the largest.
 _FLAT = 1e-3
@@ -145,7 +147,9 @@ def kind_on_line(curve: Curve, classifier: CurveClassifier) -> Kind:
         case Shape.FLAT | Shape.EXPLODED:
             return Kind.FLAT
     valley = loss[min(look.bottoms, key=lambda i: abs(curve.alphas[i]))]
-    barrier = loss[min(look.peaks, key=lambda i: abs(curve.alphas[i]))]
+    # A chaotic curve may have a single deep valley.
+    peaks = look.peaks or [int(look.visible.argmax())]
+    barrier = look.visible[min(peaks, key=lambda i: abs(curve.alphas[i]))]
     height = (loss[curve.origin] - valley) / (barrier - valley)
     if height <= 0.25:
         return Kind.MINIMUM

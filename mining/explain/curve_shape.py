@@ -1,19 +1,18 @@
 """Names for the shapes of curves."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.signal import find_peaks
 from torch import Tensor
 
 from mining import InputError
 from mining.evaluation.curves import Curve
+from mining.explain.labels import Line, Shape, name_shape
 from mining.explain.noise import (
     count_turns,
     describe_certainty,
@@ -21,23 +20,15 @@ from mining.explain.noise import (
     draw_values,
     is_certain,
 )
+from mining.explain.valleys import (
+    estimate_noise,
+    find_barriers,
+    find_rims,
+    find_valleys,
+    visible_loss,
+)
 
 Array = NDArray[np.float64]
-
-
-class Shape(StrEnum):
-    """The shapes of Xu et al. (2024), Sec. 2, and what else a curve can be."""
-
-    V_BASIN = "v-basin"  # one valley, θ at its bottom
-    V_SIDE = "v-side"  # one valley, θ on its side
-    W_BASIN = "w-basin"  # two valleys, θ at the bottom of one
-    W_PEAK = "w-peak"  # θ on the peak between two valleys
-    VVV_BASIN = "vvv-basin"  # three valleys
-    MULTI_BASIN = "multi-basin"  # four or five valleys
-    CHAOTIC = "chaotic"  # six valleys or more
-    FLAT = "flat"  # no variation beyond rounding and sampling errors
-    EXPLODED = "exploded"  # the loss overflows or leaves its scale
-    OTHER = "other"  # two valleys, θ neither at a bottom nor on the peak
 
 
 @dataclass(frozen=True)
@@ -48,18 +39,21 @@ class CurveShape:
     any two neighbouring valleys.
     """
 
-    label: Shape
+    label: str  # a ``Shape``, or the number of valleys: ``4-basin``, ``5-basin``, …
     stationary_points: int  # as in the paper; beyond rounding and sampling errors, if any
     valleys: tuple[tuple[float, float], ...]  # (α, loss) of each bottom
     barriers: tuple[tuple[float, float], ...]  # (α, loss) of each peak between valleys
     depths: tuple[float, ...]  # per valley, height of the lower of its two rims above it, nats
+    depth_errors: tuple[float, ...]  # their standard errors, 0 if losses are exact
+    minimum_alpha: float  # α of the lowest point; ``nan`` if no loss is finite
+    theta_is_minimum: bool  # whether θ is lower than all other points beyond rounding and errors
     curvature: float  # d²L/dα² at α = 0 from the points next to it
     asymmetry: float  # in [-1, 1]: mean loss on the right less that on the left, over the range
     nonfinite: int  # points whose loss is not finite
     label_probability: float = 1.0  # share of resampled curves of the same label; 1 if exact
 
     def __str__(self) -> str:
-        return self.label.value
+        return str(self.label)
 
     @property
     def certain(self) -> bool:
@@ -69,13 +63,24 @@ class CurveShape:
     @property
     def description(self) -> str:
         """The label, with its probability if it is not certain."""
-        return describe_certainty(self.label.value, self.label_probability)
+        return describe_certainty(str(self), self.label_probability)
+
+    @property
+    def summary(self) -> str:
+        """The description with stationary points, depths and the position of the minimum."""
+        points = self.stationary_points
+        parts = [self.description, f"{points} stationary point{'s' if points != 1 else ''}"]
+        if self.depths:
+            parts.append(f"{describe_depths(self.depths, self.depth_errors)} nats deep")
+        if not self.theta_is_minimum:
+            parts.append(f"lowest at α = {self.minimum_alpha:.3g}")
+        return "; ".join(parts)
 
 
 class Look(NamedTuple):
     """What a classifier sees of the losses along a curve."""
 
-    label: Shape
+    label: str
     visible: Array  # (T,) the losses, cut off
     span: float  # their range, 0 of a flat curve
     bottoms: list[int]  # of valleys, from left to right
@@ -87,31 +92,30 @@ class CurveClassifier:
     """Classifies the shape of a curve.
 
     The loss is clipped at the chance level log C, since losses above it carry no information about
-    the model. (If θ is above log C by more than the curve ever falls below it, nothing is clipped.)
-    A valley counts if its prominence is at least ``prominence`` times the remaining range. An end
-    of the window towards which the curve falls is also the bottom of a valley.
+    the model; ``visible_loss`` defines what counts of a curve that hardly falls below it. A valley
+    counts if its prominence is at least ``prominence`` times the remaining range, and seven times
+    the noise that differences of neighbouring losses show; see ``find_valleys``. An end of the
+    window towards which the curve falls is also the bottom of a valley. ``name_shape`` derives the
+    label from the valleys.
 
-    With one valley, θ is at its bottom if its loss is within half that prominence of the bottom,
-    where noise is averaged over a twentieth of the window on both sides. With two, θ is at a
-    bottom if its loss is in the lowest quarter between bottom and peak, and on the peak if it is
-    in the highest quarter. Labels are therefore invariant under α → -α, under a common scaling or
-    shift of the loss and log C, under a finer grid, and under noise of 1 % of the range.
-    (Only ``exploded`` depends on the ratio of the loss and log C.)
+    Labels are invariant under α → -α, under a common scaling of the loss and log C, under a finer
+    grid, and under noise of 1 % of the range. They are also invariant under a common shift where
+    the curve falls clearly below log C or has none. (``exploded`` depends on the ratio of the loss
+    and log C.)
 
     If the losses were estimated (``tolerance``), differences between two points within their
     errors are ignored: they are not barriers, do not place θ above the bottom, and leave a curve
     flat. Curves sampled from the covariance of the errors show how often the label is the same.
 
     Args:
-        prominence: Smallest height of a barrier above a valley, as a fraction of the range. With
-            noise of 1 %, two points of equal loss differ by 8 % in fewer than one of 10⁷ cases.
+        prominence: Smallest height of a barrier above a valley, as a fraction of the range.
         explosion: Loss, in units of log C, from which a curve counts as exploded.
 
     Raises:
         InputError: If ``prominence`` is not between 0 and 1 or ``explosion`` not above 1.
     """
 
-    prominence: float = 0.08
+    prominence: float = 0.025
     explosion: float = 1e3
 
     def __post_init__(self) -> None:
@@ -136,12 +140,19 @@ class CurveClassifier:
         alphas, visible = curve.alphas.numpy(), found.visible
         flat = found.span == 0
         stationary = count_turns(loss, bounds) if estimated else count_stationary_points(curve.loss)
+        rims = find_rims(visible, found.bottoms, found.peaks)
+        lowest, alone = _minimum(curve, bounds)
         return CurveShape(
             label=found.label,
-            stationary_points=0 if found.label is Shape.FLAT else stationary,
+            stationary_points=0 if found.label == Shape.FLAT else stationary,
             valleys=tuple((float(alphas[i]), float(loss[i])) for i in found.bottoms),
             barriers=tuple((float(alphas[i]), float(loss[i])) for i in found.peaks),
-            depths=_depths(visible, found.bottoms, found.peaks),
+            depths=tuple(
+                float(visible[j] - visible[i]) for i, j in zip(found.bottoms, rims, strict=True)
+            ),
+            depth_errors=_depth_errors(curve, visible, found.bottoms, rims),
+            minimum_alpha=lowest,
+            theta_is_minimum=alone,
             curvature=_curvature(alphas, loss, origin),
             asymmetry=0.0 if flat else _asymmetry(alphas, visible, origin, found.span),
             nonfinite=curve.nonfinite,
@@ -150,7 +161,7 @@ class CurveClassifier:
 
     @staticmethod
     def bounds(curve: Curve) -> Array:
-        """Bound the sampling errors of differences between points of a curve, ``(T, T)``."""
+        """Bound what sampling errors add to differences along a curve, shape ``(T, T)``."""
         loss = curve.loss.numpy()
         visible = visible_loss(loss, loss[curve.origin], curve.chance_loss)
         return difference_bounds(curve.loss_covariance, loss > visible)
@@ -173,55 +184,17 @@ class CurveClassifier:
         least = max(8 * curve.rounding * scale, bounds[visible.argmax(), visible.argmin()])
         if not span > least:
             return Look(Shape.EXPLODED if exploded else Shape.FLAT, visible, 0.0, [], [])
-        tolerance = self.prominence * span
-        bottoms = _valleys(visible, tolerance, bounds)
-        peaks = [
-            left + 1 + int(visible[left + 1 : right].argmax()) for left, right in pairwise(bottoms)
-        ]
-        if exploded:
-            label = Shape.EXPLODED
-        else:
-            alphas = curve.alphas.numpy()
-            label = self._label(alphas, visible, origin, bottoms, peaks, tolerance, bounds)
-        return Look(label, visible, span, bottoms, peaks)
-
-    @staticmethod
-    def _label(
-        alphas: Array,
-        loss: Array,
-        origin: int,
-        bottoms: list[int],
-        peaks: list[int],
-        tolerance: float,
-        bounds: Array,
-    ) -> Shape:
-        if len(bottoms) > 5:
-            return Shape.CHAOTIC
-        if len(bottoms) > 3:
-            return Shape.MULTI_BASIN
-        if len(bottoms) == 3:
-            return Shape.VVV_BASIN
-        if len(bottoms) == 1:
-            smooth = _average(alphas, loss)
-            # The plain loss decides where averaging would blunt a valley with unequal slopes.
-            height = min(values[origin] - values.min() for values in (loss, smooth))
-            within_errors = loss[origin] - loss[bottoms[0]] <= bounds[origin, bottoms[0]]
-            at_bottom = height <= tolerance / 2 or within_errors
-            return Shape.V_BASIN if at_bottom else Shape.V_SIDE
-        (peak,) = peaks
-        # The valley in which θ lies is the one on its side of the peak.
-        bottom = bottoms[0] if origin <= peak else bottoms[1]
-        height, below = loss[origin] - loss[bottom], loss[peak] - loss[origin]
-        margin = max(tolerance, 0.25 * (loss[peak] - loss[bottom]))
-        if height <= min(max(margin, bounds[origin, bottom]), below):
-            return Shape.W_BASIN
-        if bottoms[0] < origin < bottoms[1] and below <= max(margin, bounds[origin, peak]):
-            return Shape.W_PEAK
-        return Shape.OTHER
+        noise = _noise(visible, loss > visible, span)
+        bottoms = find_valleys(visible, max(self.prominence * span, 7 * noise), bounds)
+        label: str = Shape.EXPLODED
+        if not exploded:
+            line = Line(curve.alphas.numpy(), visible, origin, bounds)
+            label = name_shape(line, bottoms, noise, self.prominence / 2)
+        return Look(label, visible, span, bottoms, find_barriers(visible, bottoms))
 
 
 def classify(curve: Curve) -> CurveShape:
-    """Classify the shape of ``curve`` with the default classifier."""
+    """Name the shape of ``curve`` with the default classifier."""
     return CurveClassifier()(curve)
 
 
@@ -241,73 +214,52 @@ def count_stationary_points(loss: Tensor) -> int:
     return int(((middle - y[2:]) * (middle - y[:-2]) > 0).sum())
 
 
-def visible_loss(loss: Array, at_theta: float, chance: float | None) -> Array:
-    """Clip a loss at the chance level, or at the loss of θ, and at its largest finite value.
+def describe_depths(depths: Sequence[float], errors: Sequence[float]) -> str:
+    """List depths with their standard errors, if they have any: ``0.52 ± 0.01, 0.3 ± 0.01``."""
+    pairs = zip(depths, errors, strict=True)
+    return ", ".join(
+        f"{depth:.3g} ± {error:.1g}" if error else f"{depth:.3g}" for depth, error in pairs
+    )
 
-    If θ is above the chance level by more than the curve ever falls below it, only losses that
-    are not finite are clipped.
 
-    Args:
-        loss: Shape ``(T,)``.
-        at_theta: The loss of θ.
-        chance: The chance-level loss, if there is one.
+def _noise(visible: Array, hidden: NDArray[np.bool_], span: float) -> float:
+    """Estimate the noise that valleys must exceed.
 
-    Returns:
-        Shape ``(T,)``, finite where any of ``loss`` is.
+    What is smaller than 0.3 % of the range may be no noise, and what is larger counts as 1 % of it
+    at least, since the noise of short curves is estimated to a factor of two. Above 8 %, it is the
+    curve that turns as often as its grid allows.
     """
-    finite = loss[np.isfinite(loss)]
-    cap = finite.max(initial=0.0)
-    if chance is not None and chance - finite.min(initial=np.inf) > at_theta - chance:
-        cap = min(cap, max(chance, at_theta))
-    visible: Array = np.minimum(np.where(np.isfinite(loss), loss, np.inf), cap)
-    return visible
+    noise = estimate_noise(visible, hidden)
+    if noise > 0.08 * span:
+        return 0.0
+    return max(noise, 0.01 * span) if noise > 0.003 * span else noise
 
 
-def _valleys(loss: Array, tolerance: float, bounds: Array) -> list[int]:
-    """Find the bottoms of valleys at least ``tolerance`` deep, ends of the window included.
-
-    Of two that no barrier divides by more than ``bounds``, shape ``(T, T)``, the lower one counts.
-    """
-    rim = loss.max()
-    padded = np.concatenate([[rim], loss, [rim]])
-    found, _ = find_peaks(-padded, prominence=tolerance)
-    bottoms = [int(i) - 1 for i in found]
-    # Of two equally low neighbours find_peaks takes both for deep, however low the barrier.
-    merged = bottoms[:1]
-    for right in bottoms[1:]:
-        left = merged[-1]
-        if loss[left : right + 1].max() - max(loss[left], loss[right]) >= tolerance:
-            merged.append(right)
-        elif loss[right] < loss[left]:
-            merged[-1] = right
-    while len(merged) > 1:
-        excess = []  # of each barrier over what errors explain
-        for left, right in pairwise(merged):
-            peak = left + int(loss[left : right + 1].argmax())
-            excess.append(min(loss[peak] - loss[i] - bounds[peak, i] for i in (left, right)))
-        worst = int(np.argmin(excess))
-        if excess[worst] > 0:
-            break
-        del merged[worst + int(loss[merged[worst + 1]] >= loss[merged[worst]])]
-    return merged
+def _minimum(curve: Curve, bounds: Array) -> tuple[float, bool]:
+    """Find α of the lowest point, and whether θ is lower than all others."""
+    loss, origin = curve.loss.numpy(), curve.origin
+    finite = np.isfinite(loss)
+    if not finite.any():
+        return math.nan, False
+    lowest = float(curve.alphas[int(np.where(finite, loss, np.inf).argmin())])
+    if not finite[origin]:
+        return lowest, False
+    others = finite & (np.arange(len(loss)) != origin)
+    rounding = 8 * curve.rounding * abs(float(loss[origin]))
+    least = np.maximum(bounds[origin, others], rounding)
+    return lowest, bool((loss[others] - loss[origin] > least).all())
 
 
-def _average(alphas: Array, loss: Array) -> Array:
-    """Average over a twentieth of the window to both sides, less where the window ends."""
-    ends = np.minimum(alphas - alphas[0], alphas[-1] - alphas)
-    reach = np.minimum(ends, 0.05 * (alphas[-1] - alphas[0])) * (1 + 1e-9)
-    first = np.searchsorted(alphas, alphas - reach)
-    last = np.searchsorted(alphas, alphas + reach, side="right")
-    total = np.concatenate([[0.0], loss.cumsum()])
-    average: Array = (total[last] - total[first]) / (last - first)
-    return average
-
-
-def _depths(loss: Array, bottoms: list[int], peaks: list[int]) -> tuple[float, ...]:
-    edges = [0, *peaks, len(loss) - 1] if bottoms else []
+def _depth_errors(
+    curve: Curve, visible: Array, bottoms: list[int], rims: list[int]
+) -> tuple[float, ...]:
+    """Compute the standard errors of depths; rims that were cut off have none of their own."""
+    errors, loss = curve.loss_error, curve.loss.numpy()
+    if errors is None:
+        return (0.0,) * len(bottoms)
     return tuple(
-        float(min(loss[left : i + 1].max(), loss[i : right + 1].max()) - loss[i])
-        for i, left, right in zip(bottoms, edges, edges[1:], strict=False)
+        float(errors[i]) if loss[j] > visible[j] else curve.difference_error(i, j)
+        for i, j in zip(bottoms, rims, strict=True)
     )
 
 

@@ -33,16 +33,18 @@ def run(problem: Problem) -> None:
     pairs = zip(directions, curves, strict=True)
     falls = [measure_falls(landscape, direction, curve) for direction, curve in pairs]
     for curve, shape in zip(curves, shapes, strict=True):
-        log.info("%s: %s", curve.name, shape.description)
+        log.info("%s: %s", curve.name, shape.summary)
     origin, first = curves[0].origin, curves[0]
     problem.run.finish(
         {
             "loss_at_theta": first.loss[origin].item(),
             "accuracy_at_theta": None if first.accuracy is None else first.accuracy[origin].item(),
             "directions": [curve.name for curve in curves],
-            "labels": [shape.label.value for shape in shapes],
+            "labels": [str(shape) for shape in shapes],
             "label_probabilities": [shape.label_probability for shape in shapes],
             "stationary_points": [shape.stationary_points for shape in shapes],
+            "minimum_alpha": [shape.minimum_alpha for shape in shapes],
+            "theta_is_minimum": [shape.theta_is_minimum for shape in shapes],
             "nonfinite": [curve.nonfinite for curve in curves],
             "relative_errors": [curve.relative_error for curve in curves],
             "features": [_features(shape) for shape in shapes],
@@ -73,7 +75,5 @@ def draw(problem: Problem) -> None:
 
 
 def _features(shape: CurveShape) -> dict[str, object]:
-    return {
-        name: getattr(shape, name)
-        for name in ("valleys", "barriers", "depths", "curvature", "asymmetry")
-    }
+    names = ("valleys", "barriers", "depths", "depth_errors", "curvature", "asymmetry")
+    return {name: getattr(shape, name) for name in names}

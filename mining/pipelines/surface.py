@@ -39,7 +39,7 @@ def run(problem: Problem) -> None:
             "scales": scales,
             "critical_point": point.kind.value,
             "critical_point_probability": point.probability,
-            "labels": {name: shape.label.value for name, shape in point.lines.items()},
+            "labels": {name: str(shape) for name, shape in point.lines.items()},
             "label_probabilities": {
                 name: shape.label_probability for name, shape in point.lines.items()
             },

@@ -72,7 +72,7 @@ def draw_curves(
         axes.axvline(other, color="red", linestyle=":", linewidth=1, label=label)
     draw_chance_level(axes, losses, chance)
     average = np.mean([shape.stationary_points for shape in shapes])
-    labels = Counter(sorted(shape.label.value for shape in shapes))
+    labels = Counter(sorted(str(shape) for shape in shapes))
     listed = [f"{num} {label}" if len(labels) > 1 else label for label, num in labels.items()]
     notes = [f"{', '.join(listed)} [{average:.{int(len(curves) > 1)}f}]", *_curve_notes(curves)]
     uncertain = sum(not shape.certain for shape in shapes)

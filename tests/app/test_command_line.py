@@ -43,7 +43,8 @@ def test_a_curve_run_leaves_what_the_contract_says(command, folder):
         "mining.log",
     }
     metrics = record(directory)["metrics"]
-    for key in ("labels", "stationary_points", "nonfinite"):
+    per_curve = ("labels", "stationary_points", "minimum_alpha", "theta_is_minimum", "nonfinite")
+    for key in per_curve:
         assert len(metrics[key]) == 2
     with np.load(directory / "curves.npz") as arrays:
         assert arrays["alphas"].shape == (11,)

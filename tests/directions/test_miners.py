@@ -28,7 +28,7 @@ from mining import (
 )
 from mining.directions import cosine
 from mining.evaluation.curves import Curve, rmse
-from mining.explain.curve_shape import Shape
+from mining.explain.labels import Shape
 from mining.functional.batches import joined
 from mining.training import Loop, loop
 
@@ -210,7 +210,7 @@ def test_multipoint_makes_as_many_valleys_as_asked_for():
     (found,) = source.directions(of, 1, generator=generator())
     curve = Evaluator(of).curve(found, torch.linspace(0, 1, 61))
     shape = classify(curve)
-    assert shape.label == Shape.MULTI_BASIN
+    assert shape.label == "4-basin"
     assert len(shape.valleys) == 4
 
 

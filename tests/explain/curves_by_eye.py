@@ -3,7 +3,7 @@
 ``drawn_curves.csv`` holds 300 curves drawn by hand, as control points; ``measured_curves.csv`` 60
 curves of ``analysis/figures``. Every curve was labelled from its picture, before the classifier had
 named it; where two labels are defensible, both are accepted. Half of the curves, all variants of a
-drawing on the same side, are held out when the classifier is changed.
+drawing on the same side, were held out while the classifier was changed.
 
     python tests/explain/curves_by_eye.py              # confusion matrices
     python tests/explain/curves_by_eye.py sheets DIR   # contact sheets without labels
@@ -36,6 +36,7 @@ class Example:
     curve: Curve
     labels: tuple[str, ...]
     held_out: bool
+    source: str = ""  # figure, run and direction of a measured curve
 
 
 def drawn() -> list[Example]:
@@ -111,7 +112,8 @@ def _rows(name: str) -> list[dict[str, str]]:
 
 
 def _example(row: dict[str, str], curve: Curve) -> Example:
-    return Example(curve, tuple(row["labels"].split("|")), row["held_out"] == "1")
+    labels, held_out = tuple(row["labels"].split("|")), row["held_out"] == "1"
+    return Example(curve, labels, held_out, row.get("source", ""))
 
 
 def _draw(row: dict[str, str], seed: int) -> Curve:
@@ -141,7 +143,7 @@ def _measured(row: dict[str, str]) -> Curve:
 
 def _order(label: str) -> tuple[int, str]:
     known = ["v-basin", "v-side", "w-basin", "w-peak", "other", "vvv-basin"]
-    last = ["multi-basin", "chaotic", "flat", "exploded"]
+    last = ["chaotic", "flat", "exploded"]
     if label in known:
         return known.index(label), ""
     return (50 + last.index(label), "") if label in last else (20, label)
@@ -149,16 +151,24 @@ def _order(label: str) -> tuple[int, str]:
 
 def main(arguments: list[str]) -> None:
     """Print confusion matrices, or draw contact sheets."""
-    for name, examples in {"drawn": drawn(), "measured": measured()}.items():
-        if arguments[:1] == ["sheets"]:
+    sets = {"drawn": drawn(), "measured": measured()}
+    if arguments[:1] == ["sheets"]:
+        for name, examples in sets.items():
             for first in range(0, len(examples), 25):
                 sheet = draw_sheet(examples[first : first + 25], first)
                 sheet.savefig(Path(arguments[1]) / f"{name}{first:03}.png", dpi=70)
-            continue
-        for half in (False, True):
+        return
+    for half in (False, True):
+        together = []
+        for name, examples in sets.items():
             part = [e for e in examples if e.held_out == half]
-            title = f"{name}, {'held-out half' if half else 'other half'}"
-            print(f"{title}: {agreement(part):.1%} of {len(part)}\n\n{table(confusion(part))}\n")
+            print(f"{name}, {'held-out' if half else 'other'} half: {agreement(part):.1%}")
+            together += part
+            wrong = {
+                n: pair for n, *pair in disagreements(examples) if examples[n].held_out == half
+            }
+            print("".join(f"  {n}: {eye}, called {found}\n" for n, (eye, found) in wrong.items()))
+        print(table(confusion(together)) + "\n")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mining import Curve, CurveClassifier, Surface, classify, classify_critical_point
-from mining.explain.curve_shape import Shape, count_stationary_points
+from mining.explain.curve_shape import count_stationary_points
+from mining.explain.labels import Shape
 
 #: Curves on [-1, 1] by shape. Depths differ, so that no symmetry helps.
 TEMPLATES = {
@@ -32,8 +33,11 @@ TEMPLATES = {
         lambda a: 1 - torch.cos(3 * math.pi * a) + 0.2 * a**2,
         lambda a: 1 - torch.cos(2 * math.pi * (a + 0.05)) + 0.1 * a,
     ],
-    "multi-basin": [lambda a: 1 - torch.cos(5 * math.pi * a) + 0.1 * a],
-    "chaotic": [lambda a: torch.sin(30 * a) + 0.3 * torch.sin(47 * a)],
+    "5-basin": [lambda a: 1 - torch.cos(5 * math.pi * a) + 0.1 * a],
+    "10-basin": [lambda a: torch.sin(30 * a) + 0.3 * torch.sin(47 * a)],
+    "chaotic": [
+        lambda a: 3 * abs(a) + torch.sin(70 * a) * (1 + 0.3 * torch.sin(29 * a)),
+    ],
 }
 CASES = [(label, shape) for label, shapes in TEMPLATES.items() for shape in shapes]
 
@@ -186,6 +190,59 @@ def test_features_of_a_known_curve():
     assert shape.asymmetry == pytest.approx(0, abs=1e-12)
     assert classify(curve_of(lambda a: torch.where(a > 0, a, 0 * a))).asymmetry > 0.4
     assert classify(curve_of(lambda a: torch.where(a < 0, -a, 0 * a))).asymmetry < -0.4
+
+
+def test_depth_of_a_valley_cut_by_the_window_is_that_within():
+    shape = classify(curve_of(lambda a: -(a**2)))
+    assert [alpha for alpha, _ in shape.valleys] == [-1, 1]
+    assert shape.depths == pytest.approx((1, 1))
+    assert classify(curve_of(lambda a: torch.exp(-2 * a))).depths[0] == pytest.approx(7.2537, 1e-4)
+
+
+def test_offset_of_the_minimum():
+    centred = classify(curve_of(lambda a: 1 + a**2))
+    assert (centred.minimum_alpha, centred.theta_is_minimum) == (0, True)
+    assert centred.summary == "v-basin; 1 stationary point; 1 nats deep"
+    offset = classify(curve_of(lambda a: 1 + (a + 0.1) ** 2))
+    assert offset.label == "v-basin"
+    assert offset.minimum_alpha == pytest.approx(-0.1)
+    assert not offset.theta_is_minimum
+    assert offset.summary.endswith("lowest at α = -0.1")
+    equal = curve_of(lambda a: 1 + torch.relu(abs(a) - 0.1))
+    assert not classify(equal).theta_is_minimum  # two neighbours are as low
+    rounded = curve_of(lambda a: 1 + 1e-5 * a**2)
+    assert not classify(rounded).theta_is_minimum  # by less than rounding beside it
+    nothing = classify(with_loss(rounded, torch.full_like(rounded.loss, math.nan)))
+    assert math.isnan(nothing.minimum_alpha)
+    assert not nothing.theta_is_minimum
+
+
+def test_depth_and_minimum_know_the_errors():
+    curve = curve_of(lambda a: 1 + a**2)
+    independent = 0.02**2 * torch.eye(41, dtype=torch.float64)
+    shape = classify(Curve(curve.alphas, curve.loss, loss_covariance=independent))
+    assert shape.depth_errors == pytest.approx((0.02 * math.sqrt(2),))
+    assert not shape.theta_is_minimum  # its neighbours are higher by 0.0025
+    assert shape.summary.startswith("v-basin; 1 stationary point; 1 ± 0.03 nats deep")
+    common = torch.full((41, 41), 0.04, dtype=torch.float64)
+    shape = classify(Curve(curve.alphas, curve.loss, loss_covariance=common))
+    assert shape.depth_errors == pytest.approx((0,), abs=1e-9)
+    assert shape.theta_is_minimum
+    # The rim is cut off at log C, which is exact.
+    shape = classify(
+        Curve(curve.alphas, curve.loss, None, chance_loss=1.5, loss_covariance=independent)
+    )
+    assert shape.depths == pytest.approx((0.5,))
+    assert shape.depth_errors == pytest.approx((0.02,))
+
+
+@pytest.mark.parametrize("num", [4, 6, 9, 12])
+def test_clean_valleys_are_counted_and_noise_is_chaotic(num):
+    clean = curve_of(lambda a: 1 - torch.cos((num - 1) * math.pi * (a + 1)), 20 * num + 1)
+    assert classify(clean).label == f"{num}-basin"
+    generator = torch.Generator().manual_seed(num)
+    noise = torch.rand(81, generator=generator, dtype=torch.float64)
+    assert classify(Curve(torch.arange(-40.0, 41.0), noise)).label == "chaotic"
 
 
 def test_curvature_on_unequal_steps():

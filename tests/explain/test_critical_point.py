@@ -8,7 +8,7 @@ import torch
 from mining import Surface, classify_critical_point
 from mining.evaluation.grid import grid_with_origin
 from mining.explain.critical_point import Kind, lines_through_theta
-from mining.explain.curve_shape import Shape
+from mining.explain.labels import Shape
 
 
 def surface(function, num=21, extent=(1.0, 1.0), chance=None):
