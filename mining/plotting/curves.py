@@ -63,7 +63,8 @@ def draw_curves(
         factor = "" if scale is None else f" × {scale:.3g}"
         _draw_curve(axes, curve, f"{name}{factor}: {shape.description}")
     if template is not None:
-        axes.plot(*zip(*template, strict=True), color="grey", linewidth=1, label="template")
+        label = "template that the curve was mined to follow"
+        axes.plot(*zip(*template, strict=True), color="grey", linewidth=1, label=label)
     losses, chance = torch.cat([curve.loss for curve in curves]).numpy(), curves[0].chance_loss
     lowest, highest = extent(losses)
     mark_theta(axes)

@@ -151,7 +151,7 @@ def test_a_script_draws_with_the_colormap_asked_for(work, tmp_path, monkeypatch,
     for path, options in zip(paths, ([], ["--colormap", "cividis"]), strict=True):
         draw("fig04", monkeypatch, "size=smoke", "--picture", path, *options)
     assert paths[0].read_bytes() != paths[1].read_bytes()
-    with pytest.raises(SystemExit, match=r"picture.colormap must be .* did you mean cividis"):
+    with pytest.raises(SystemExit, match=r"picture.colormap must be .*did you mean cividis"):
         draw("fig04", monkeypatch, "size=smoke", "--colormap", "civids")
     with pytest.raises(SystemExit, match=r"picture.format must be png or pdf or svg, got 'jpg'"):
         draw("fig04", monkeypatch, "size=smoke", "--picture", "a.jpg")
