@@ -11,7 +11,7 @@ from mining import InputError
 from mining.directions import CheckpointDelta, Gaussian, Gradient, cosine
 from mining.pipelines.pictures import save_picture
 from mining.pipelines.problem import Problem
-from mining.pipelines.titles import name_seed
+from mining.pipelines.titles import EPOCH, name_seed
 from mining.plotting import draw_angles, explain
 from mining.storage.files import save_arrays
 from mining.training import TrainingSettings
@@ -70,7 +70,7 @@ def draw(problem: Problem) -> None:
     settings, directory = problem.settings, problem.run.directory
     title = ", ".join([directory.parent.name, f"E={settings.epoch}", *name_seed(settings)])
     picture = Figure(figsize=(10, 3), layout="constrained")
-    explain(picture, draw_angles(picture, directory / "angles.npz", title=title))
+    explain(picture, draw_angles(picture, directory / "angles.npz", title=title), EPOCH)
     save_picture(problem, picture, "angles")
 
 

@@ -12,7 +12,7 @@ from mining.explain.falls import measure_falls
 from mining.pipelines.finding import find_directions, find_template, take_directions
 from mining.pipelines.pictures import save_picture
 from mining.pipelines.problem import Problem
-from mining.pipelines.titles import describe_point
+from mining.pipelines.titles import EPOCH, describe_point
 from mining.plotting import STATIONARY, draw_curves, explain
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ def draw(problem: Problem) -> None:
         f"{directory.parent.name}, {describe_point(settings, 'dashed: test')}\n{axes.get_title()}"
     )
     axes.set_title(title, fontsize=9)
-    explain(picture, [axes], STATIONARY)
+    explain(picture, [axes], f"{EPOCH} {STATIONARY}")
     save_picture(problem, picture, "curves")
 
 

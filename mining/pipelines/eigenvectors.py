@@ -6,7 +6,7 @@ from mining import InputError
 from mining.directions.storage import read_directions, save_directions
 from mining.pipelines.pictures import save_picture
 from mining.pipelines.problem import Problem
-from mining.pipelines.titles import describe_point
+from mining.pipelines.titles import EPOCH, describe_point
 from mining.plotting import draw_eigenvalues, explain
 
 
@@ -48,5 +48,5 @@ def draw(problem: Problem) -> None:
     )
     title = f"{directory.parent.name}, Hessian, {describe_point(problem.settings)}"
     picture.suptitle(title, fontsize=9)
-    explain(picture, [axes])
+    explain(picture, [axes], EPOCH)
     save_picture(problem, picture, "eigenvalues")

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from mining.explain.second_order import Perturbations, perturb
 from mining.pipelines.pictures import save_picture
 from mining.pipelines.problem import Problem
-from mining.pipelines.titles import describe_point
+from mining.pipelines.titles import EPOCH, describe_point
 from mining.plotting import draw_perturbations, explain
 from mining.storage.records import load_record, save_record
 
@@ -66,5 +66,5 @@ def draw(problem: Problem) -> None:
     found = load_record(directory / "perturbations.npz", Perturbations)
     title = f"{directory.parent.name}, {describe_point(problem.settings)}"
     picture = Figure(figsize=(5 * len(found.scales), 3.4), layout="constrained")
-    explain(picture, draw_perturbations(picture, found, title=title))
+    explain(picture, draw_perturbations(picture, found, title=title), EPOCH)
     save_picture(problem, picture, "perturbations")

@@ -13,7 +13,7 @@ from mining.explain.second_order import Expansions, expand
 from mining.pipelines.finding import find_directions, take_directions
 from mining.pipelines.pictures import save_picture
 from mining.pipelines.problem import Problem
-from mining.pipelines.titles import describe_point
+from mining.pipelines.titles import EPOCH, describe_point
 from mining.plotting import draw_expansions, explain
 from mining.storage.records import load_record, save_record
 
@@ -91,5 +91,5 @@ def draw(problem: Problem) -> None:
     draw_expansions(axes, curve, found)
     title = f"{directory.parent.name}, {describe_point(problem.settings)}\n{axes.get_title()}"
     axes.set_title(title, fontsize=9)
-    explain(picture, [axes])
+    explain(picture, [axes], EPOCH)
     save_picture(problem, picture, "expansions")

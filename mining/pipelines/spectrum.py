@@ -28,7 +28,7 @@ from mining.directions.storage import read_directions, save_directions
 from mining.landscape import Landscape
 from mining.pipelines.pictures import save_picture
 from mining.pipelines.problem import Problem
-from mining.pipelines.titles import describe_point
+from mining.pipelines.titles import EPOCH, describe_point
 from mining.plotting import draw_density, draw_eigenvalues, explain
 from mining.storage.files import drop_if_damaged, read_arrays, save_arrays
 from mining.storage.records import load_record, save_record
@@ -151,7 +151,7 @@ def draw(problem: Problem) -> None:
     if traced:
         title += f", trace {traced['mean']:.4g} ± {traced['standard_error']:.2g} (standard error)"
     picture.suptitle(title, fontsize=9)
-    explain(picture, drawn)
+    explain(picture, drawn, EPOCH)
     save_picture(problem, picture, "spectrum")
 
 

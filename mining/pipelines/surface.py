@@ -10,7 +10,7 @@ from mining.explain.critical_point import classify_critical_point
 from mining.pipelines.finding import find_directions, take_directions
 from mining.pipelines.pictures import save_picture
 from mining.pipelines.problem import Problem
-from mining.pipelines.titles import describe_point
+from mining.pipelines.titles import EPOCH, describe_point
 from mining.plotting import draw_surface
 
 log = logging.getLogger(__name__)
@@ -59,7 +59,10 @@ def draw(problem: Problem) -> None:
     settings, directory = problem.settings, problem.run.directory
     title = f"{directory.parent.name}, {describe_point(settings, 'test in surface.npz')}"
     picture = draw_surface(
-        load_surface(directory / "surface.npz"), title=title, **settings.picture.of_losses
+        load_surface(directory / "surface.npz"),
+        title=title,
+        about=EPOCH,
+        **settings.picture.of_losses,
     )
     save_picture(problem, picture, "surface")
 

@@ -6,6 +6,9 @@ from mining.pipelines.building import has_batch_norm
 from mining.pipelines.settings import Settings
 from mining.training import TrainingSettings
 
+#: What a picture says of the title below.
+EPOCH = "E: epoch of θ."
+
 
 def describe_point(settings: Settings, second: str = "") -> str:
     """Say in a few words which θ and which loss a picture shows.

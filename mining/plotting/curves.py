@@ -105,7 +105,9 @@ def _draw_curve(axes: Axes, curve: Curve, label: str) -> None:
         axes.fill_between(curve.alphas, low, high, color=line.get_color(), alpha=0.3, lw=0)
     if curve.loss_test is not None:
         test = curve.loss_test.masked_fill(~curve.loss_test.isfinite(), np.nan)
-        axes.plot(curve.alphas, test, linestyle="--", linewidth=1.0, color=line.get_color())
+        (dashed,) = axes.plot(curve.alphas, test, "--", linewidth=1.0, color=line.get_color())
+        if "--" not in [other.get_linestyle() for other in axes.get_lines()[:-1]]:
+            dashed.set_label("test examples")
 
 
 def _curve_notes(curves: Sequence[Curve]) -> list[str]:

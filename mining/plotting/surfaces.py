@@ -41,6 +41,7 @@ def draw_surface(
     surface: Surface,
     *,
     title: str = "",
+    about: str = "",
     log_scale: bool = False,
     loss_cap: float | None = None,
     colormap: str | None = None,
@@ -54,6 +55,7 @@ def draw_surface(
     Args:
         surface: The surface; points that are not finite are left blank and counted.
         title: First line of the title.
+        about: What to say below the picture.
         log_scale: Logarithmic loss.
         loss_cap: Loss above which the picture is clipped, nats; by default twice the chance level
             if the surface exceeds ten times the chance level.
@@ -79,7 +81,7 @@ def draw_surface(
     )
     notes = _surface_notes(surface, loss_cap)
     picture.suptitle("\n".join(filter(None, [title, ", ".join(notes)])), fontsize=9)
-    explain(picture, [contours])
+    explain(picture, [contours], about)
     return picture
 
 

@@ -47,6 +47,10 @@ def test_test_loss_is_dashed_and_another_loss_has_no_unit():
     solid, dashed = axes.get_lines()[:2]
     assert (solid.get_linestyle(), dashed.get_linestyle()) == ("-", "--")
     assert solid.get_color() == dashed.get_color()
+    assert [text.get_text() for text in axes.get_legend().get_texts()][:2] == [
+        "test: v-basin",
+        "test examples",
+    ]
     assert np.array_equal(dashed.get_ydata(), test)
     assert axes.get_ylabel() == "loss"
 
