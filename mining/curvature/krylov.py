@@ -1,6 +1,5 @@
 """Krylov spaces of a symmetric operator."""
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -54,8 +53,10 @@ class KrylovSpace:
         self._basis = torch.empty(most + 1, size, dtype=operator.dtype, device=operator.device)
         self._projection = torch.zeros(most + 1, most + 1, dtype=torch.float64)
         self._rest = 0.0  # norm of what the last product has outside the space
-        # Norms of what each product lost: along locked vectors, and where the space closed.
-        self._dropped = torch.zeros(most + 1, dtype=torch.float64)
+        # What each product lost: along the locked vectors, and as a norm where the space closed.
+        num_locked = 0 if locked is None else len(locked.values)
+        self._along = torch.zeros(num_locked, most + 1, dtype=torch.float64)
+        self._lost = torch.zeros(most + 1, dtype=torch.float64)
         self.num = 0
         self.scale = (
             0.0 if locked is None else locked.scale
@@ -80,7 +81,7 @@ class KrylovSpace:
         vector = self.next
         product = self._operator @ vector if product is None else product
         self.scale = max(self.scale, float(vector_norm(product, dtype=torch.float64)))
-        column, rest, locked = self._orthogonalize(product, self.num + 1)
+        column, rest, along = self._orthogonalize(product, self.num + 1)
         last = self.num
         skew = column[:last] - self._projection[last, :last]
         difference = float(skew.abs().max()) if last else 0.0
@@ -91,9 +92,9 @@ class KrylovSpace:
         self._rest = float(vector_norm(rest, dtype=torch.float64))
         nothing = _NOTHING * torch.finfo(self._operator.dtype).eps * self.scale
         self.closed = self._rest <= nothing or self.num == self._most
-        self._dropped[last] = locked
+        self._along[:, last] = along
         if self.closed:
-            self._dropped[last] = math.hypot(locked, self._rest)
+            self._lost[last] = self._rest
             self._rest = 0.0
         else:
             self._projection[self.num, last] = self._rest
@@ -109,9 +110,13 @@ class KrylovSpace:
         projection = self._projection[: self.num, : self.num]
         values, vectors = torch.linalg.eigh((projection + projection.T) / 2)
         inside = vector_norm(projection @ vectors - vectors * values, dim=0)
-        dropped = vector_norm(self._dropped[: self.num, None] * vectors, dim=0)
-        outside = torch.hypot(self._rest * vectors[-1], dropped)
-        return values, vectors, torch.hypot(inside, outside)
+        parts = [
+            inside,
+            self._rest * vectors[-1],
+            vector_norm(self._along[:, : self.num] @ vectors, dim=0),
+            vector_norm(self._lost[: self.num, None] * vectors, dim=0),
+        ]
+        return values, vectors, vector_norm(torch.stack(parts), dim=0)
 
     def restart(self, vectors: Tensor) -> None:
         """Shrink the space to some of its Ritz vectors and what follows the last product.
@@ -128,9 +133,12 @@ class KrylovSpace:
         self._projection.zero_()
         self._projection[:num, :num] = projection
         self._projection[num, :num] = self._rest * vectors[-1]
-        dropped = vector_norm(self._dropped[: self.num, None] * vectors, dim=0)
-        self._dropped.zero_()
-        self._dropped[:num] = dropped
+        along = self._along[:, : self.num] @ vectors
+        lost = vector_norm(self._lost[: self.num, None] * vectors, dim=0)
+        self._along.zero_()
+        self._along[:, :num] = along
+        self._lost.zero_()
+        self._lost[:num] = lost
         self.num = num
 
     def lift(self, vectors: Tensor) -> Tensor:
@@ -142,25 +150,25 @@ class KrylovSpace:
         _, rest, _ = self._orthogonalize(vector / vector_norm(vector), self.num)
         self._basis[self.num] = rest / vector_norm(rest)
 
-    def _orthogonalize(self, vector: Tensor, num: int) -> tuple[Tensor, Tensor, float]:
+    def _orthogonalize(self, vector: Tensor, num: int) -> tuple[Tensor, Tensor, Tensor]:
         """Split a vector.
 
         Returns:
-            Coefficients in the first ``num`` basis vectors; the rest; and the norm of what lay
-            along locked vectors.
+            Coefficients in the first ``num`` basis vectors; the rest; and the coefficients along
+            the locked vectors. Coefficients are float64, on the CPU.
         """
         basis = self._basis[:num]
         coefficients = torch.zeros(num, dtype=torch.float64)
-        locked = 0.0
+        along = torch.zeros(len(self._along), dtype=torch.float64)
         for _ in range(2):
             if self._locked is not None:
-                along = self._locked.T @ vector
-                vector = vector - self._locked @ along
-                locked = math.hypot(locked, float(vector_norm(along, dtype=torch.float64)))
+                part = self._locked.T @ vector
+                vector = vector - self._locked @ part
+                along += part.double().cpu()
             found = basis @ vector
             vector = vector - found @ basis
             coefficients += found.double().cpu()
-        return coefficients, vector, locked
+        return coefficients, vector, along
 
 
 def check_basis(

@@ -8,6 +8,7 @@ from cases import landscape
 from torch import Tensor
 
 from mining import MatrixOperator, eigenpairs, make_dense
+from mining.curvature.krylov import KrylovSpace, RitzPairs
 from mining.curvature.ritz import wanted_indices
 from mining.functional.random_vectors import standard_normal
 
@@ -179,6 +180,26 @@ def test_vectors_of_chosen_layers_have_their_length():
     found = eigenpairs(operator, 2, "both", tol=1e-9, generator=generator())
     assert found.vectors.shape == (40, 4)
     assert_true_pairs(found, make_dense(operator), 2, "both")
+
+
+def test_residuals_beside_inexact_locked_vectors_are_the_true_ones():
+    """What all products lose along one locked vector adds up, and not in squares."""
+    dense = matrix(torch.linspace(-1, 3, 60).double())
+    _, vectors = torch.linalg.eigh(dense)
+    noise = 1e-3 * torch.randn(60, 2, generator=generator(), dtype=torch.float64)
+    inexact, _ = torch.linalg.qr(vectors[:, -2:] + noise)
+    locked = RitzPairs(torch.tensor([2.9, 3.0]).double(), inexact, torch.zeros(2).double(), 3.0)
+    space = KrylovSpace(MatrixOperator(dense), 20, generator(), locked=locked)
+    for _ in range(12):
+        space.expand()
+    _, ritz, _ = space.ritz_pairs()
+    space.restart(ritz[:, -6:])  # what was lost before is not forgotten
+    for _ in range(4):
+        space.expand()
+    values, ritz, residuals = space.ritz_pairs()
+    lifted = space.lift(ritz)
+    true = torch.linalg.vector_norm(dense @ lifted - lifted * values, dim=0)
+    torch.testing.assert_close(residuals, true, rtol=1e-9, atol=1e-12)
 
 
 def test_both_ends_come_out_of_one_space():
