@@ -27,6 +27,26 @@ _GAUSSIAN = (
         "fig02", _MOST, q.early_gaussians(q.lowest),
     ),
 )  # fmt: skip
+_NO_SKIP = (
+    Criterion(
+        "1d", "log10 of the largest loss within ±1, frozen", "paper", "fig03", Bound(low=3.0),
+        q.explosion,
+    ),
+    *(
+        criterion
+        for mode in ("frozen", "recalibrate")
+        for criterion in (
+            Criterion(
+                "1e", f"share above log C of the stationary points within ±1, {mode}", "paper",
+                "fig03", _MOST, q.chaos_above_chance(mode),
+            ),
+            Criterion(
+                "1f", f"stationary points per curve, within ±4 less within ±1, {mode}", "paper",
+                "fig03", _LOWER, q.smoother_far_away(mode),
+            ),
+        )
+    ),
+)  # fmt: skip
 _ANGLES = (
     Criterion(
         "2a", "deviation of angles between Gaussians and gradient, over the isotropic one", "ours",
@@ -168,7 +188,11 @@ _SECOND_ORDER = (
 CLAIMS = tuple(
     Claim("xu2024", number, sentence, criteria)
     for number, sentence, criteria in (
-        (1, "Gaussian directions give v-basins with about one stationary point.", _GAUSSIAN),
+        (
+            1,
+            "Gaussian directions give v-basins with about one stationary point.",
+            (*_GAUSSIAN, *_NO_SKIP),
+        ),
         (2, "Gaussian and descent directions are nearly orthogonal.", _ANGLES),
         (3, "Descent directions give v-sides, independent checkpoints w-basins.", _DESCENT),
         (4, "P.E. give v-basins; N.E. give w-peaks early, which shrink.", _eigenvectors()),

@@ -210,3 +210,16 @@ def test_a_paper_without_claims_is_refused(of_two_papers, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["claims", "c"])
     with pytest.raises(InputError, match=r"No claim of 'c' is checked, only of a, b\."):
         claims.main()
+
+
+def test_chaos_is_counted_above_and_below_chance():
+    def noskip(losses, reach, mode="frozen"):
+        config = {"grid": {"scale": 1.0, "high": reach}, "batchnorm": {"mode": mode}}
+        return record([losses], epoch=30, config={**direction("Gaussian"), **config})
+
+    jagged = [9.0, 2000.0, 1.0, 2.0, 1.5]  # peaks at 2000 and, below log C, at 2; a valley at θ
+    records = [noskip(jagged, 1.0), noskip(BASIN, 4.0), noskip(SIDE, 1.0, "recalibrate")]
+    assert q.explosion(records) == pytest.approx(3.30103)
+    assert q.chaos_above_chance("frozen")(records) == 0.5
+    assert q.smoother_far_away("frozen")(records) == 1 - 3
+    assert q.smoother_far_away("recalibrate")(records) is None
