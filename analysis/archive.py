@@ -26,6 +26,8 @@ _ARRAYS = {
     "curves.npz": ("alphas", "loss", "chance_loss", "rounding"),
     "angles.npz": ("gaussian_gradient", "gaussian_checkpoint", "gradient_checkpoint"),
 }
+#: Keys of the configuration that say where and how a run was computed, and not what.
+_LOCAL = ("outputs", "device", "num_threads", "chunk", "compile", "progress", "picture")
 #: Significant digits of kept arrays: the losses are computed in single precision.
 _DIGITS = 7
 _FOLDER = Path(__file__).parent / "figures"
@@ -85,7 +87,7 @@ def record_of(run: Any) -> Record:
             arrays |= {key: _rounded(found[key]) for key in keys if key in found}
     return Record(
         directory="/".join(directory.parts[-3:]),
-        config=run.config,
+        config={key: value for key, value in run.config.items() if key not in _LOCAL},
         metrics=run.metrics,
         arrays=arrays,
         seconds=run.seconds,
@@ -99,12 +101,12 @@ def read_archive(experiment: str) -> list[Record]:
     Args:
         experiment: Its name, ``xu2024/fig08`` for instance.
 
-    Raises:
-        FileNotFoundError: If none are kept.
+    Returns:
+        The records, none if none are kept.
     """
     path = _path(experiment)
     if not path.exists():
-        raise FileNotFoundError(f"No records of {experiment} are kept in {path.parent}.")
+        return []
     lines = gzip.decompress(path.read_bytes()).decode().splitlines()
     return [Record(**json.loads(line)) for line in lines]
 
@@ -116,7 +118,7 @@ def keep(experiment: str, records: Sequence[Record]) -> Path:
         The file.
     """
     path = _path(experiment)
-    known = {r.directory: r for r in (read_archive(experiment) if path.exists() else [])}
+    known = {record.directory: record for record in read_archive(experiment)}
     known |= {record.directory: record for record in records}
     lines = [json.dumps(vars_of(known[name]), sort_keys=True) for name in sorted(known)]
     buffer = io.BytesIO()

@@ -34,19 +34,19 @@ def check(claim: Claim, overrides: Sequence[str]) -> tuple[list[Finding], list[s
     missing = []
     for figure in claim.figures:
         experiment = f"{claim.paper}/{figure}"
+        if not overrides:
+            records[figure] = read_archive(experiment)
+            continue
         try:
-            if overrides:
-                runs = experiment_runs(experiment, overrides)
-                records[figure] = [record_of(run) for run in runs.itertuples()]
-            else:
-                records[figure] = read_archive(experiment)
+            runs = experiment_runs(experiment, overrides)
         except FileNotFoundError as error:
             missing.append(str(error))
+        else:
+            records[figure] = [record_of(run) for run in runs.itertuples()]
     findings = [
         finding
         for criterion in claim.criteria
-        if criterion.figure in records
-        for finding in find(criterion, records[criterion.figure])
+        for finding in find(criterion, records.get(criterion.figure, []))
     ]
     return findings, missing
 
@@ -89,15 +89,12 @@ def main() -> None:
 
 def show(claim: Claim, findings: Sequence[Finding]) -> None:
     """Print a claim with a line for every criterion and every network."""
-    if not findings:
-        return
     print(f"{claim.paper} {claim.number}. {claim.sentence}")
     for criterion in claim.criteria:
+        about = f"{criterion.by}, {criterion.figure}"
+        print(f"   {criterion.name} {criterion.statement}: {criterion.bound}? ({about})")
         own = [finding for finding in findings if finding.criterion is criterion]
-        if own:
-            about = f"{criterion.by}, {criterion.figure}"
-            print(f"   {criterion.name} {criterion.statement}: {criterion.bound}? ({about})")
-        for finding in own:
+        for finding in own or ["not measured"]:
             print(f"      {finding}")
 
 

@@ -109,6 +109,10 @@ def main() -> None:
         records = [record_of(run) for run in runs.itertuples()]
     else:
         records = read_archive(_EXPERIMENT)
+    if not records:
+        raise FileNotFoundError(
+            f"No records are kept yet: python -m mining experiment={_EXPERIMENT}"
+        )
     steps = rows(records)
     print(table(answer(steps).to_dict("records")))
     save_csv(steps, options.csv)
