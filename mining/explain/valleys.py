@@ -47,8 +47,9 @@ def visible_loss(loss: Array, at_theta: float, chance: float | None) -> Array:
 def estimate_noise(loss: Array, hidden: NDArray[np.bool_]) -> float:
     """Estimate the standard deviation of independent noise from differences of high order.
 
-    The median of fourth differences vanishes for smooth and for piecewise linear curves. That of
-    sixth ones counts if it is less than a third: it is smaller of valleys a few points wide.
+    Their root mean square, cut off at 2.5 times what their median shows, vanishes with the median
+    for smooth and for piecewise linear curves. That of sixth differences counts instead of fourth
+    ones if it is less than a third: it is smaller of valleys a few points wide.
 
     Args:
         loss: Shape ``(T,)``.
@@ -65,9 +66,10 @@ def estimate_noise(loss: Array, hidden: NDArray[np.bool_]) -> float:
         differences = np.abs(np.diff(loss, order))[seen]
         if len(differences) < 5:
             return 0.0
+        cut = np.minimum(differences, 2.5 * np.median(differences) / _MEDIAN)
         # Differences of noise have the variance σ² Σ binom(order, k)² = σ² binom(2 order, order).
-        scale = _MEDIAN * math.sqrt(math.comb(2 * order, order))
-        estimates.append(float(np.median(differences)) / scale)
+        variance = float(np.square(cut).mean()) / math.comb(2 * order, order)
+        estimates.append(math.sqrt(variance))
     fourth, sixth = estimates
     return sixth if sixth < fourth / 3 else fourth
 

@@ -35,8 +35,9 @@ TEMPLATES = {
     ],
     "5-basin": [lambda a: 1 - torch.cos(5 * math.pi * a) + 0.1 * a],
     "10-basin": [lambda a: torch.sin(30 * a) + 0.3 * torch.sin(47 * a)],
+    # Seven ripples on the sides of a valley, none as deep as half of it.
     "chaotic": [
-        lambda a: 3 * abs(a) + torch.sin(70 * a) * (1 + 0.3 * torch.sin(29 * a)),
+        lambda a: 3 * abs(a) + 0.8 * torch.sin(22 * a + 0.4) * (1 + 0.3 * torch.sin(5 * a))
     ],
 }
 CASES = [(label, shape) for label, shapes in TEMPLATES.items() for shape in shapes]

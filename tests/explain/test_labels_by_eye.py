@@ -15,8 +15,8 @@ def test_every_curve_has_one_or_two_labels():
 
 @pytest.mark.parametrize(
     ("read", "held_out", "least"),
-    # Reached: 149 and 144 of 150 drawn curves, all 30 and 30 measured ones.
-    [(drawn, False, 0.98), (drawn, True, 0.95), (measured, False, 1.0), (measured, True, 1.0)],
+    # Reached: 148 and 146 of 150 drawn curves, all 30 and 30 measured ones.
+    [(drawn, False, 0.98), (drawn, True, 0.97), (measured, False, 1.0), (measured, True, 1.0)],
 )
 def test_classifier_agrees_with_the_eye(read, held_out, least):
     assert agreement([e for e in read() if e.held_out == held_out]) >= least
