@@ -7,7 +7,8 @@ import pytest
 
 from analysis import archive
 from analysis.archive import Record, keep
-from analysis.xu2024 import steps
+from analysis.xu2024 import figures
+from analysis.xu2024 import step_by_step as steps
 
 
 def record(seed, epoch, step, loss, height):
@@ -51,7 +52,7 @@ def test_the_script_draws_and_lists_what_is_kept(tmp_path, monkeypatch, capsys):
     keep("xu2024/steps", RECORDS)
     picture = tmp_path / "steps.png"
     monkeypatch.setattr(sys, "argv", ["steps", "--picture", str(picture)])
-    steps.main()
+    figures.main("steps")
     assert picture.read_bytes().startswith(b"\x89PNG")
     written = pd.read_csv(tmp_path / "steps.csv")
     assert len(written) == len(RECORDS)
