@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import lzma
+import math
 import os
 import struct
 import tokenize
@@ -191,3 +192,12 @@ def read_record(path: Path) -> dict[str, Any]:
 
 def _checksum(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def finite(value: Any) -> Any:
+    """Replace numbers that are not finite by ``None``: JSON has no word for them."""
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,7 +1,6 @@
 """Runs: a directory named after its configuration, and the record that says it is complete."""
 
 import logging
-import math
 import os
 import platform
 import time
@@ -12,7 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mining import InputError
-from mining.storage.files import describe_file, is_whole, read_record, set_aside, write_record
+from mining.storage.files import (
+    describe_file,
+    finite,
+    is_whole,
+    read_record,
+    set_aside,
+    write_record,
+)
 from mining.storage.identity import Identity, data_name
 from mining.storage.locks import alone
 from mining.storage.provenance import git_state, versions
@@ -118,7 +124,7 @@ class Run:
             "git": git_state(),
             # Of the process that finished the run, not of interrupted ones before it.
             "seconds": round(time.monotonic() - self.started, 3),
-            "metrics": _finite(metrics),
+            "metrics": finite(metrics),
             "identity": None if self.identity is None else asdict(self.identity),
             "files": {path.name: describe_file(path) for path in self._files()},
         }
@@ -309,14 +315,6 @@ def read_runs(directories: Sequence[Path]) -> "pd.DataFrame":
             }
         )
     return pd.DataFrame(rows, columns=list(_COLUMNS))
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _check_key(configs: Iterable[Any], keys: list[str]) -> None:
