@@ -201,3 +201,11 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_if_whole(path: Path) -> dict[str, Any] | None:
+    """Read a record; ``None`` if there is none, or it is damaged and says nothing."""
+    try:
+        return read_record(path) if path.exists() else None
+    except InputError:
+        return None

@@ -15,6 +15,7 @@ from mining.storage.files import (
     describe_file,
     finite,
     is_whole,
+    read_if_whole,
     read_record,
     set_aside,
     write_record,
@@ -106,7 +107,7 @@ class Run:
 
     def alone(self) -> AbstractContextManager[None]:
         """Hold the lock of the run; see ``mining.storage.locks.alone``."""
-        return alone(self.directory, lambda: _describe_process(_read_if_whole(self._start)))
+        return alone(self.directory, lambda: _describe_process(read_if_whole(self._start)))
 
     def finish(self, metrics: Mapping[str, Any], *, device: str) -> None:
         """Write ``run.json``, and with it declare the run complete.
@@ -194,7 +195,7 @@ class Run:
         for path in self.directory.glob("*"):
             if path.is_dir() and path.suffix in {*_RESULTS, ".json"}:
                 set_aside(path)  # it is where a file goes
-        record, start = _read_if_whole(self.record), _read_if_whole(self._start)
+        record, start = read_if_whole(self.record), read_if_whole(self._start)
         known = (record or {}).get("identity") or start
         if known is None and self._start.exists():
             known = {"digest": "damaged"}  # whose what is there is cannot be said
@@ -215,7 +216,7 @@ class Run:
 
     def _take_over(self) -> None:
         """Say from which dead process an unfinished run is taken over."""
-        start = _read_if_whole(self._start)
+        start = read_if_whole(self._start)
         if start is not None and start.get("pid") is not None:
             process = _describe_process(start)
             log.warning("Taking over from %s, which ended without finishing.", process)
@@ -343,10 +344,3 @@ def _describe_process(start: Mapping[str, Any] | None) -> str:
     if start is None or start.get("pid") is None:
         return "another process"
     return f"process {start['pid']} on {start['host']}"
-
-
-def _read_if_whole(path: Path) -> dict[str, Any] | None:
-    try:
-        return read_record(path) if path.exists() else None
-    except InputError:  # what is damaged says nothing
-        return None
