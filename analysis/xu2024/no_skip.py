@@ -10,6 +10,7 @@ from analysis.archive import Record
 from analysis.records import epoch_of
 from analysis.xu2024.quantities import Records, at, mean, share
 from mining.evaluation.curves import Curve
+from mining.explain.curve_shape import find_stationary_points
 
 Array = NDArray[np.float64]
 
@@ -35,9 +36,8 @@ def explosion(records: Records) -> float | None:
 
 def stationary_heights(curve: Curve) -> Array:
     """Return the losses at the stationary points of a curve, as the paper counts them."""
-    loss: Array = curve.loss.numpy()
-    product = (loss[1:-1] - loss[2:]) * (loss[1:-1] - loss[:-2])
-    return loss[1:-1][product > 0]
+    heights: Array = curve.loss[find_stationary_points(curve.loss)].numpy()
+    return heights
 
 
 def chaos_above_chance(mode: str) -> Callable[[Records], float | None]:

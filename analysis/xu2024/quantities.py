@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from analysis.archive import Record
 from analysis.records import epoch_of
 from mining.directions.eigenvectors import NEGATIVE, POSITIVE
+from mining.explain.curve_shape import find_stationary_points
 
 Records = Sequence[Record]
 Array = NDArray[np.float64]
@@ -86,10 +87,9 @@ def w_peaks_of_the_paper(records: Records) -> float | None:
 
 
 def _three_about_theta(curve: Any) -> bool:
-    loss = curve.loss.numpy()
-    product = (loss[1:-1] - loss[2:]) * (loss[1:-1] - loss[:-2])
-    found = (1 + np.flatnonzero(product > 0)).tolist()
-    return len(found) == 3 and found[1] == curve.origin and loss[found[1]] > loss[found[0]]
+    loss, found = curve.loss, find_stationary_points(curve.loss)
+    about = len(found) == 3 and found[1] == curve.origin
+    return about and bool(loss[found[1]] > loss[found[0]])
 
 
 # Gaussian directions

@@ -198,8 +198,8 @@ def classify(curve: Curve) -> CurveShape:
     return CurveClassifier()(curve)
 
 
-def count_stationary_points(loss: Tensor) -> int:
-    """Count the points that lie above both neighbours or below both.
+def find_stationary_points(loss: Tensor) -> list[int]:
+    """Find the points that lie above both neighbours or below both.
 
     Xu et al. (2024), Appendix A.3: (y_t - y_{t+1}) (y_t - y_{t-1}) > 0, the two ends excluded.
 
@@ -207,11 +207,17 @@ def count_stationary_points(loss: Tensor) -> int:
         loss: Shape ``(T,)``.
 
     Returns:
-        The count; a point next to a non-finite one counts only if the product is positive.
+        Their indices; a point next to a non-finite one counts only if the product is positive.
     """
     y = loss.double()
     middle = y[1:-1]
-    return int(((middle - y[2:]) * (middle - y[:-2]) > 0).sum())
+    found: list[int] = (1 + ((middle - y[2:]) * (middle - y[:-2]) > 0).nonzero()[:, 0]).tolist()
+    return found
+
+
+def count_stationary_points(loss: Tensor) -> int:
+    """Count the points that ``find_stationary_points`` finds."""
+    return len(find_stationary_points(loss))
 
 
 def describe_depths(depths: Sequence[float], errors: Sequence[float]) -> str:

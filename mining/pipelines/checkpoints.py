@@ -90,15 +90,11 @@ class Checkpoints:
         path = start.with_name(f"{start.stem}_step_{step:04d}.pt")
         drop_if_damaged(path, read_tensors)
         if not path.exists():
-            training = self._training(independent=False)
-            epoch = (
-                self._recipe.kept_epochs[-1] if self.settings.epoch is None else self.settings.epoch
-            )
+            training, epoch = self._training(independent=False), int(start.stem[-4:])
+            _trained(training, epoch)  # without which the initialization is without an optimizer
             used = training.as_read()
             dataset = load_data(used)
             model = build_model(used, dataset)
-            # The initialization has no state of an optimizer until the training has run.
-            _trained(training, epoch)
             take_steps(model, dataset, self._recipe, start, step, seed=used.seed + epoch)
             save_model(model, path, epoch)
         return path
