@@ -190,6 +190,7 @@ def departures(config: dict[str, Any]) -> list[str]:
             if has_batch_norm(Target.read("model", config["model"]))
             else "no batch norm"
         ]
+    found += [f"not moved: {config['freeze']}"] if config.get("freeze") else []
     found += [f"{config['split']} loss"] if config["split"] != "train" else []
     rate = learning_rate_of(config)
     found += [f"η={rate:g}"] if rate not in (None, Descent.lr) else []

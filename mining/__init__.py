@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from mining.directions import Mined as Mined
     from mining.directions import Miner as Miner
     from mining.directions import Multipoint as Multipoint
+    from mining.directions import Uniform as Uniform
     from mining.directions import Xu2024VVVBasin as Xu2024VVVBasin
     from mining.directions import Xu2024WPeak as Xu2024WPeak
     from mining.directions import mine as mine
@@ -87,6 +88,7 @@ _MODULES = {
     "Mined": "directions",
     "Miner": "directions",
     "Multipoint": "directions",
+    "Uniform": "directions",
     "Xu2024VVVBasin": "directions",
     "Xu2024WPeak": "directions",
     "mine": "directions",

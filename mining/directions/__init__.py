@@ -11,6 +11,7 @@ from mining.directions.mined.miner import Descent, Mined, Miner, mine
 from mining.directions.mined.multipoint import Multipoint
 from mining.directions.mined.xu2024_vvv_basin import Xu2024VVVBasin
 from mining.directions.mined.xu2024_w_peak import Xu2024WPeak
+from mining.directions.uniform import Uniform
 
 __all__ = [
     "BestOfNGaussians",
@@ -25,6 +26,7 @@ __all__ = [
     "Mined",
     "Miner",
     "Multipoint",
+    "Uniform",
     "Xu2024VVVBasin",
     "Xu2024WPeak",
     "cosine",

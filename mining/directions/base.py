@@ -13,6 +13,7 @@ from torch.linalg import vector_norm
 
 from mining import InputError
 from mining.directions.normalization import Name, Normalization, orthogonalize
+from mining.functional.parameters import ParameterSpace
 from mining.landscape import Landscape
 
 Scale = float | Literal["curvature"]
@@ -101,6 +102,24 @@ class Direction:
         return cls(
             vector, source, index, rest, stretched=stretched, convergence=convergence, **fields
         )
+
+    def frozen(self, space: ParameterSpace, parameters: str | Sequence[str]) -> "Direction":
+        """Leave some parameters where they are: set their entries to zero, and keep the others.
+
+        Args:
+            space: The parameters of the ``D`` entries.
+            parameters: Which ones, in the format of ``ParameterSpace.select``.
+
+        Raises:
+            InputError: If a name matches no parameter, or no entry is left that is not zero.
+        """
+        kept = {name: piece.clone() for name, piece in space.unflatten(self.vector).items()}
+        for name in space.select(parameters).names:
+            kept[name].zero_()
+        vector = space.flatten(kept).to(self.vector)
+        # The other end, a checkpoint for instance, is not on the line any more.
+        moved = not torch.equal(vector, self.vector)
+        return replace(self, vector=vector, other_alpha=None if moved else self.other_alpha)
 
     def orthogonal_to(self, other: "Direction") -> "Direction":
         """Remove the component along ``other`` and keep the norm.

@@ -9,7 +9,15 @@ import torch
 from mining import InputError
 from mining.curvature import Eigenpairs, eigenpairs
 from mining.curvature.eigen import Method
-from mining.directions.base import Convergence, Direction, DirectionSource, SharedSearch, check_num
+from mining.directions.base import (
+    Convergence,
+    Direction,
+    DirectionSource,
+    SharedSearch,
+    as_normalization,
+    check_num,
+)
+from mining.directions.normalization import Name, Normalization
 from mining.landscape import Landscape
 
 Ends = Literal["both", "largest", "smallest"]
@@ -37,6 +45,8 @@ class Eigenvectors(DirectionSource):
         tol: Largest residual, relative to the eigenvalue.
         max_products: Maximum number of matrix-vector products; ``None``: the default of
             ``eigenpairs``.
+        normalization: A normalization or its name. One that rescales parts of a vector by different
+            factors leaves a direction that is no eigenvector; ``metadata`` is of the eigenvector.
 
     Raises:
         InputError: If an option is invalid.
@@ -49,8 +59,10 @@ class Eigenvectors(DirectionSource):
     method: Method = "lanczos"
     tol: float = 1e-3
     max_products: int | None = None
+    normalization: Normalization | Name = "none"
 
     def __post_init__(self) -> None:
+        as_normalization(self.normalization)
         if self.which not in get_args(Ends):
             raise InputError(f"direction.which must be one of {get_args(Ends)}, got {self.which}.")
         if self.start < 1:
@@ -81,6 +93,7 @@ class Eigenvectors(DirectionSource):
         )
         assert operator.space is not None
         gradient = landscape.gradient()
+        normalize = as_normalization(self.normalization)
         directions = []
         for sign, count in ((1, up), (-1, num - up)):
             for index in range(self.start - 1, self.start - 1 + count):
@@ -95,7 +108,9 @@ class Eigenvectors(DirectionSource):
                 convergence = Convergence(
                     bool(found.converged[column]), float(found.residuals[column])
                 )
-                vector = -vector if slope > 0 else vector
+                vector = normalize(
+                    -vector if slope > 0 else vector, landscape.theta, landscape.space
+                )
                 directions.append(
                     Direction(vector, source, metadata=metadata, convergence=convergence)
                 )

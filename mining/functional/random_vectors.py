@@ -27,6 +27,11 @@ def rademacher(size: int, generator: torch.Generator) -> Tensor:
     return torch.randint(2, (size,), generator=stream(generator)).mul_(2).sub_(1).float()
 
 
+def uniform(size: int, low: float, high: float, generator: torch.Generator) -> Tensor:
+    """Draw independent entries of [low, high), shape ``(size,)``, float32, on the CPU."""
+    return torch.rand(size, generator=stream(generator)).mul_(high - low).add_(low)
+
+
 def random_vector(size: int, distribution: Distribution, generator: torch.Generator) -> Tensor:
     """Draw from one of the two distributions, shape ``(size,)``, float32, on the CPU.
 

@@ -2,11 +2,11 @@
 
 _POINT = ("model", "data", "checkpoint", "epoch", "step", "train", "seed", "precision")
 _LOSS = (*_POINT, "split", "num_examples", "batchnorm", "batch_size")
-_GRID = (*_LOSS, "normalization", "grid")
+_GRID = (*_LOSS, "normalization", "grid", "freeze")
 _EVALUATION = (*_GRID, "tolerance")
 
 #: Keys that came later: without a value they leave the name of a run as it was.
-OPTIONAL_KEYS = ("step", "tolerance", "refine")
+OPTIONAL_KEYS = ("step", "tolerance", "refine", "freeze")
 
 #: Keys that say what to compute through others, or how: they name no runs.
 UNNAMED_KEYS = (

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import torch
 
-from mining.directions import Direction
+from mining.directions import Direction, DirectionSource
+from mining.directions.base import as_normalization
 from mining.directions.scaling import stretch, with_scales
 from mining.directions.storage import load_directions, read_directions, save_directions
 from mining.evaluation.curves import Curve
@@ -17,7 +18,9 @@ from mining.storage.files import drop_if_damaged
 
 
 def find_directions(problem: Problem, target: Target, num: int) -> list[Direction]:
-    """Return the directions of a source; expensive ones are computed once and kept.
+    """Return the directions of a source, zero on the parameters that ``freeze`` names.
+
+    Expensive ones are computed once and kept, as they are without ``freeze`` and normalization.
 
     Args:
         problem: Where they start, how far they are followed, and the generator.
@@ -35,7 +38,20 @@ def find_directions(problem: Problem, target: Target, num: int) -> list[Directio
     source.check_grid(grid.betas if target.key == "y_direction" else grid.alphas, grid.scale)
     if source.kept_by is None:
         source = source.bind(replace(problem.checkpoints, asked_by=target.key))
-        return source.directions(landscape, num, generator=problem.generator)
+        found = source.directions(landscape, num, generator=problem.generator)
+    else:
+        found = _find_kept(problem, source, target, num)
+    if settings.freeze is None:
+        return found
+    return [direction.frozen(landscape.space, settings.freeze) for direction in found]
+
+
+def _find_kept(
+    problem: Problem, source: DirectionSource, target: Target, num: int
+) -> list[Direction]:
+    """Load directions of a run of their own, which is computed first where it is missing."""
+    landscape, settings = problem.landscape, problem.settings
+    assert source.kept_by is not None
     kept = replace(
         settings,
         pipeline=source.kept_by,
@@ -43,7 +59,13 @@ def find_directions(problem: Problem, target: Target, num: int) -> list[Directio
         num_directions=num,
         split="test" if settings.split == "test" else "train",
     )
-    return load_directions(finish(kept, "directions.pt").directory / "directions.pt", landscape)
+    path = finish(kept, "directions.pt").directory / "directions.pt"
+    found = load_directions(path, landscape)
+    if source.normalization is None:
+        return found
+    normalize = as_normalization(source.normalization)
+    theta, space = landscape.theta, landscape.space
+    return [replace(d, vector=normalize(d.vector, theta, space)) for d in found]
 
 
 def take_directions(problem: Problem, find: Callable[[], list[Direction]]) -> list[Direction]:

@@ -109,6 +109,7 @@ class Settings:
     normalization: Target | None = None
     tolerance: float | None = None
     refine: float | None = None
+    freeze: str | list[str] | None = None
     precision: Literal["fp32", "bf16", "fp64", "tf32"] = "fp32"
 
     def __post_init__(self) -> None:

@@ -15,6 +15,8 @@ from mining import (
     Gaussian,
     Gradient,
     Landscape,
+    Normalization,
+    Uniform,
 )
 from mining.curvature import make_dense
 from mining.directions import cosine
@@ -45,6 +47,8 @@ SOURCES = [
     CheckpointDelta(other_weights(), normalization="model"),
     BestOfNGaussians(num_samples=5),
     CheckpointDelta(other_weights(), away=True),
+    Uniform(),
+    Uniform(0, 1, "filter"),
 ]
 
 
@@ -82,6 +86,33 @@ def test_gaussian_has_zero_mean_and_the_norm_of_theta():
     assert abs(raw.mean()) < 4 / math.sqrt(size)
     assert float(raw.var()) == pytest.approx(1, abs=4 * math.sqrt(2 / size))
     assert abs(cosine(first, second)) < 4 / math.sqrt(size)
+
+
+def test_uniform_entries_have_the_mean_and_variance_of_their_interval():
+    of = landscape("batchnorm")
+    size = of.space.size
+    for low, high, overlap in ((-1.0, 1.0, 0.0), (0.0, 1.0, 0.75)):
+        first, second = (
+            d.vector
+            for d in Uniform(low, high, "none").directions(
+                of, 2, generator=torch.Generator().manual_seed(0)
+            )
+        )
+        assert low <= float(first.min())
+        assert float(first.max()) < high
+        deviation = (high - low) / math.sqrt(12)
+        assert float(first.mean()) == pytest.approx(
+            (low + high) / 2, abs=4 * deviation / math.sqrt(size)
+        )
+        # The kurtosis of a uniform variable, 1.8, gives the variance of its sample variance.
+        error = 4 * deviation**2 * math.sqrt(0.8 / size)
+        assert float(first.var()) == pytest.approx(deviation**2, abs=error)
+        assert cosine(first, second) == pytest.approx(overlap, abs=4 / math.sqrt(size))
+    (found,) = Uniform().directions(of, 1, generator=torch.Generator().manual_seed(0))
+    assert float(found.vector.norm()) == pytest.approx(float(of.theta.norm()), rel=1e-12)
+    for low, high in ((1, 1), (0, math.inf)):
+        with pytest.raises(ValueError, match=r"direction\.low must lie below direction\.high"):
+            Uniform(low, high)
 
 
 def test_gaussian_does_not_repeat_an_initialization_from_the_same_seed():
@@ -156,6 +187,17 @@ def test_eigenvectors_of_a_layer_are_zero_elsewhere():
     pieces = of.space.unflatten(found.vector)
     assert not pieces["linear.weight"].any()
     assert float(pieces["conv.weight"].norm()) > 0.5
+
+
+@pytest.mark.parametrize("name", ["model", "layer", "filter", "weight"])
+def test_eigenvectors_are_normalized_as_other_directions_are(name):
+    of = landscape("batchnorm")
+    plain = eigenvectors(of, 2)
+    for one, unit in zip(eigenvectors(of, 2, normalization=name), plain, strict=True):
+        torch.testing.assert_close(
+            one.vector, Normalization(name)(unit.vector, of.theta, of.space), rtol=1e-6, atol=1e-9
+        )
+        assert one.metadata["eigenvalue"] == pytest.approx(unit.metadata["eigenvalue"])
 
 
 @pytest.mark.parametrize("method", ["lanczos", "eigsh", "power"])
@@ -345,6 +387,24 @@ def test_orthogonal_directions_keep_their_norm_and_remember_the_angle():
     assert found.metadata["angle_before"] == pytest.approx(math.degrees(math.atan2(4, 3)))
     with pytest.raises(ValueError, match="parallel"):
         x.orthogonal_to(x)
+
+
+def test_frozen_parameters_do_not_move_and_others_move_as_before():
+    of = landscape("batchnorm")
+    (delta,) = CheckpointDelta(other_weights()).directions(of, 1, generator=torch.Generator())
+    given = delta.vector.clone()
+    found = delta.frozen(of.space, ["bn", "*.bias"])
+    assert torch.equal(delta.vector, given)
+    before, after = (of.space.unflatten(d.vector) for d in (delta, found))
+    for name in of.space.names:
+        still = name in ("conv.bias", "bn.weight", "bn.bias", "linear.bias")
+        expected = torch.zeros_like(before[name]) if still else before[name]
+        assert torch.equal(after[name], expected)
+    assert (delta.other_alpha, found.other_alpha) == (1, None)  # the checkpoint is not there
+    with pytest.raises(ValueError, match="No parameter matches 'layer9'"):
+        delta.frozen(of.space, "layer9")
+    with pytest.raises(ValueError, match="norm zero"):
+        delta.frozen(of.space, "*")
 
 
 def test_direction_refuses_what_is_none():
