@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from mining.curvature import eigenpairs as eigenpairs
     from mining.curvature import make_dense as make_dense
     from mining.curvature import spectral_density as spectral_density
+    from mining.curvature.critical_sharpness import CriticalSharpness as CriticalSharpness
+    from mining.curvature.critical_sharpness import critical_sharpness as critical_sharpness
+    from mining.curvature.gradient_noise import GradientNoise as GradientNoise
+    from mining.curvature.gradient_noise import gradient_noise as gradient_noise
     from mining.curvature.trace import trace as trace
     from mining.directions import BestOfNGaussians as BestOfNGaussians
     from mining.directions import CheckpointDelta as CheckpointDelta
@@ -51,6 +55,10 @@ if TYPE_CHECKING:
     from mining.evaluation.curves import Curve as Curve
     from mining.evaluation.curves import Surface as Surface
     from mining.evaluation.evaluator import Evaluator as Evaluator
+    from mining.explain.adaptive_sharpness import AdaptiveSharpness as AdaptiveSharpness
+    from mining.explain.adaptive_sharpness import adaptive_sharpness as adaptive_sharpness
+    from mining.explain.calibration import Calibration as Calibration
+    from mining.explain.calibration import calibration_error as calibration_error
     from mining.explain.critical_point import CriticalPoint as CriticalPoint
     from mining.explain.critical_point import classify_critical_point as classify_critical_point
     from mining.explain.curve_shape import CurveClassifier as CurveClassifier
@@ -69,6 +77,14 @@ if TYPE_CHECKING:
     from mining.storage.runs import load_runs as load_runs
 
 _MODULES = {
+    "AdaptiveSharpness": "explain.adaptive_sharpness",
+    "adaptive_sharpness": "explain.adaptive_sharpness",
+    "Calibration": "explain.calibration",
+    "calibration_error": "explain.calibration",
+    "CriticalSharpness": "curvature.critical_sharpness",
+    "critical_sharpness": "curvature.critical_sharpness",
+    "GradientNoise": "curvature.gradient_noise",
+    "gradient_noise": "curvature.gradient_noise",
     "BatchNormPolicy": "functional.batchnorm",
     "BestOfNGaussians": "directions",
     "CheckpointDelta": "directions",

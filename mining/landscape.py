@@ -1,6 +1,7 @@
 """The loss of a model as a function of its flat parameter vector."""
 
 from collections.abc import Iterable, Sequence
+from copy import copy
 from typing import Any, Unpack
 
 import torch
@@ -156,6 +157,14 @@ class Landscape:
         """
         return self._prepared.statistics.compare()
 
+    def statistics_mismatch(self) -> PolicyEffect | None:
+        """Compare the loss at θ with recalibrated and with stored batch-norm statistics.
+
+        Under ``frozen`` and ``batch`` statistics are recalibrated on the examples of the loss.
+        Returns ``None`` if no layer of the model keeps statistics.
+        """
+        return self._prepared.statistics.mismatch()
+
     @property
     def statistics_are_fixed(self) -> bool:
         """Whether ``statistics`` returns the same buffers at every point."""
@@ -221,6 +230,21 @@ class Landscape:
             self._prepared, directions, coefficients, batches, statistics
         )
 
+    def confidences(
+        self,
+        theta: Tensor | None = None,
+        batches: Sequence[Batch] | None = None,
+        statistics: Buffers | None = None,
+    ) -> Tensor:
+        """Compute the softmax probability of the predicted class of every example.
+
+        Arguments are as for ``evaluate``. Returns that probability, and 1 if the prediction is
+        right, shape ``(n, 2)``, float64, without examples whose target is ignored. ``InputError``
+        if the outputs are not the class scores of a cross-entropy.
+        """
+        theta = self.theta if theta is None else theta
+        return functional.confidences(self._prepared, theta, batches, statistics)
+
     def gradient(
         self,
         theta: Tensor | None = None,
@@ -274,6 +298,18 @@ class Landscape:
     ) -> list[Batch]:
         """Select examples of ``hold`` by ascending indices, in batches of ``size``."""
         return self._prepared.pick(batches, chosen, size)
+
+    def restrict(self, batches: Sequence[Batch]) -> "Landscape":
+        """Return the landscape of other examples, as ``hold`` returns them.
+
+        Model, θ and batch-norm statistics are the same; a loss that is a sum is one over the
+        other examples.
+        """
+        other = copy(self)
+        other._prepared = self._prepared.restrict(batches)
+        other.batches = other._prepared.batches
+        other.num_examples = sum(batch.num_examples for batch in batches)
+        return other
 
     def sample(self, num_examples: int, generator: torch.Generator) -> list[Batch]:
         """Draw examples without replacement, with a generator on the CPU; see ``hold``."""

@@ -5,6 +5,7 @@ from mining.functional.batchnorm import Mode as Mode
 from mining.functional.description import as_text as as_text
 from mining.functional.description import describe as describe
 from mining.functional.evaluation import Buffers as Buffers
+from mining.functional.evaluation import confidences as confidences
 from mining.functional.evaluation import evaluate as evaluate
 from mining.functional.evaluation import evaluate_points as evaluate_points
 from mining.functional.evaluation import gradient as gradient

@@ -7,7 +7,13 @@ from torch import Tensor
 
 from mining import InputError
 from mining.functional.loss import Batch
-from mining.functional.metrics import Evaluation, ExampleMetrics, MeanMetrics, Metrics
+from mining.functional.metrics import (
+    ConfidenceMetrics,
+    Evaluation,
+    ExampleMetrics,
+    MeanMetrics,
+    Metrics,
+)
 from mining.functional.points import combine, measure_together
 from mining.functional.prepare import Prepared
 
@@ -105,6 +111,34 @@ def losses_of_examples(
         )
     metrics = _measure(prepared, ExampleMetrics, directions, coefficients, [batches], statistics)
     return torch.stack([of_point.row() for (of_point,) in metrics])
+
+
+@torch.no_grad()
+def confidences(
+    prepared: Prepared,
+    theta: Tensor,
+    batches: Sequence[Batch] | None = None,
+    statistics: Buffers | None = None,
+) -> Tensor:
+    """Compute the probability of the predicted class of every example; see ``evaluate``.
+
+    Returns:
+        The softmax probability, and 1 if the prediction is right, shape ``(n, 2)``, float64;
+        examples whose target is ignored are left out.
+
+    Raises:
+        InputError: If the outputs are not the scores of a cross-entropy.
+    """
+    if prepared.num_classes is None or not prepared.loss.takes_indices:
+        raise InputError(
+            "The probability of a class is known of a model whose outputs are one score per class "
+            "and whose loss is nn.CrossEntropyLoss or nn.NLLLoss with class indices as targets."
+        )
+    batches = prepared.batches if batches is None else batches
+    buffers = prepared.statistics.at(theta) if statistics is None else statistics
+    metrics = ConfidenceMetrics(prepared.loss)
+    prepared.network.measure(metrics, theta, batches, buffers)
+    return metrics.row()
 
 
 def _measure(

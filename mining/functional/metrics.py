@@ -93,3 +93,24 @@ class ExampleMetrics:
     def row(self) -> Tensor:
         """Give the rows of all examples, shape ``(n, 2)``, float64."""
         return torch.cat(self._rows)
+
+
+class ConfidenceMetrics:
+    """The softmax probability of the predicted class of every example, and whether it is right.
+
+    Examples whose target is ignored are left out.
+    """
+
+    def __init__(self, loss_fn: Loss) -> None:
+        self._ignored = loss_fn.ignored
+        self._rows: list[Tensor] = []
+
+    def add(self, outputs: Tensor, batch: Batch) -> None:
+        """Take the outputs for ``batch``, shape ``(B, C)``."""
+        confidence, predicted = outputs.detach().double().softmax(1).max(1)
+        rows = torch.stack([confidence, (predicted == batch.targets).double()], 1)
+        self._rows.append(rows[batch.targets != self._ignored])
+
+    def row(self) -> Tensor:
+        """Give confidence and correctness of all examples, shape ``(n, 2)``, float64."""
+        return torch.cat(self._rows)

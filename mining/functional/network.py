@@ -108,6 +108,12 @@ class Network:
         other.policy = BatchNormPolicy("frozen")
         return other
 
+    def with_recalibration(self) -> "Network":
+        """Give the same network with statistics estimated anew at every point."""
+        other = copy(self)
+        other.policy = BatchNormPolicy("recalibrate")
+        return other
+
     def with_loss(self, loss_fn: Loss) -> "Network":
         """Give the same network with another loss."""
         other = copy(self)

@@ -87,6 +87,13 @@ class Prepared:
             pairs = shuffle(pairs)
         return _group(self.network, pairs, self.num_classes)
 
+    def restrict(self, batches: Sequence[Batch]) -> "Prepared":
+        """Take other examples, as ``hold`` returns them; the statistics stay those they were."""
+        other = replace(self, batches=list(batches))
+        if "_underivable" in vars(self):  # found at some cost, and the same for other examples
+            vars(other)["_underivable"] = self._underivable
+        return other
+
     @property
     def chance_loss(self) -> float | None:
         """The cross-entropy of guessing among C classes: log C, times the targets for a sum."""

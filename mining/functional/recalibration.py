@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mining.functional.batches import pick_examples, random_order
-from mining.functional.batchnorm import norm_layers
+from mining.functional.batches import mixed, pick_examples, random_order
+from mining.functional.batchnorm import norm_layers, recalibration_batch_size
 from mining.functional.loss import Batch, Loss
 from mining.functional.metrics import MeanMetrics
 from mining.functional.network import Network
@@ -58,13 +58,31 @@ class Statistics:
     def compare(self) -> "PolicyEffect | None":
         """Compare the loss at θ with that of ``model.eval()``; the first call may log a warning."""
         if not self._compared:
-            network = self._network
-            buffers = self.at(network.theta)
-            effect = policy_effect(network, self._loss_fn, self._batches, buffers)
+            network, effect = self._network, None
+            if network.policy.mode != "frozen" and _has_statistics(network.model):
+                buffers = self.at(network.theta)
+                effect = policy_effect(network, self._loss_fn, self._batches, buffers)
             self._compared.append(effect)
             if effect is not None and effect.matters:
                 log.warning("%s", effect.describe(network.policy.mode))
         return self.effect
+
+    def mismatch(self) -> "PolicyEffect | None":
+        """Compare the loss at θ with recalibrated statistics with that of ``model.eval()``.
+
+        Whatever the policy. Under another than ``recalibrate`` statistics are estimated on the
+        examples of the loss. ``None`` if no layer keeps statistics.
+        """
+        network = self._network
+        if not any(layer.running_mean is not None for layer in norm_layers(network.model)):
+            return None
+        inputs: Sequence[Any] = self.inputs
+        if not network.recalibrates:
+            network = network.with_recalibration()
+            held = [batch.inputs for batch in self._batches]
+            inputs = mixed(held, recalibration_batch_size(max(map(num_examples, held))))
+        buffers = network.statistics(network.theta, inputs)
+        return policy_effect(network, self._loss_fn, self._batches, buffers)
 
 
 @dataclass(frozen=True)
@@ -122,11 +140,8 @@ def policy_effect(
         statistics: The buffers of the policy at θ.
 
     Returns:
-        Both losses; ``None`` if the policy is that of the stored statistics, the model has none
-        but those of its initialization, or all targets are ignored.
+        Both losses; ``None`` if all targets are ignored.
     """
-    if network.policy.mode == "frozen" or not _has_statistics(network.model):
-        return None
     parts = _parts(network, loss_fn, batches)
     if not parts:  # all targets are ignored
         return None
