@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from mining.curvature.gradient_noise import GradientNoise as GradientNoise
     from mining.curvature.gradient_noise import gradient_noise as gradient_noise
     from mining.curvature.trace import trace as trace
+    from mining.directions import AdamMoments as AdamMoments
+    from mining.directions import AdamRule as AdamRule
     from mining.directions import BestOfNGaussians as BestOfNGaussians
     from mining.directions import CheckpointDelta as CheckpointDelta
     from mining.directions import Descent as Descent
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from mining.directions import Miner as Miner
     from mining.directions import Multipoint as Multipoint
     from mining.directions import Uniform as Uniform
+    from mining.directions import UpdateRule as UpdateRule
     from mining.directions import Xu2024VVVBasin as Xu2024VVVBasin
     from mining.directions import Xu2024WPeak as Xu2024WPeak
     from mining.directions import mine as mine
@@ -85,6 +88,8 @@ _MODULES = {
     "critical_sharpness": "curvature.critical_sharpness",
     "GradientNoise": "curvature.gradient_noise",
     "gradient_noise": "curvature.gradient_noise",
+    "AdamMoments": "directions",
+    "AdamRule": "directions",
     "BatchNormPolicy": "functional.batchnorm",
     "BestOfNGaussians": "directions",
     "CheckpointDelta": "directions",
@@ -105,6 +110,7 @@ _MODULES = {
     "Miner": "directions",
     "Multipoint": "directions",
     "Uniform": "directions",
+    "UpdateRule": "directions",
     "Xu2024VVVBasin": "directions",
     "Xu2024WPeak": "directions",
     "mine": "directions",

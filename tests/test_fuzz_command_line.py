@@ -54,10 +54,10 @@ OPTIONS = {
     "data": ["digits", "arrays", "cifar10", "image_folder", "imagenet"],
     "direction": ["gaussian", "gradient", "checkpoint_delta", "eigenvectors", "from_file",
                   "best_of_n_gaussians", "xu2024_w_peak", "xu2024_vvv_basin", "multipoint",
-                  "uniform"],
+                  "uniform", "adam_moments"],
     "normalization": ["model", "layer", "filter", "weight", "none", "l2"],
     "batchnorm": ["recalibrate", "frozen", "batch", "off"],
-    "view": ["gmi", "mli", "gaussian", "saddle", "bowl", "nothing"],
+    "view": ["gmi", "mli", "gaussian", "saddle", "bowl", "adameq", "nothing"],
     "pipeline": [*PIPELINE_KEYS, "plot"],
 }  # fmt: skip
 OPTIONS |= {f"{axis}_direction": OPTIONS["direction"] for axis in "xy"}

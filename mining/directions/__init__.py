@@ -1,5 +1,6 @@
 """Direction sources: Gaussian, gradient, checkpoints, eigenvectors, files, and mined ones."""
 
+from mining.directions.adam_moments import AdamMoments
 from mining.directions.base import Direction, DirectionSource, cosine
 from mining.directions.best_of_n_gaussians import BestOfNGaussians
 from mining.directions.checkpoint import CheckpointDelta
@@ -12,8 +13,11 @@ from mining.directions.mined.multipoint import Multipoint
 from mining.directions.mined.xu2024_vvv_basin import Xu2024VVVBasin
 from mining.directions.mined.xu2024_w_peak import Xu2024WPeak
 from mining.directions.uniform import Uniform
+from mining.directions.update_rule import AdamRule, UpdateRule
 
 __all__ = [
+    "AdamMoments",
+    "AdamRule",
     "BestOfNGaussians",
     "CheckpointDelta",
     "Descent",
@@ -27,6 +31,7 @@ __all__ = [
     "Miner",
     "Multipoint",
     "Uniform",
+    "UpdateRule",
     "Xu2024VVVBasin",
     "Xu2024WPeak",
     "cosine",

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from mining import InputError
 from mining.directions.base import Direction, cosine
+from mining.directions.update_rule import UpdateRule
 from mining.evaluation.curves import CEILING, SINGLE, Curve, Surface, fields_of
 from mining.evaluation.grid import MOST_POINTS, grid_with_origin, lines_through_origin
 from mining.evaluation.points import Points, Values
@@ -126,7 +127,14 @@ class Evaluator:
             for direction, name, chosen in zip(directions, _names(directions), numbers, strict=True)
         ]
 
-    def surface(self, x: Direction, y: Direction, alphas: Tensor, betas: Tensor) -> Surface:
+    def surface(
+        self,
+        x: Direction,
+        y: Direction,
+        alphas: Tensor,
+        betas: Tensor,
+        rule: UpdateRule | None = None,
+    ) -> Surface:
         """Evaluate over the plane of two directions, taken as they are.
 
         Args:
@@ -134,12 +142,13 @@ class Evaluator:
             y: Second direction, shape ``(D,)``; ``y.orthogonal_to(x)`` is orthogonal.
             alphas: Points along ``x``, shape ``(A,)``; 0 is added where it is missing.
             betas: Points along ``y``, shape ``(B,)``; 0 is added where it is missing.
+            rule: How α and β move θ, if not to θ + αx + βy; see ``AdamRule``.
 
         Returns:
-            Loss and accuracy at θ + αx + βy, shape ``(A, B)``.
+            Loss and accuracy at θ + αx + βy, or where the rule moves θ, shape ``(A, B)``.
 
         Raises:
-            InputError: If the two are parallel.
+            InputError: If the two are parallel, or the rule refuses them or the points.
         """
         _check_directions([x, y])
         overlap = cosine(x.vector, y.vector)
@@ -153,6 +162,8 @@ class Evaluator:
                 f"A surface must have at most {MOST_POINTS} points, got {len(alphas)} × "
                 f"{len(betas)}: lower grid.num and grid.y_num."
             )
+        if rule is not None:
+            rule.check(x, y, alphas, betas)
         points = [[a, b] for a in alphas.tolist() for b in betas.tolist()]
         names, shape = _names([x, y]), (len(alphas), len(betas))
         refinement = None
@@ -161,7 +172,7 @@ class Evaluator:
             origin = (int((alphas == 0).nonzero()), int((betas == 0).nonzero()))
             cap = math.inf if chance is None else CEILING * chance
             refinement = Refinement(shape, origin, self._refine, cap)
-        values = self._evaluate([x, y], points, "surface", refinement)
+        values = self._evaluate([x, y], points, "surface", refinement, rule)
         return Surface(
             alphas=alphas,
             betas=betas,
@@ -179,14 +190,15 @@ class Evaluator:
         coefficients: Sequence[Sequence[float]],
         name: str,
         refinement: Refinement | None = None,
+        rule: UpdateRule | None = None,
     ) -> Values:
-        """Evaluate at θ + Σ c_k ε_k for each row c of ``coefficients``."""
+        """Evaluate at θ + Σ c_k ε_k, or by the rule, for each row c of ``coefficients``."""
         for direction in directions:
             self.landscape.space.check(direction.vector)
         self.landscape.warn_of_policy()
         journal = None
         if self._journal is not None:
-            journal = Journal(self._journal, self._fingerprint(directions, coefficients))
+            journal = Journal(self._journal, self._fingerprint(directions, coefficients, rule))
         with tqdm(
             total=len(coefficients),
             desc=name,
@@ -202,6 +214,7 @@ class Evaluator:
                 chunk=self._chunk,
                 journal=journal,
                 bar=bar,
+                rule=rule,
             )
             if self._tolerance is not None:
                 return points.estimate(self._tolerance)
@@ -228,7 +241,10 @@ class Evaluator:
         return measured
 
     def _fingerprint(
-        self, directions: Sequence[Direction], points: Sequence[Sequence[float]]
+        self,
+        directions: Sequence[Direction],
+        points: Sequence[Sequence[float]],
+        rule: UpdateRule | None,
     ) -> Fingerprint:
         digest = hashlib.sha256(self.landscape.fingerprint(self._test or ()).encode())
         for direction in directions:
@@ -236,6 +252,10 @@ class Evaluator:
         digest.update(repr(points).encode())
         if self._tolerance is not None:
             digest.update(repr(self._tolerance).encode())
+        if rule is not None:
+            x, y = (direction.vector.to(self.landscape.theta) for direction in directions)
+            last = rule.displacement(self.landscape.theta, x, y, *points[-1])
+            update_digest(digest, last)
         return self.landscape.identify(digest.hexdigest())
 
 

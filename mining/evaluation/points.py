@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from mining.directions.update_rule import UpdateRule
 from mining.evaluation.adaptive import estimate_points
 from mining.functional.loss import Batch
 from mining.landscape import Landscape
@@ -29,7 +30,7 @@ class Values:
 
 
 class Points:
-    """A landscape at P points θ + Σ c_k ε_k.
+    """A landscape at P points θ + Σ c_k ε_k, or where a rule moves θ for the same numbers.
 
     Args:
         landscape: The point θ, the loss and its examples.
@@ -39,6 +40,7 @@ class Points:
         chunk: Points evaluated together.
         journal: Where finished points are written; those in it are not evaluated again.
         bar: Shows how many points are finished.
+        rule: Moves θ by two directions and two coefficients, if that is no addition.
     """
 
     def __init__(
@@ -51,10 +53,12 @@ class Points:
         chunk: int,
         journal: Journal | None,
         bar: "tqdm[NoReturn]",
+        rule: UpdateRule | None = None,
     ) -> None:
         self._landscape, self._sets = landscape, sets
         self._vectors, self._coefficients = vectors, coefficients
         self._chunk, self._journal, self._bar = chunk, journal, bar
+        self._rule = rule
         self._done = {} if journal is None else journal.read()
         self._statistics: dict[int, dict[str, Tensor]] = {}
         self._step = 0  # the same requests come in the same order after an interruption
@@ -63,8 +67,7 @@ class Points:
         """Evaluate the points of these numbers on every example, shape ``(n, 4)``."""
 
         def measure(chunk: Sequence[int]) -> Tensor:
-            coefficients = [self._coefficients[p] for p in chunk]
-            found = self._landscape.evaluate_points(self._vectors, coefficients, self._sets)
+            found = self._landscape.evaluate_points(*self._displacements(chunk), self._sets)
             rows = torch.full((len(chunk), 4), math.nan, dtype=torch.float64)
             rows[:, : 2 * len(self._sets)] = found.flatten(1)
             self._bar.update(len(chunk))
@@ -107,17 +110,32 @@ class Points:
         batches = [] if finished else self._pick(examples, chosen)
 
         def measure(chunk: Sequence[int]) -> Tensor:
-            landscape, points = self._landscape, [self._coefficients[p] for p in chunk]
+            landscape, (vectors, points) = self._landscape, self._displacements(chunk)
             if landscape.statistics_are_fixed:
-                return landscape.losses_of_examples(self._vectors, points, batches)
+                return landscape.losses_of_examples(vectors, points, batches)
             for p, point in zip(chunk, points, strict=True):
                 if p not in self._statistics:
-                    theta = landscape.at(self._vectors, point)
-                    self._statistics[p] = landscape.statistics(theta)
+                    self._statistics[p] = landscape.statistics(landscape.at(vectors, point))
             known = [self._statistics[p] for p in chunk]
-            return landscape.losses_of_examples(self._vectors, points, batches, known)
+            return landscape.losses_of_examples(vectors, points, batches, known)
 
         return self._measure(numbers, first, measure).view(len(numbers), -1, 2)
+
+    def _displacements(
+        self, chunk: Sequence[int]
+    ) -> tuple[Sequence[Tensor], Sequence[Sequence[float]]]:
+        """Return directions of shape ``(D,)`` and, for each point, their coefficients."""
+        points = [self._coefficients[p] for p in chunk]
+        if self._rule is None:
+            return self._vectors, points
+        theta = self._landscape.theta
+        x, y = (vector.to(theta) for vector in self._vectors)
+        vectors = [self._rule.displacement(theta, x, y, *point) for point in points]
+        # A direction for each point, and none at θ itself, which is as it is under addition.
+        moved = [
+            [float(n == k and any(points[n])) for k in range(len(chunk))] for n in range(len(chunk))
+        ]
+        return vectors, moved
 
     def _pick(self, examples: Sequence[Batch], chosen: Tensor) -> Sequence[Batch]:
         """Take n examples in batches no larger than those of the landscape."""

@@ -6,7 +6,7 @@ _GRID = (*_LOSS, "normalization", "grid", "freeze")
 _EVALUATION = (*_GRID, "tolerance")
 
 #: Keys that came later: without a value they leave the name of a run as it was.
-OPTIONAL_KEYS = ("step", "tolerance", "refine", "freeze")
+OPTIONAL_KEYS = ("step", "tolerance", "refine", "freeze", "update")
 
 #: Keys that say what to compute through others, or how: they name no runs.
 UNNAMED_KEYS = (
@@ -18,7 +18,7 @@ UNNAMED_KEYS = (
 PIPELINE_KEYS: dict[str, tuple[str, ...]] = {
     "train": ("model", "data", "train", "seed"),
     "curve": (*_EVALUATION, "direction", "num_directions"),
-    "surface": (*_EVALUATION, "x_direction", "y_direction", "orthogonalize", "refine"),
+    "surface": (*_EVALUATION, "x_direction", "y_direction", "orthogonalize", "refine", "update"),
     "spectrum": (*_LOSS, "spectrum"),
     "second_order": (*_GRID, "direction", "expansion"),
     "perturbation": (*_LOSS, "perturbation"),

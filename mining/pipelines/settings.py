@@ -110,6 +110,7 @@ class Settings:
     tolerance: float | None = None
     refine: float | None = None
     freeze: str | list[str] | None = None
+    update: Literal["adameq"] | None = None
     precision: Literal["fp32", "bf16", "fp64", "tf32"] = "fp32"
 
     def __post_init__(self) -> None:

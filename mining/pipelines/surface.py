@@ -4,7 +4,8 @@ import logging
 import math
 from dataclasses import replace
 
-from mining.directions import Direction, cosine
+from mining import InputError
+from mining.directions import AdamMoments, Direction, UpdateRule, cosine
 from mining.evaluation.storage import load_surface, save_surface
 from mining.explain.critical_point import classify_critical_point
 from mining.pipelines.finding import find_directions, take_directions
@@ -15,13 +16,16 @@ from mining.plotting import draw_surface
 
 log = logging.getLogger(__name__)
 
+_ADAM = "θ moves by α times a step of Adam whose second moment is multiplied by 1 + β."
+
 
 def run(problem: Problem) -> None:
     """Evaluate loss and accuracy over the plane of two directions."""
     grid, landscape = problem.grid, problem.landscape
     evaluator = problem.evaluator()
+    rule = _rule(problem)
     x, y = take_directions(problem, lambda: _directions(problem))
-    surface = evaluator.surface(x, y, grid.alphas, grid.betas)
+    surface = evaluator.surface(x, y, grid.alphas, grid.betas, rule)
     scales = [direction.scale for direction in (x, y)]
     names = surface.names
     axes = [f"{n} × {s:.3g}" if s else n for n, s in zip(names, scales, strict=True)]
@@ -61,10 +65,25 @@ def draw(problem: Problem) -> None:
     picture = draw_surface(
         load_surface(directory / "surface.npz"),
         title=title,
-        about=EPOCH,
+        about=EPOCH if settings.update is None else f"{EPOCH} {_ADAM}",
         **settings.picture.of_losses,
     )
     save_picture(problem, picture, "surface")
+
+
+def _rule(problem: Problem) -> UpdateRule | None:
+    """Return the rule that moves θ; ``None``: addition."""
+    settings = problem.settings
+    if settings.update is None:
+        return None
+    x, y = (problem.source(target) for target in (settings.x_direction, settings.y_direction))
+    if not (isinstance(x, AdamMoments) and isinstance(y, AdamMoments) and x.start == 1):
+        raise InputError(
+            "update=adameq moves theta along the moments of Adam: set x_direction=adam_moments "
+            "y_direction=adam_moments orthogonalize=false."
+        )
+    rule = x.bind(replace(problem.checkpoints, asked_by="x_direction")).rule(problem.landscape)
+    return rule if settings.freeze is None else rule.frozen(settings.freeze)
 
 
 def _directions(problem: Problem) -> list[Direction]:

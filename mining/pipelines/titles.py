@@ -33,6 +33,8 @@ def describe_point(settings: Settings, second: str = "") -> str:
         normalization = settings.normalization.make(Normalization)
         order = "" if normalization.order == 2 else f" (L{normalization.order})"
         parts.append(f"normalization: {normalization.name}{order}")
+    if settings.update is not None:
+        parts.append(f"update: {settings.update}")
     if settings.freeze is not None:
         given = [settings.freeze] if isinstance(settings.freeze, str) else settings.freeze
         parts.append(f"not moved: {' '.join(given)}")

@@ -3,10 +3,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from cases import assert_unchanged, build, landscape, quadratic_landscape, snapshot
+from cases import assert_unchanged, build, examples, landscape, quadratic_landscape, snapshot
 from torch import nn
 
 from mining import (
+    AdamMoments,
     BestOfNGaussians,
     CheckpointDelta,
     Direction,
@@ -29,6 +30,15 @@ def other_weights():
     return dict(build("batchnorm", seed=9).state_dict())
 
 
+def adam_state():
+    model = build("batchnorm")
+    optimizer = torch.optim.Adam(model.parameters())
+    inputs, targets = examples()
+    nn.functional.cross_entropy(model(inputs), targets).backward()
+    optimizer.step()
+    return optimizer.state_dict()
+
+
 @pytest.fixture
 def stored(tmp_path):
     of = landscape("batchnorm")
@@ -49,6 +59,8 @@ SOURCES = [
     CheckpointDelta(other_weights(), away=True),
     Uniform(),
     Uniform(0, 1, "filter"),
+    AdamMoments(adam_state()),
+    AdamMoments(adam_state(), normalization="layer"),
 ]
 
 
@@ -68,7 +80,7 @@ def test_source_keeps_the_contract(source):
     assert vector.dtype == of.theta.dtype
     assert torch.isfinite(vector).all()
     assert torch.equal(vector, again[0].vector)
-    random = not (isinstance(source, CheckpointDelta) or source == Gradient())
+    random = not (isinstance(source, CheckpointDelta | AdamMoments) or source == Gradient())
     assert torch.equal(vector, different[0].vector) != random
     with pytest.raises(ValueError, match=r"num_directions must be .* got 0"):
         source.directions(of, 0, generator=torch.Generator())

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from command_line import QUICK
+from command_line import QUICK, record
 
 from mining import Normalization, ParameterSpace, load_runs
+from mining.evaluation.storage import load_surface
 from mining.models import MLP
 
 
@@ -40,6 +41,44 @@ def test_frozen_parameters_do_not_move(command, source):
     for name in space.names:
         expected = before[name] if name == "layers.3.weight" else torch.zeros_like(before[name])
         assert torch.equal(after[name], expected)
+
+
+ADAM = (*QUICK, "train.optimizer=adam", "train.lr=0.001")
+
+
+def test_the_moments_of_a_training_span_a_surface(command, folder):
+    directory = command(*ADAM, "view=adam_moments", "normalization=none", "epoch=1", "grid.num=3")
+    found, names = stored(directory)
+    assert names == ["first moment", "second moment"]
+    where = record(directory)["config"]["train"]
+    runs = load_runs(folder / "outputs", pipeline="train")
+    (training,) = runs[[config["train"] == where for config in runs.config]]["directory"]
+    state = torch.load(training / "epoch_0001.pt", weights_only=True)["optimizer"]["state"]
+    for vector, key in zip(found, ("exp_avg", "exp_avg_sq"), strict=True):
+        assert torch.equal(vector, torch.cat([state[n][key].flatten() for n in range(4)]))
+
+
+def test_the_update_rule_of_adam_from_the_command_line(command, capsys):
+    grid = ("grid.num=3", "grid.low=-1", "grid.high=1", "epoch=1")
+    directory = command(*ADAM, "view=adameq", *grid)
+    surface = load_surface(directory / "surface.npz")
+    assert surface.betas.tolist() == pytest.approx([-0.9, 0, 0.1, 1.1])
+    assert surface.loss[1].unique().numel() == 1
+    assert surface.loss[0, 1] != surface.loss[2, 1]
+    plain = command(*ADAM, "view=adameq", *grid, "update=null")
+    assert plain != directory
+    assert not torch.equal(load_surface(plain / "surface.npz").loss, surface.loss)
+    capsys.readouterr()
+    for wrong, message in (
+        (["grid.y_low=-1"], "must lie above -1"),
+        (["orthogonalize=true"], "has negative entries"),
+        (["grid.scale=2"], "leave grid.scale at 1"),
+        (["x_direction=gaussian"], "set x_direction=adam_moments"),
+        (["train.optimizer=sgd"], "needs the state of Adam or AdamW"),
+    ):
+        with pytest.raises(SystemExit):
+            command(*ADAM, "view=adameq", *grid, *wrong)
+        assert message in capsys.readouterr().err
 
 
 def test_a_layer_that_is_not_there_is_refused(command, capsys):
