@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.archive import Record
-from analysis.records import epoch_of
 from analysis.xu2024.quantities import Records, at, mean, share
 from mining.evaluation.curves import Curve
 from mining.explain.curve_shape import find_stationary_points
@@ -17,10 +16,9 @@ Array = NDArray[np.float64]
 
 def within(records: Records, reach: float, mode: str) -> list[Record]:
     """Choose curves around the last checkpoint within ±reach under a batch-norm policy."""
-    last = max((epoch_of(record.config) for record in records), default=0)
     return [
         record
-        for record in at(records, last)
+        for record in at(records, 200)
         if record.pipeline == "curve"
         and record.config["grid"]["high"] == reach
         and record.config["batchnorm"]["mode"] == mode

@@ -15,6 +15,9 @@ from mining.explain.curve_shape import find_stationary_points
 Records = Sequence[Record]
 Array = NDArray[np.float64]
 
+#: Epochs of the trainings of the paper. A shorter training has its E at the same share of it.
+_PAPER_EPOCHS = 200
+
 
 def share(told: Iterable[bool]) -> float | None:
     """Return the share of what is true; ``None`` of nothing."""
@@ -28,9 +31,15 @@ def mean(values: Iterable[float]) -> float | None:
     return float(np.mean(found)) if found else None
 
 
+def paper_epoch(record: Record) -> float:
+    """Return E of θ as the paper counts it: the share of its training, times 200 epochs."""
+    config = record.config
+    return _PAPER_EPOCHS * epoch_of(config) / int(config["train"]["epochs"])
+
+
 def at(records: Records, *epochs: int) -> list[Record]:
-    """Choose the records of θ at some epochs."""
-    return [record for record in records if epoch_of(record.config) in epochs]
+    """Choose the records of θ at some epochs E of the paper."""
+    return [record for record in records if paper_epoch(record) in epochs]
 
 
 def source(record: Record, key: str = "direction") -> str:

@@ -75,6 +75,13 @@ def test_peaks_by_the_criterion_of_the_paper_and_by_ours():
     assert q.height(records[0]) == pytest.approx(0.4)
 
 
+def test_epochs_are_those_of_the_paper_in_shorter_trainings():
+    short = record([SIDE], epoch=5, config={"train": {"epochs": 20}})
+    assert q.at([short, record(epoch=50), record(epoch=5)], 50) == [short, record(epoch=50)]
+    last = record([SIDE], epoch=None, config={"train": {"epochs": 20}})
+    assert q.at([last, short], 200) == [last]
+
+
 def eigenvectors(which, scaled, losses, epoch=10, **metrics):
     config = {
         **direction("Eigenvectors", which=which),
@@ -215,7 +222,8 @@ def test_a_paper_without_claims_is_refused(of_two_papers, monkeypatch):
 def test_chaos_is_counted_above_and_below_chance():
     def noskip(losses, reach, mode="frozen"):
         config = {"grid": {"scale": 1.0, "high": reach}, "batchnorm": {"mode": mode}}
-        return record([losses], epoch=30, config={**direction("Gaussian"), **config})
+        config |= {**direction("Gaussian"), "train": {"epochs": 30}}
+        return record([losses], epoch=30, config=config)
 
     jagged = [9.0, 2000.0, 1.0, 2.0, 1.5]  # peaks at 2000 and, below log C, at 2; a valley at θ
     records = [noskip(jagged, 1.0), noskip(BASIN, 4.0), noskip(SIDE, 1.0, "recalibrate")]
