@@ -23,7 +23,7 @@ from mining.storage.files import read_arrays, write_atomically
 
 #: Arrays of each pipeline that are kept, by file.
 _ARRAYS = {
-    "curves.npz": ("alphas", "loss", "chance_loss", "rounding"),
+    "curves.npz": ("alphas", "loss", "loss_test", "chance_loss", "rounding"),
     "angles.npz": ("gaussian_gradient", "gaussian_checkpoint", "gradient_checkpoint"),
 }
 #: Keys of the configuration that say where and how a run was computed, and not what.

@@ -62,8 +62,7 @@ def draw_curve_runs(
     for position, (run, about) in enumerate(zip(runs, tell_apart(runs), strict=True), start=1):
         axes = picture.add_subplot(lines, columns, position)
         curves = curves_of(run)
-        template = run.metrics.get("template")
-        draw_curves(axes, curves, template=template, legend=False, **losses_drawn(run.config))
+        draw_curves(axes, curves, legend=False, **losses_drawn(run.config))
         number_curves(axes, curves)
         names = sources(curves) + told_unconverged(run)
         title = f"{about}\n{names}\n{axes.get_title()}"
@@ -153,7 +152,7 @@ def _eigenvectors(run: Any) -> dict[str, bool]:
 def curve_rows(run: Any) -> list[dict[str, Any]]:
     """Describe each curve of a run."""
     metrics = run.metrics
-    rows = [
+    return [
         {
             "run": describe(run),
             "direction": direction,
@@ -177,8 +176,6 @@ def curve_rows(run: Any) -> list[dict[str, Any]]:
             strict=True,
         )
     ]
-    errors = metrics.get("rmse")
-    return [row | ({"rmse": errors[number]} if errors else {}) for number, row in enumerate(rows)]
 
 
 def _depths(features: dict[str, Any]) -> str:

@@ -11,7 +11,15 @@ from functools import partial
 from analysis.panels import draw_panels
 from analysis.records import run_script
 from analysis.scripts import Draw, draw_figure
-from analysis.xu2024 import angles, descents, overlaps, second_order, spectra, step_by_step
+from analysis.xu2024 import (
+    angles,
+    complexity,
+    descents,
+    overlaps,
+    second_order,
+    spectra,
+    step_by_step,
+)
 
 #: What a figure shows and how it is drawn, by its name in ``conf/experiment/xu2024``.
 FIGURES: dict[str, tuple[str, Draw]] = {
@@ -41,7 +49,11 @@ FIGURES: dict[str, tuple[str, Draw]] = {
         partial(draw_panels, columns=3),
     ),
     # Not a figure of theirs: the question that they leave open in Sec. 5.
-    "multipoint": ("how complex a curve can be: mined ones of three to eight valleys", draw_panels),
+    "multipoint": (
+        "how complex a curve can be: mined ones of three to eight valleys",
+        complexity.draw,
+    ),
+    "multipoint_middle": ("how complex a curve with θ in its middle can be", complexity.draw),
     # Nor this: whether peaks shrink with training or with the loss.
     "steps": ("peaks along N.E.1 at consecutive steps of a training", step_by_step.draw),
 }
