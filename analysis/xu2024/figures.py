@@ -15,6 +15,7 @@ from analysis.xu2024 import (
     angles,
     complexity,
     descents,
+    mined_peaks,
     overlaps,
     second_order,
     spectra,
@@ -48,13 +49,13 @@ FIGURES: dict[str, tuple[str, Draw]] = {
         "Fig. B.17: Gaussian curves under several normalizations and widths",
         partial(draw_panels, columns=3),
     ),
-    # Not a figure of theirs: the question that they leave open in Sec. 5.
+    # No figures of theirs: questions that they leave open.
     "multipoint": (
         "how complex a curve can be: mined ones of three to eight valleys",
         complexity.draw,
     ),
     "multipoint_middle": ("how complex a curve with θ in its middle can be", complexity.draw),
-    # Nor this: whether peaks shrink with training or with the loss.
+    "algorithm1": ("where Algorithm 1 finds peaks", mined_peaks.draw),
     "steps": ("peaks along N.E.1 at consecutive steps of a training", step_by_step.draw),
 }
 
