@@ -1,5 +1,6 @@
 """The moments of Adam as directions."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import torch
 from torch.linalg import vector_norm
 
 from mining import InputError
-from mining.directions.adam_state import AdamState
+from mining.directions.adam_state import UNMOVED, AdamState
 from mining.directions.base import (
     Checkpoints,
     Direction,
@@ -40,18 +41,23 @@ class AdamMoments(DirectionSource):
         start: 1: the first moment, then the second; 2: the second moment only.
         epoch: Epoch of the training of θ; ``None``: that of θ if θ is a file, otherwise the last.
         normalization: A normalization or its name.
+        lr: Learning rate of ``rule``; ``None``: that of the state, which is the one of the next
+            step and zero at the end of most schedules.
 
     Raises:
-        InputError: If ``start`` is neither 1 nor 2, or the state is none.
+        InputError: If ``start`` is neither 1 nor 2, ``lr`` is not positive, or the state is none.
     """
 
     state: str | Path | Mapping[str, Any] | torch.optim.Optimizer | None = None
     start: int = 1
     epoch: int | None = None
     normalization: Normalization | Name = "none"
+    lr: float | None = None
 
     def __post_init__(self) -> None:
         as_normalization(self.normalization)
+        if self.lr is not None and not 0 < self.lr < math.inf:
+            raise InputError(f"direction.lr must be positive, got {self.lr}.")
         if self.start not in (1, 2):
             raise InputError(f"direction.start must be 1 or 2, got {self.start}.")
         if not isinstance(self.state, str | Path | Mapping | torch.optim.Optimizer | None):
@@ -90,8 +96,20 @@ class AdamMoments(DirectionSource):
         ]
 
     def rule(self, landscape: Landscape) -> AdamRule:
-        """Return the rule by which the optimizer moves θ along its moments."""
-        return AdamRule(landscape.space, AdamState.read(self.state, landscape).step_settings())
+        """Return the rule by which the optimizer moves θ along its moments.
+
+        Raises:
+            InputError: If the state does not fit the model, or its learning rate is zero.
+        """
+        steps = AdamState.read(self.state, landscape).step_settings()
+        if self.lr is not None:  # parameters that were never moved stay
+            steps = tuple(replace(s, lr=self.lr) if s is not UNMOVED else s for s in steps)
+        if all(step.lr == 0 for step in steps):
+            raise InputError(
+                "adameq: the learning rate in the state is 0, the end of its schedule, so nothing "
+                "would move: set x_direction.lr, or take an earlier epoch."
+            )
+        return AdamRule(landscape.space, steps)
 
     def shared_search(self, other: DirectionSource) -> SharedSearch | None:
         """Take both moments from one state: by default x is the first and y the second.

@@ -28,6 +28,10 @@ class StepSettings:
     decay: float  # decoupled weight decay, that of AdamW
 
 
+#: Of a parameter that the optimizer never moved.
+UNMOVED = StepSettings(lr=0.0, eps=1.0, first_correction=1.0, second_correction=1.0, decay=0.0)
+
+
 @dataclass(frozen=True, eq=False)
 class AdamState:
     """The moments of an Adam or AdamW optimizer over the parameters of a landscape.
@@ -100,7 +104,7 @@ class AdamState:
                 whether its weight decay is decoupled.
         """
         return tuple(
-            StepSettings(0.0, 1.0, 1.0, 1.0, 0.0) if state is None else _settings(state, group)
+            UNMOVED if state is None else _settings(state, group)
             for state, group in zip(self.states, self.groups, strict=True)
         )
 

@@ -41,10 +41,12 @@ class AdamRule(UpdateRule):
     m and v are the first and the second moment, η the learning rate, and c₁ = 1 - β₁ᵗ and
     c₂ = 1 - β₂ᵗ correct their bias. AdamW subtracts α η λ θ as well. At α = 1 and β = 0 the point
     is where one step of the optimizer leads without a new gradient. From the weights before its
-    last step, that step leads there; and α = -1 undoes it, except for the decay of AdamW.
+    last step, that step leads there; and α = -1 undoes it if the learning rate is still that of
+    that step, except for the decay of AdamW.
 
     Gabdullin (2024), Sec. 2.1, has this rule as an option (``adameq``); its program adds
-    a m / (√(b v) + ε) with a from -1 to 1 and b from 0.1 to 2.1, so that here α ∝ -a and β = b - 1.
+    a / √b · m / (√v + ε) with a from -1 to 1 and b from 0.1 to 2.1, without the learning rate: α is
+    -a up to a factor, and β is b - 1.
 
     Args:
         space: The parameters.

@@ -224,7 +224,11 @@ def test_what_is_no_state_of_adam_is_refused_with_a_reason(tmp_path):
     refused(named.state_dict(), "is of other parameters: used.weight")
     with pytest.raises(InputError, match="must be between 1 and 2 from moment 1"):
         moments(of, trained("mlp")[2], 3)
-    for options, message in (({"start": 3}, "must be 1 or 2"), ({"state": 3}, "got int")):
+    for options, message in (
+        ({"start": 3}, "must be 1 or 2"),
+        ({"lr": 0}, "must be positive"),
+        ({"state": 3}, "got int"),
+    ):
         with pytest.raises(InputError, match=message):
             AdamMoments(**options)
     with pytest.raises(InputError, match="both the second moment"):
@@ -248,6 +252,14 @@ def test_the_rule_refuses_what_it_does_not_fit():
     _, _, other = trained("mlp", torch.optim.NAdam)
     with pytest.raises(InputError, match="needs the parameter groups of Adam or AdamW"):
         AdamState.read(other, of).step_settings()
+    decayed = trained("mlp")[2]
+    decayed.param_groups[0]["lr"] = 0.0
+    with pytest.raises(InputError, match="learning rate in the state is 0"):
+        AdamMoments(decayed).rule(of)
+    assert {step.lr for step in AdamMoments(decayed, lr=0.5).rule(of).steps} == {0.5}
+    unmoved = of_model(build("partly_used"))
+    rates = AdamMoments(trained("partly_used")[2].state_dict(), lr=0.5).rule(unmoved).steps
+    assert [step.lr for step in rates] == [0.5, 0.5, 0, 0]
     unknown = trained("mlp", torch.optim.AdamW, weight_decay=0.1)[2].state_dict()
     del unknown["param_groups"][0]["decoupled_weight_decay"]
     with pytest.raises(InputError, match="does not say whether its weight decay is decoupled"):
