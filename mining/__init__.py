@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from mining.directions import Mined as Mined
     from mining.directions import Miner as Miner
     from mining.directions import Multipoint as Multipoint
+    from mining.directions import TrajectoryPCA as TrajectoryPCA
     from mining.directions import Uniform as Uniform
     from mining.directions import UpdateRule as UpdateRule
     from mining.directions import Xu2024VVVBasin as Xu2024VVVBasin
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from mining.evaluation.curves import Curve as Curve
     from mining.evaluation.curves import Surface as Surface
     from mining.evaluation.evaluator import Evaluator as Evaluator
+    from mining.evaluation.paths import with_path as with_path
     from mining.explain.adaptive_sharpness import AdaptiveSharpness as AdaptiveSharpness
     from mining.explain.adaptive_sharpness import adaptive_sharpness as adaptive_sharpness
     from mining.explain.calibration import Calibration as Calibration
@@ -109,6 +111,7 @@ _MODULES = {
     "Mined": "directions",
     "Miner": "directions",
     "Multipoint": "directions",
+    "TrajectoryPCA": "directions",
     "Uniform": "directions",
     "UpdateRule": "directions",
     "Xu2024VVVBasin": "directions",
@@ -131,6 +134,7 @@ _MODULES = {
     "Perturbations": "explain.second_order",
     "expand": "explain.second_order",
     "perturb": "explain.second_order",
+    "with_path": "evaluation.paths",
     "with_scales": "directions.scaling",
     "stretch": "directions.scaling",
     "classify": "explain.curve_shape",

@@ -54,7 +54,7 @@ OPTIONS = {
     "data": ["digits", "arrays", "cifar10", "image_folder", "imagenet"],
     "direction": ["gaussian", "gradient", "checkpoint_delta", "eigenvectors", "from_file",
                   "best_of_n_gaussians", "xu2024_w_peak", "xu2024_vvv_basin", "multipoint",
-                  "uniform", "adam_moments"],
+                  "uniform", "adam_moments", "trajectory_pca"],
     "normalization": ["model", "layer", "filter", "weight", "none", "l2"],
     "batchnorm": ["recalibrate", "frozen", "batch", "off"],
     "view": ["gmi", "mli", "gaussian", "saddle", "bowl", "adameq", "nothing"],

@@ -12,6 +12,7 @@ from mining.directions.mined.miner import Descent, Mined, Miner, mine
 from mining.directions.mined.multipoint import Multipoint
 from mining.directions.mined.xu2024_vvv_basin import Xu2024VVVBasin
 from mining.directions.mined.xu2024_w_peak import Xu2024WPeak
+from mining.directions.trajectory_pca import TrajectoryPCA
 from mining.directions.uniform import Uniform
 from mining.directions.update_rule import AdamRule, UpdateRule
 
@@ -30,6 +31,7 @@ __all__ = [
     "Mined",
     "Miner",
     "Multipoint",
+    "TrajectoryPCA",
     "Uniform",
     "UpdateRule",
     "Xu2024VVVBasin",

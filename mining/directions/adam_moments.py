@@ -18,6 +18,7 @@ from mining.directions.base import (
     SharedSearch,
     as_normalization,
     check_num,
+    same_input,
 )
 from mining.directions.normalization import Name, Normalization
 from mining.directions.update_rule import AdamRule
@@ -117,9 +118,10 @@ class AdamMoments(DirectionSource):
         Raises:
             InputError: If both are the second moment.
         """
-        if not isinstance(other, AdamMoments) or any(
-            getattr(self, name) != getattr(other, name)
-            for name in ("state", "epoch", "normalization")
+        if not isinstance(other, AdamMoments) or not (
+            same_input(self.state, other.state)
+            and self.epoch == other.epoch
+            and self.normalization == other.normalization
         ):
             return None
         if self.start == other.start == 2:

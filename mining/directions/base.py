@@ -238,6 +238,17 @@ class DirectionSource(ABC):
         """
         return None
 
+    def waypoints(self, landscape: Landscape) -> Mapping[str, Tensor] | None:
+        """Return the points of a path that surfaces of these directions show, by their names.
+
+        Args:
+            landscape: The point θ and the loss.
+
+        Returns:
+            Shape ``(D,)`` each, in order; ``None``, the default, if there is no path.
+        """
+        return None
+
     def shared_search(self, other: "DirectionSource") -> SharedSearch | None:
         """Describe one search for the directions of this source and of ``other``.
 
@@ -259,6 +270,13 @@ def as_normalization(normalization: Normalization | Name) -> Normalization:
     if isinstance(normalization, Normalization):
         return normalization
     return Normalization(normalization)
+
+
+def same_input(one: object, other: object) -> bool:
+    """Whether two sources were given the same object, or the same paths."""
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(same_input, one, other))
+    return one is other or (isinstance(one, str | Path) and one == other)
 
 
 def check_num(num: int, most: int | None = None, why: str = "") -> None:

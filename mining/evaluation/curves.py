@@ -141,6 +141,9 @@ class Surface:
     accuracy_test_error: Tensor | None = None  # (A, B)
     rounding: float = SINGLE  # relative error to which the losses were computed
     lines_covariance: Tensor | None = None  # (M, M) of loss at the points of ``lines``, in order
+    path: Tensor | None = None  # (n, 2) α and β of a path, projected; see ``with_path``
+    path_names: tuple[str, ...] | None = None  # (n,) of its points
+    path_deviation: Tensor | None = None  # (n,) of its points from the plane, see ``with_path``
 
     def __post_init__(self) -> None:
         _hold_as_numbers(self)
@@ -152,7 +155,11 @@ class Surface:
         if self.lines_covariance is not None:
             num = sum(len(i) for i, _ in self.lines.values())
             shapes["lines_covariance"] = (num, num)
-        for name, shape in shapes.items():
+        checked: dict[str, tuple[int, ...]] = dict(shapes)
+        if self.path_names is not None:
+            num = len(self.path_names)
+            checked |= {"path": (num, 2), "path_deviation": (num,)}
+        for name, shape in checked.items():
             values = getattr(self, name)
             if values is not None and values.shape != shape:
                 raise InputError(f"{name} must have shape {shape}, got {tuple(values.shape)}.")

@@ -228,7 +228,7 @@ class Evaluator:
         """The relative rounding of a loss: of half precision it is that of the outputs."""
         return max(SINGLE, float(torch.finfo(self.landscape.theta.dtype).eps))
 
-    def _fields(self, values: Tensor) -> dict[str, Tensor]:
+    def _fields(self, values: Tensor) -> dict[str, Any]:
         """Name the last axis of ``values``, leaving out what was not measured."""
         measured = {"loss": values[..., 0]}
         classes = self.landscape.scores_classes
@@ -259,7 +259,7 @@ class Evaluator:
         return self.landscape.identify(digest.hexdigest())
 
 
-def _surface_errors(values: Values, alphas: Tensor, betas: Tensor) -> dict[str, Tensor]:
+def _surface_errors(values: Values, alphas: Tensor, betas: Tensor) -> dict[str, Any]:
     """Find the fields of a ``Surface`` that hold errors, none if its losses are exact."""
     shape = (len(alphas), len(betas))
     errors = {key: found.view(shape) for key, found in values.accuracy_errors.items()}

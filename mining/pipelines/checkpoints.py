@@ -64,6 +64,11 @@ class Checkpoints:
 
     def trajectory(self) -> list[Path]:
         """Find all kept weights of the training, in the order of their epochs."""
+        if self.settings.checkpoint is not None:
+            raise InputError(
+                "With checkpoint=FILE there is no training whose checkpoints are known: give "
+                f"{self.asked_by}.states, a list of files."
+            )
         return [self.at(epoch) for epoch in self._recipe.kept_epochs]
 
     def optimizer_state(self, epoch: int | None) -> Mapping[str, Any]:

@@ -6,6 +6,8 @@ from dataclasses import replace
 
 from mining import InputError
 from mining.directions import AdamMoments, Direction, UpdateRule, cosine
+from mining.evaluation.curves import Surface
+from mining.evaluation.paths import with_path
 from mining.evaluation.storage import load_surface, save_surface
 from mining.explain.critical_point import classify_critical_point
 from mining.pipelines.finding import find_directions, take_directions
@@ -26,6 +28,8 @@ def run(problem: Problem) -> None:
     rule = _rule(problem)
     x, y = take_directions(problem, lambda: _directions(problem))
     surface = evaluator.surface(x, y, grid.alphas, grid.betas, rule)
+    if rule is None:
+        surface = _with_path(problem, surface, x, y)
     scales = [direction.scale for direction in (x, y)]
     names = surface.names
     axes = [f"{n} × {s:.3g}" if s else n for n, s in zip(names, scales, strict=True)]
@@ -52,6 +56,8 @@ def run(problem: Problem) -> None:
             "nonfinite": surface.nonfinite,
             "relative_error": surface.relative_error,
             "evaluated": None if surface.evaluated is None else int(surface.evaluated.sum()),
+            "explained_variance": [d.metadata.get("explained_variance") for d in (x, y)],
+            "path": _describe_path(surface),
             **problem.record(),
         },
         device=str(landscape.device),
@@ -84,6 +90,27 @@ def _rule(problem: Problem) -> UpdateRule | None:
         )
     rule = x.bind(replace(problem.checkpoints, asked_by="x_direction")).rule(problem.landscape)
     return rule if settings.freeze is None else rule.frozen(settings.freeze)
+
+
+def _with_path(problem: Problem, surface: Surface, x: Direction, y: Direction) -> Surface:
+    """Add the path that the source of an axis has, if one has any."""
+    for target in (problem.settings.x_direction, problem.settings.y_direction):
+        source = problem.source(target)
+        bound = source.bind(replace(problem.checkpoints, asked_by=target.key))
+        points = bound.waypoints(problem.landscape)
+        if points:
+            return with_path(surface, problem.landscape.theta, x, y, points)
+    return surface
+
+
+def _describe_path(surface: Surface) -> dict[str, object] | None:
+    if surface.path is None or surface.path_deviation is None or surface.path_names is None:
+        return None
+    return {
+        "names": list(surface.path_names),
+        "coefficients": surface.path.tolist(),
+        "deviations": surface.path_deviation.tolist(),
+    }
 
 
 def _directions(problem: Problem) -> list[Direction]:

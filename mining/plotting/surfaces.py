@@ -20,6 +20,7 @@ from mining.evaluation.grid import index_of_zero
 from mining.explain.critical_point import Kind, classify_critical_point
 from mining.plotting.layout import explain
 from mining.plotting.losses import Array, cap, extent
+from mining.plotting.paths import draw_path
 
 _SEQUENTIAL, _DIVERGING = "viridis", "RdBu_r"
 #: The smaller side of θ, as a share of the range of a surface, from which colours tell the sides.
@@ -28,6 +29,8 @@ _BOTH_SIDES = 0.03
 _STEEP = 4
 #: Points of each axis of a surface that is cut off.
 _FINE = 50
+#: Letters of a name that fits beside 3-D axes.
+_LONG = 24
 _DOT: dict[str, Any] = {
     "color": "white",
     "markeredgecolor": "black",
@@ -73,8 +76,11 @@ def draw_surface(
     assert isinstance(relief, Axes3D)
     relief.set_zlabel(label, fontsize=8)
     for axes in (contours, relief):
-        axes.set_xlabel(f"x: α, direction {surface.names[0]}", fontsize=8)
-        axes.set_ylabel(f"y: β, direction {surface.names[1]}", fontsize=8)
+        for which, name, name_axis in zip(
+            ("x: α", "y: β"), surface.names, (axes.set_xlabel, axes.set_ylabel), strict=True
+        ):
+            told = axes is contours or len(name) <= _LONG  # two long ones overlap in 3-D
+            name_axis(f"{which}, direction {name}" if told else which, fontsize=8)
         axes.tick_params(labelsize=7)
     loss_cap = cap(
         surface.loss.numpy(), surface.chance_loss, log_scale=log_scale, loss_cap=loss_cap
@@ -93,12 +99,13 @@ def draw_contours(
     loss_cap: float | None = None,
     colormap: str | None = None,
 ) -> QuadContourSet | None:
-    """Draw a surface as filled contours with a dot at θ; arguments as ``draw_surface``.
+    """Draw a surface as filled contours with a dot at θ and its path; see ``draw_surface``.
 
     Returns:
         The contours, for ``add_scale``; ``None`` if no point is finite.
     """
     mesh = _read_mesh(surface, log_scale=log_scale, loss_cap=loss_cap)
+    draw_path(axes, surface)
     axes.plot(0, 0, **_DOT, label="θ")
     if not np.isfinite(mesh.loss).any():
         return None

@@ -17,6 +17,7 @@ from mining import (
     Gradient,
     Landscape,
     Normalization,
+    TrajectoryPCA,
     Uniform,
 )
 from mining.curvature import make_dense
@@ -61,6 +62,7 @@ SOURCES = [
     Uniform(0, 1, "filter"),
     AdamMoments(adam_state()),
     AdamMoments(adam_state(), normalization="layer"),
+    TrajectoryPCA([other_weights(), build("batchnorm", seed=8), build("batchnorm")]),
 ]
 
 
@@ -80,7 +82,9 @@ def test_source_keeps_the_contract(source):
     assert vector.dtype == of.theta.dtype
     assert torch.isfinite(vector).all()
     assert torch.equal(vector, again[0].vector)
-    random = not (isinstance(source, CheckpointDelta | AdamMoments) or source == Gradient())
+    random = not (
+        isinstance(source, CheckpointDelta | AdamMoments | TrajectoryPCA) or source == Gradient()
+    )
     assert torch.equal(vector, different[0].vector) != random
     with pytest.raises(ValueError, match=r"num_directions must be .* got 0"):
         source.directions(of, 0, generator=torch.Generator())

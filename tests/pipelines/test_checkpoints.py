@@ -60,9 +60,10 @@ def test_a_given_file_has_no_training(tmp_path):
     torch.save({"weight": torch.zeros(2)}, path)
     given = replace(checkpoints(tmp_path).settings, checkpoint=str(path))
     assert Checkpoints(given).theta() == path
-    for find in (Checkpoints.trajectory, lambda found: found.at(0)):
-        with pytest.raises(InputError, match=r"no training .* give x_direction.checkpoint too"):
-            find(Checkpoints(given, "x_direction"))
+    with pytest.raises(InputError, match=r"no training .* give x_direction.checkpoint too"):
+        Checkpoints(given, "x_direction").at(0)
+    with pytest.raises(InputError, match=r"no training .* give x_direction.states, a list of"):
+        Checkpoints(given, "x_direction").trajectory()
     with pytest.raises(InputError, match="holds no state of an optimizer"):
         Checkpoints(given).optimizer_state(None)
     with pytest.raises(InputError, match="leave it out with checkpoint=FILE"):

@@ -73,12 +73,48 @@ def test_the_update_rule_of_adam_from_the_command_line(command, capsys):
         (["grid.y_low=-1"], "must lie above -1"),
         (["orthogonalize=true"], "has negative entries"),
         (["grid.scale=2"], "leave grid.scale at 1"),
-        (["x_direction=gaussian"], "set x_direction=adam_moments"),
+        (["view=bowl", "update=adameq"], "set x_direction=adam_moments"),
         (["train.optimizer=sgd"], "needs the state of Adam or AdamW"),
     ):
         with pytest.raises(SystemExit):
-            command(*ADAM, "view=adameq", *grid, *wrong)
+            command(*ADAM, *(wrong if "view=bowl" in wrong else ["view=adameq", *wrong]), *grid)
         assert message in capsys.readouterr().err
+
+
+def test_the_path_of_a_training_is_shown_on_its_own_plane(command, folder):
+    kept = ("train.checkpoints=[0,1,2]",)
+    directory = command(*QUICK, "view=trajectory", *kept, "grid.num=5")
+    surface, metrics = load_surface(directory / "surface.npz"), record(directory)["metrics"]
+    assert surface.path_names == ("E=0", "E=1", "E=2", "E=3")
+    assert metrics["path"]["names"] == list(surface.path_names)
+    assert metrics["path"]["coefficients"] == surface.path.tolist()
+    assert surface.path[-1].abs().max() < 1e-6  # θ
+    assert surface.path.abs().max(0).values.tolist() == pytest.approx([1, 1], rel=1e-5)
+    assert 0.5 < sum(metrics["explained_variance"]) <= 1
+    (training,) = (
+        found
+        for found in load_runs(folder / "outputs", pipeline="train")["directory"]
+        if (found / "epoch_0002.pt").exists()
+    )
+    space = ParameterSpace.of(MLP((1, 8, 8), 10))
+    vectors, _ = stored(directory)
+    theta, start = (
+        space.flatten({name: state[name] for name in space.names})
+        for state in (
+            torch.load(training / f"epoch_000{epoch}.pt", weights_only=True)["model"]
+            for epoch in (3, 0)
+        )
+    )
+    rest = start - theta - surface.path[0].float() @ vectors
+    assert float((vectors @ rest).abs().max()) < 1e-3  # what is left is orthogonal to the plane
+    files = ",".join(str(training / f"epoch_000{epoch}.pt") for epoch in (0, 1, 3))
+    axes = [
+        argument
+        for axis in ("x_direction", "y_direction")
+        for argument in (f"{axis}=trajectory_pca", f"{axis}.states=[{files}]")
+    ]
+    other = command(*QUICK, "pipeline=surface", *axes, "grid.num=3", *kept)
+    assert load_surface(other / "surface.npz").path_names == ("1", "2", "3")
 
 
 def test_a_layer_that_is_not_there_is_refused(command, capsys):
