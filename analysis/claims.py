@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from analysis.archive import Record, read_archive, record_of
-from analysis.findings import Claim, Finding, find
+from analysis.findings import Claim, Finding, find, page
 from analysis.records import add_overrides, experiment_runs, run_script, save_csv
 from analysis.xu2024.claims import CLAIMS as XU2024
 from mining import InputError
+from mining.storage.files import write_atomically
 
 #: Those of all papers.
 CLAIMS: tuple[Claim, ...] = XU2024
@@ -58,6 +59,7 @@ def main() -> None:
     )
     path = Path("outputs/claims.csv")
     arguments.add_argument("--csv", type=Path, default=path, help=f"table to write ({path})")
+    arguments.add_argument("--page", type=Path, help="page in Markdown to write besides")
     papers = list(dict.fromkeys(claim.paper for claim in CLAIMS))
     arguments.add_argument(
         "paper", nargs="?", metavar="PAPER", help=f"only its claims: {', '.join(papers)}"
@@ -71,10 +73,12 @@ def main() -> None:
         raise InputError(f"No claim of {paper!r} is checked, only of {', '.join(papers)}.")
     table: list[dict[str, Any]] = []
     missing: list[str] = []
+    found: list[tuple[Claim, Sequence[Finding]]] = []
     for claim in CLAIMS:
         if paper not in (None, claim.paper):
             continue
         findings, without = check(claim, overrides)
+        found.append((claim, findings))
         missing += without
         table += [
             {"paper": claim.paper, "claim": claim.number, **found.row()} for found in findings
@@ -83,6 +87,9 @@ def main() -> None:
     if table:
         save_csv(table, options.csv)
         print(options.csv)
+    if options.page is not None:
+        write_atomically(options.page, page(found))
+        print(options.page)
     if missing:
         raise FileNotFoundError("\n".join(dict.fromkeys(missing)))
 

@@ -84,3 +84,48 @@ def find(criterion: Criterion, records: Sequence[Record]) -> list[Finding]:
             verdict = decide(list(values.values()), criterion.bound)
             findings.append(Finding(criterion, network, values, verdict))
     return findings
+
+
+def page(found: Sequence[tuple[Claim, Sequence[Finding]]]) -> str:
+    """Write the findings as a page in Markdown, a table for each claim.
+
+    Args:
+        found: Each claim with its findings; criteria without any are listed as not measured.
+    """
+    parts = [_HEAD]
+    paper = ""
+    for claim, findings in found:
+        if claim.paper != paper:
+            paper = claim.paper
+            parts.append(f"## {paper}")
+        parts.append(f"### {claim.number}. {claim.sentence}")
+        lines = [
+            "| | quantity per training | by | claimed | network "
+            "| mean [95 % interval] | n | verdict |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
+        for criterion in claim.criteria:
+            statement = criterion.statement.replace("|", "\\|")
+            about = f"| {criterion.name} | {statement} | {criterion.by} | {criterion.bound} |"
+            own = [finding for finding in findings if finding.criterion is criterion]
+            lines += [f"{about} {_cells(finding)}" for finding in own]
+            lines += [] if own else [f"{about} | | 0 | not measured |"]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+#: What the page of claims begins with.
+_HEAD = """# Claims of the papers
+
+What each claim is held to, what was measured, and the verdict. The rules and the sentences of the
+papers are in [criteria.md](../analysis/criteria.md); *by* says whose criterion it is, the paper's
+own or ours. n is the number of independent trainings; 95 % intervals are Student's. *Not decided*
+means that the interval contains the bound, or that there are too few trainings. This page is
+written from the kept records by `python -m analysis.claims --page docs/claims.md`, and a test
+compares the two."""
+
+
+def _cells(finding: Finding) -> str:
+    verdict = finding.verdict
+    interval = "" if math.isnan(verdict.low) else f" [{verdict.low:.3g}, {verdict.high:.3g}]"
+    return f"{finding.network} | {verdict.mean:.3g}{interval} | {verdict.n} | {verdict.word} |"

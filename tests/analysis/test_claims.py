@@ -10,7 +10,7 @@ import pytest
 
 from analysis import archive, claims
 from analysis.archive import Record, keep, read_archive
-from analysis.findings import Claim, Criterion, find
+from analysis.findings import Claim, Criterion, find, page
 from analysis.verdicts import Bound
 from analysis.xu2024 import no_skip
 from analysis.xu2024 import quantities as q
@@ -231,3 +231,11 @@ def test_chaos_is_counted_above_and_below_chance():
     assert no_skip.chaos_above_chance("frozen")(records) == 0.5
     assert no_skip.smoother_far_away("frozen")(records) == 1 - 3
     assert no_skip.smoother_far_away("recalibrate")(records) is None
+
+
+def test_the_page_of_claims_is_that_of_the_kept_records():
+    found = [(claim, claims.check(claim, [])[0]) for claim in CLAIMS]
+    written = (ROOT / "docs" / "claims.md").read_text()
+    assert written == page(found), "write it anew: python -m analysis.claims --page docs/claims.md"
+    table = pd.read_csv(ROOT / "analysis" / "figures" / "claims.csv")
+    assert list(table.verdict) == [f.verdict.word for _, findings in found for f in findings]
