@@ -64,15 +64,23 @@ if TYPE_CHECKING:
     from mining.explain.adaptive_sharpness import adaptive_sharpness as adaptive_sharpness
     from mining.explain.calibration import Calibration as Calibration
     from mining.explain.calibration import calibration_error as calibration_error
+    from mining.explain.criteria_over_batches import criteria_over_batches as criteria_over_batches
     from mining.explain.critical_point import CriticalPoint as CriticalPoint
     from mining.explain.critical_point import classify_critical_point as classify_critical_point
     from mining.explain.curve_shape import CurveClassifier as CurveClassifier
     from mining.explain.curve_shape import CurveShape as CurveShape
     from mining.explain.curve_shape import classify as classify
+    from mining.explain.measurement import Measurement as Measurement
     from mining.explain.second_order import Expansions as Expansions
     from mining.explain.second_order import Perturbations as Perturbations
     from mining.explain.second_order import expand as expand
     from mining.explain.second_order import perturb as perturb
+    from mining.explain.spectral_criteria import SpectralCriteria as SpectralCriteria
+    from mining.explain.spectral_criteria import SpectrumType as SpectrumType
+    from mining.explain.spectral_criteria import k_as_printed as k_as_printed
+    from mining.explain.spectral_criteria import k_hn as k_hn
+    from mining.explain.spectral_criteria import k_of_eigenvalues as k_of_eigenvalues
+    from mining.explain.spectral_criteria import spectral_criteria as spectral_criteria
     from mining.functional.batchnorm import BatchNormPolicy as BatchNormPolicy
     from mining.functional.execution_plan import ExecutionPlan as ExecutionPlan
     from mining.functional.parameters import ParameterSpace as ParameterSpace
@@ -135,6 +143,14 @@ _MODULES = {
     "expand": "explain.second_order",
     "perturb": "explain.second_order",
     "with_path": "evaluation.paths",
+    "Measurement": "explain.measurement",
+    "SpectralCriteria": "explain.spectral_criteria",
+    "SpectrumType": "explain.spectral_criteria",
+    "criteria_over_batches": "explain.criteria_over_batches",
+    "k_as_printed": "explain.spectral_criteria",
+    "k_hn": "explain.spectral_criteria",
+    "k_of_eigenvalues": "explain.spectral_criteria",
+    "spectral_criteria": "explain.spectral_criteria",
     "with_scales": "directions.scaling",
     "stretch": "directions.scaling",
     "classify": "explain.curve_shape",

@@ -1,7 +1,7 @@
 """The spectral density of a curvature operator."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,6 +12,9 @@ from mining.curvature.operators import CurvatureOperator, check_operator
 from mining.curvature.trace import Estimate
 from mining.functional.memory import available_memory
 from mining.functional.random_vectors import rademacher
+
+#: Errors of products, in units of the last place of the largest: a zero eigenvalue may be this big.
+_ROUNDING = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +29,14 @@ class SpectralDensity:
     weights: Tensor  # (P, m) float64, each row sums to one
     size: int  # D, the number of all eigenvalues
     products: int  # matrix-vector products
+    rounding: float | None = None  # |λ| up to which λ passes for zero; None: 1e-6 of the largest
+    exact: bool = False  # whether m steps exhausted every vector: more would change nothing
+
+    @property
+    def zero(self) -> float:
+        """Magnitude up to which an eigenvalue passes for zero, in the units of the operator."""
+        largest = max(abs(self.high), abs(self.low))
+        return 1e-6 * largest if self.rounding is None else self.rounding
 
     @property
     def low(self) -> float:
@@ -70,6 +81,34 @@ class SpectralDensity:
             away = (points - nodes[:, None]) / width
             density += weights[:, None] * torch.exp(-0.5 * away**2)
         return density / (width * math.sqrt(2 * math.pi))
+
+    def coarser(self, num_steps: int) -> "SpectralDensity":
+        """Return what fewer Lanczos steps from the same vectors would have given.
+
+        The recurrence of the orthogonal polynomials of each row is recovered from its nodes and
+        weights, and cut off. How far a result is from that of the whole quadrature tells how far
+        it has converged, without further products.
+
+        Args:
+            num_steps: Nodes of the coarser quadrature, between 1 and m.
+
+        Raises:
+            InputError: If ``num_steps`` is out of its range.
+        """
+        if not 1 <= num_steps <= self.nodes.shape[1]:
+            raise InputError(
+                f"num_steps must be between 1 and {self.nodes.shape[1]}, the steps of this "
+                f"density, got {num_steps}."
+            )
+        nodes = torch.empty(len(self.nodes), num_steps, dtype=torch.float64)
+        weights = torch.zeros_like(nodes)
+        for row, (values, shares) in enumerate(zip(self.nodes, self.weights, strict=True)):
+            found, found_weights = _truncated(values[shares > 0], shares[shares > 0], num_steps)
+            nodes[row] = found[-1]
+            nodes[row, : len(found)] = found
+            weights[row, : len(found)] = found_weights
+        unchanged = self.exact and num_steps == self.nodes.shape[1]
+        return replace(self, nodes=nodes, weights=weights, exact=unchanged)
 
     def moment(self, order: int) -> Estimate:
         """Estimate tr(Hⁿ) = Σ λⁿ for n = ``order``.
@@ -117,13 +156,15 @@ def spectral_density(
         generator = torch.Generator().manual_seed(0)
     before = operator.products
     num_steps = min(num_steps, operator.shape[0])
-    nodes, weights = _quadrature(operator, num_steps, num_probes, generator)
-    return SpectralDensity(nodes, weights, operator.shape[0], operator.products - before)
+    nodes, weights, scale, exact = _quadrature(operator, num_steps, num_probes, generator)
+    rounding = _ROUNDING * torch.finfo(operator.dtype).eps * scale
+    products = operator.products - before
+    return SpectralDensity(nodes, weights, operator.shape[0], products, rounding, exact)
 
 
 def _quadrature(
     operator: CurvatureOperator, num_steps: int, num_probes: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, float, bool]:
     """Run Lanczos from several random vectors at once, each in its own space.
 
     Args:
@@ -136,7 +177,8 @@ def _quadrature(
         The eigenvalues of the P tridiagonal matrices, shape ``(P, m)``, and the squared first
         entries of their eigenvectors, shape ``(P, m)``, which sum to one: nodes and weights of a
         Gauss quadrature. m is ``num_steps``, or fewer where all spaces closed earlier; one that
-        closed before the others repeats its last node with weight 0.
+        closed before the others repeats its last node with weight 0. Then the largest norm of a
+        product with a unit vector, and whether all spaces closed.
 
     Raises:
         InputError: If the operator is not symmetric.
@@ -147,6 +189,7 @@ def _quadrature(
     starts = [rademacher(size, generator) for _ in range(num_probes)]
     nodes = torch.zeros(num_probes, num_steps, dtype=torch.float64)
     weights = torch.zeros(num_probes, num_steps, dtype=torch.float64)
+    scale, exact = 0.0, True
     at_once = _probes_at_once(operator, num_steps, num_probes)
     for chunk in torch.split(torch.arange(num_probes), at_once):
         spaces = [
@@ -159,13 +202,40 @@ def _quadrature(
                 products = operator @ torch.stack([space.next for space in growing], 1)
                 for space, product in zip(growing, products.T, strict=True):
                     space.expand(product)
+        scale = max(scale, *(space.scale for space in spaces))
+        exact = exact and all(space.closed for space in spaces)
         for probe, space in zip(chunk.tolist(), spaces, strict=True):
             values, vectors, _ = space.ritz_pairs()
             nodes[probe] = values[-1]
             nodes[probe, : space.num] = values
             weights[probe, : space.num] = vectors[0] ** 2
     longest = int((weights > 0).any(0).nonzero().max()) + 1
-    return nodes[:, :longest], weights[:, :longest]
+    return nodes[:, :longest], weights[:, :longest], scale, exact
+
+
+def _truncated(nodes: Tensor, weights: Tensor, num_steps: int) -> tuple[Tensor, Tensor]:
+    """Compute the Gauss quadrature of ``num_steps`` nodes of a discrete measure by Lanczos.
+
+    Args:
+        nodes: Where the measure has its mass, shape ``(m,)``.
+        weights: How much, shape ``(m,)``.
+        num_steps: How many nodes.
+
+    Returns:
+        Nodes and weights, shape ``(num_steps,)``, or fewer where the measure has fewer.
+    """
+    vector = weights.sqrt()
+    basis = vector[None] / vector.norm()
+    while len(basis) < min(num_steps, len(nodes)):
+        rest = nodes * basis[-1]
+        for _ in range(2):
+            rest = rest - (basis @ rest) @ basis
+        if rest.norm() <= 1e-13 * nodes.abs().max():
+            break
+        basis = torch.cat([basis, rest[None] / rest.norm()])
+    projection = (basis * nodes) @ basis.T
+    found, vectors = torch.linalg.eigh((projection + projection.T) / 2)
+    return found, weights.sum() * vectors[0] ** 2
 
 
 def _probes_at_once(operator: CurvatureOperator, num_steps: int, num_probes: int) -> int:

@@ -25,6 +25,7 @@ from mining.curvature.trace import Method as TraceMethod
 from mining.directions import Direction
 from mining.directions.eigenvectors import eigenvector_names, rounding_of
 from mining.directions.storage import read_directions, save_directions
+from mining.explain.spectral_criteria import spectral_criteria
 from mining.landscape import Landscape
 from mining.pipelines.pictures import save_picture
 from mining.pipelines.problem import Problem
@@ -287,6 +288,8 @@ def _metrics(directory: Path) -> dict[str, Any]:
         record = load_record(directory / "density.npz", SpectralDensity)
         moments = [record.moment(order)._asdict() for order in (1, 2)]
         metrics |= {"density_trace": moments[0], "density_trace_of_square": moments[1]}
+        known = [torch.from_numpy(pairs[f]) for f in ("eigenvalues", "residuals")] if pairs else []
+        metrics |= spectral_criteria(record, *known).record()
     done = {"eigenpairs": pairs, "trace": traced, "density": density}
     metrics["products_of"] = {n: int(part["products"]) for n, part in done.items() if part}
     metrics["seconds_of"] = {n: float(part["seconds"]) for n, part in done.items() if part}

@@ -587,6 +587,12 @@ def test_spectrum_leaves_what_the_contract_says(command, folder):
     assert sum(layer["mean"] for layer in metrics["layer_traces"].values()) == pytest.approx(
         metrics["trace"]
     )
+    lowest, highest = metrics["eigenvalues_smallest"][0], metrics["eigenvalues_largest"][0]
+    assert metrics["r_e"]["value"] == pytest.approx(max(0, -lowest / highest))
+    assert metrics["c_t"]["value"] == pytest.approx(lowest / highest)
+    for key in ("r_e", "c_t", "k_h05", "k_h1"):
+        assert set(metrics[key]) == {"value", "error", "applies", "why"}
+        assert metrics[key]["error"] >= 0
     # The same θ and examples, by hand.
     training = directory.parents[2] / "train/mlp-digits"
     checkpoint = next(p for p in training.glob("*/epoch_0003.pt") if _seed(p.parent) == 0)
