@@ -70,6 +70,10 @@ if TYPE_CHECKING:
     from mining.explain.curve_shape import CurveClassifier as CurveClassifier
     from mining.explain.curve_shape import CurveShape as CurveShape
     from mining.explain.curve_shape import classify as classify
+    from mining.explain.explosion import Explosion as Explosion
+    from mining.explain.explosion import Overflow as Overflow
+    from mining.explain.explosion import find_explosion as find_explosion
+    from mining.explain.explosion import find_overflow as find_overflow
     from mining.explain.measurement import Measurement as Measurement
     from mining.explain.second_order import Expansions as Expansions
     from mining.explain.second_order import Perturbations as Perturbations
@@ -110,7 +114,11 @@ _MODULES = {
     "Direction": "directions",
     "DirectionSource": "directions",
     "Evaluator": "evaluation.evaluator",
+    "Explosion": "explain.explosion",
+    "find_explosion": "explain.explosion",
+    "find_overflow": "explain.explosion",
     "FromFile": "directions",
+    "Overflow": "explain.explosion",
     "ExecutionPlan": "functional.execution_plan",
     "Gaussian": "directions",
     "Gradient": "directions",

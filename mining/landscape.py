@@ -11,6 +11,7 @@ from mining import InputError, functional
 from mining.curvature import GaussNewtonOperator, HessianOperator, LossAt, ResidualOperator, loss_at
 from mining.curvature.of_landscape import OperatorOptions, gauss_newton, hessian, residual
 from mining.functional import (
+    Activation,
     Batch,
     BatchNormPolicy,
     Buffers,
@@ -196,6 +197,13 @@ class Landscape:
         overflows is returned as ``inf`` or ``nan``.
         """
         return functional.evaluate(self._prepared, theta, batches, statistics)
+
+    def activations(self, theta: Tensor) -> dict[str, Activation]:
+        """Measure the outputs of each module at ``theta``, shape ``(D,)``, in order of execution.
+
+        ``rms`` is the root mean square over all examples, ``finite`` whether all entries are.
+        """
+        return functional.activations(self._prepared, theta)
 
     def loss(self, theta: Tensor) -> Tensor:
         """Compute the loss at ``theta``, shape ``()``, float64, without a graph."""

@@ -14,6 +14,8 @@ from mining.evaluation.grid import check_increasing, index_of_zero, lines_throug
 #: Losses above this multiple of the chance level are not told apart, neither in pictures that reach
 #: far beyond it nor by refinement.
 CEILING = 2
+#: Losses above this multiple of the chance level count as exploded; pictures are then cut off.
+EXPLODED = 10
 #: The rounding of single precision, in which losses are computed unless something else is said.
 SINGLE = float(torch.finfo(torch.float32).eps)
 _CURVE_FIELDS = ("loss", "accuracy", "loss_test", "accuracy_test")

@@ -1,5 +1,7 @@
 """What makes a model a function of its parameters θ: the names that ``Landscape`` uses."""
 
+from mining.functional.activations import Activation as Activation
+from mining.functional.activations import activations as activations
 from mining.functional.batchnorm import BatchNormPolicy as BatchNormPolicy
 from mining.functional.batchnorm import Mode as Mode
 from mining.functional.description import as_text as as_text

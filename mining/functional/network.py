@@ -102,6 +102,13 @@ class Network:
         other.compiled = None
         return other
 
+    def unfused(self) -> "Network":
+        """Give the same network run module by module, as the model is written."""
+        other = copy(self)
+        other.plan = ExecutionPlan(channels_last=self.plan.channels_last)
+        other.compiled = None
+        return other
+
     def with_stored_statistics(self) -> "Network":
         """Give the same network with the running statistics stored in the model."""
         other = copy(self)

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import asdict
+from functools import partial
 
 from matplotlib.figure import Figure
 
@@ -9,6 +10,7 @@ from mining.evaluation.curves import rmse
 from mining.evaluation.storage import load_curves, save_curves
 from mining.explain.curve_shape import CurveShape, classify
 from mining.explain.falls import measure_falls
+from mining.pipelines.explosions import Explosions
 from mining.pipelines.finding import find_directions, find_template, take_directions
 from mining.pipelines.pictures import save_picture
 from mining.pipelines.problem import Problem
@@ -30,7 +32,8 @@ def run(problem: Problem) -> None:
     draw(problem)
     template = find_template(problem, curves[0])
     shapes = [classify(curve) for curve in curves]
-    pairs = zip(directions, curves, strict=True)
+    explosions = Explosions(problem, settings.direction)
+    pairs = list(zip(directions, curves, strict=True))
     falls = [measure_falls(landscape, direction, curve) for direction, curve in pairs]
     for curve, shape in zip(curves, shapes, strict=True):
         log.info("%s: %s", curve.name, shape.summary)
@@ -49,6 +52,10 @@ def run(problem: Problem) -> None:
             "relative_errors": [curve.relative_error for curve in curves],
             "features": [_features(shape) for shape in shapes],
             "falls": [asdict(fall) for fall in falls],
+            "explosion": [
+                explosions.describe(curve, curve.name, partial(landscape.at, [direction.vector]))
+                for direction, curve in pairs
+            ],
             "metadata": [curve.record() for curve in curves],
             "template": template,
             "rmse": [rmse(curve, template) for curve in curves] if template else None,

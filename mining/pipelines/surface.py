@@ -4,12 +4,15 @@ import logging
 import math
 from dataclasses import replace
 
+from torch import Tensor
+
 from mining import InputError
 from mining.directions import AdamMoments, Direction, UpdateRule, cosine
 from mining.evaluation.curves import Surface
 from mining.evaluation.paths import with_path
 from mining.evaluation.storage import load_surface, save_surface
 from mining.explain.critical_point import classify_critical_point
+from mining.pipelines.explosions import Explosions
 from mining.pipelines.finding import find_directions, take_directions
 from mining.pipelines.pictures import save_picture
 from mining.pipelines.problem import Problem
@@ -37,19 +40,26 @@ def run(problem: Problem) -> None:
     save_surface(problem.run.directory / "surface.npz", surface)
     draw(problem)
     row, column = int((surface.alphas == 0).nonzero()), int((surface.betas == 0).nonzero())
-    accuracy, point = surface.accuracy, classify_critical_point(surface)
-    log.info("%s × %s: %s", *names, point)
+    accuracy, kind = surface.accuracy, classify_critical_point(surface)
+    log.info("%s × %s: %s", *names, kind)
+    explosions = Explosions(problem, problem.settings.x_direction)
+
+    def point(at: tuple[float, float]) -> Tensor:
+        if rule is None:
+            return landscape.at([x.vector, y.vector], at)
+        return landscape.theta + rule.displacement(landscape.theta, x.vector, y.vector, *at)
+
     problem.run.finish(
         {
             "loss_at_theta": surface.loss[row, column].item(),
             "accuracy_at_theta": None if accuracy is None else accuracy[row, column].item(),
             "directions": list(names),
             "scales": scales,
-            "critical_point": point.kind.value,
-            "critical_point_probability": point.probability,
-            "labels": {name: str(shape) for name, shape in point.lines.items()},
+            "critical_point": kind.kind.value,
+            "critical_point_probability": kind.probability,
+            "labels": {name: str(shape) for name, shape in kind.lines.items()},
             "label_probabilities": {
-                name: shape.label_probability for name, shape in point.lines.items()
+                name: shape.label_probability for name, shape in kind.lines.items()
             },
             "angle": math.degrees(math.acos(cosine(x.vector, y.vector))),
             "angle_before": y.metadata.get("angle_before"),
@@ -58,6 +68,7 @@ def run(problem: Problem) -> None:
             "evaluated": None if surface.evaluated is None else int(surface.evaluated.sum()),
             "explained_variance": [d.metadata.get("explained_variance") for d in (x, y)],
             "path": _describe_path(surface),
+            "explosion": explosions.describe(surface, " × ".join(names), point),
             **problem.record(),
         },
         device=str(landscape.device),

@@ -5,7 +5,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from mining.evaluation.curves import CEILING
+from mining.evaluation.curves import CEILING, EXPLODED
 
 Array = NDArray[np.float64]
 
@@ -41,7 +41,7 @@ def cap(
 ) -> float | None:
     """Choose the loss at which to clip a picture; ``None`` if all losses are below it."""
     _, highest = extent(losses)
-    if loss_cap is None and chance is not None and not log_scale and highest > 10 * chance:
+    if loss_cap is None and chance is not None and not log_scale and highest > EXPLODED * chance:
         loss_cap = CEILING * chance
     return loss_cap if loss_cap is not None and highest > loss_cap else None
 

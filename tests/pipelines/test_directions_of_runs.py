@@ -1,5 +1,7 @@
 """Directions of runs: normalization of those that are kept, and parameters that do not move."""
 
+import math
+
 import pytest
 import torch
 from command_line import QUICK, record
@@ -115,6 +117,27 @@ def test_the_path_of_a_training_is_shown_on_its_own_plane(command, folder):
     ]
     other = command(*QUICK, "pipeline=surface", *axes, "grid.num=3", *kept)
     assert load_surface(other / "surface.npz").path_names == ("1", "2", "3")
+
+
+def test_runs_record_where_the_loss_explodes_and_in_which_module(command):
+    options = (*QUICK, "model=cifar_resnet8", "grid.num=5", "normalization=filter")
+    frozen = (*options, "batchnorm=frozen", "num_directions=2")
+    for explosion in record(command(*frozen, "grid.low=-0.2", "grid.high=0.2"))["metrics"][
+        "explosion"
+    ]:
+        assert explosion["start"] is None
+        assert explosion["overflow"] is None
+    far = record(command(*frozen, "grid.low=-30", "grid.high=30"))["metrics"]["explosion"]
+    assert len(far) == 2
+    for explosion in far:
+        assert explosion["start"] in (15, 30)
+        assert explosion["bound"] == pytest.approx(10 * math.log(10))
+        assert (explosion["policy"], explosion["normalization"]) == ("frozen", "filter")
+        assert explosion["overflow"]["module"] == "conv1"
+    surface = (*options, "batchnorm=frozen", "pipeline=surface", "grid.low=-30", "grid.high=30")
+    explosion = record(command(*surface, "grid.num=3"))["metrics"]["explosion"]
+    assert explosion["start"] == pytest.approx(math.hypot(*explosion["at"]))
+    assert explosion["overflow"]["module"] == "conv1"
 
 
 def test_a_layer_that_is_not_there_is_refused(command, capsys):
