@@ -62,6 +62,10 @@ if TYPE_CHECKING:
     from mining.evaluation.paths import with_path as with_path
     from mining.explain.adaptive_sharpness import AdaptiveSharpness as AdaptiveSharpness
     from mining.explain.adaptive_sharpness import adaptive_sharpness as adaptive_sharpness
+    from mining.explain.assess import Assessment as Assessment
+    from mining.explain.assess import AssessmentSettings as AssessmentSettings
+    from mining.explain.assess import assess as assess
+    from mining.explain.assess import compare as compare
     from mining.explain.calibration import Calibration as Calibration
     from mining.explain.calibration import calibration_error as calibration_error
     from mining.explain.criteria_over_batches import criteria_over_batches as criteria_over_batches
@@ -96,6 +100,10 @@ if TYPE_CHECKING:
 _MODULES = {
     "AdaptiveSharpness": "explain.adaptive_sharpness",
     "adaptive_sharpness": "explain.adaptive_sharpness",
+    "Assessment": "explain.assess",
+    "AssessmentSettings": "explain.assess",
+    "assess": "explain.assess",
+    "compare": "explain.assess",
     "Calibration": "explain.calibration",
     "calibration_error": "explain.calibration",
     "CriticalSharpness": "curvature.critical_sharpness",

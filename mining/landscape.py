@@ -147,6 +147,16 @@ class Landscape:
         """The chance-level cross-entropy of C classes, log C; ``None`` for other losses."""
         return self._prepared.chance_loss
 
+    @property
+    def regroups(self) -> bool:
+        """Whether examples may be regrouped: the loss is a mean, or a sum, over examples."""
+        return self._prepared.regroups
+
+    @property
+    def sums(self) -> bool:
+        """Whether the loss is a sum over all examples instead of a mean."""
+        return self._prepared.loss.sums
+
     def statistics(self, theta: Tensor) -> Buffers:
         """Return the buffers by name for an evaluation at ``theta``, shape ``(D,)``."""
         return self._prepared.statistics.at(theta)

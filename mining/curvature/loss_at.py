@@ -139,10 +139,11 @@ def loss_at(
     _check_precision(network)
     if micro_batch is not None and micro_batch < 1:
         raise InputError(f"micro_batch must be at least 1, got {micro_batch}.")
+    given = network.theta if theta is None else theta  # whose statistics may be known
     theta = prepared.derivable(theta)
     space = network.space if parameters is None else network.space.select(parameters)
     prepared.check_derivable(space)
-    statistics = prepared.statistics.at(theta)
+    statistics = prepared.statistics.at(given)
     loss = evaluate(prepared, theta, statistics=statistics).loss
     if not torch.isfinite(loss):
         raise InputError(f"The loss at theta is {loss.item()}, so its curvature is undefined.")

@@ -27,7 +27,7 @@ from mining.functional.loss import Batch, CountFunction, Loss, LossFunction, Wei
 from mining.functional.model_call import Objective, OutputsError, call_model
 from mining.functional.network import Network
 from mining.functional.parameters import ParameterSpace
-from mining.functional.pytrees import num_examples
+from mining.functional.pytrees import is_divisible, num_examples
 from mining.functional.randomness import seeded
 from mining.functional.reading import as_leaves, read_batches
 from mining.functional.recalibration import Statistics
@@ -86,6 +86,17 @@ class Prepared:
         if self.network.mixes_examples:
             pairs = shuffle(pairs)
         return _group(self.network, pairs, self.num_classes)
+
+    @property
+    def regroups(self) -> bool:
+        """Whether the loss over any group of examples is known: a mean, or a sum, of theirs."""
+        return (
+            self.loss.objective is None
+            and self.averaging is None
+            and not (self.network.mixes_examples or self.network.stochastic)
+            and all(is_divisible((batch.inputs, batch.targets)) for batch in self.batches)
+            and all(batch.num_examples == num_examples(batch.inputs) for batch in self.batches)
+        )
 
     def restrict(self, batches: Sequence[Batch]) -> "Prepared":
         """Take other examples, as ``hold`` returns them; the statistics stay those they were."""

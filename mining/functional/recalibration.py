@@ -76,12 +76,13 @@ class Statistics:
         network = self._network
         if not any(layer.running_mean is not None for layer in norm_layers(network.model)):
             return None
-        inputs: Sequence[Any] = self.inputs
-        if not network.recalibrates:
+        if network.recalibrates:
+            buffers = self.at(network.theta)
+        else:
             network = network.with_recalibration()
             held = [batch.inputs for batch in self._batches]
             inputs = mixed(held, recalibration_batch_size(max(map(num_examples, held))))
-        buffers = network.statistics(network.theta, inputs)
+            buffers = network.statistics(network.theta, inputs)
         return policy_effect(network, self._loss_fn, self._batches, buffers)
 
 
