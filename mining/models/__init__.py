@@ -2,6 +2,7 @@
 
 from mining.models.cifar_resnet import CifarResNet
 from mining.models.cnn import CNN
+from mining.models.efficientnet_lite import efficientnet_lite0
 from mining.models.lenet import LeNet
 from mining.models.mlp import MLP
 from mining.models.torchvision_models import torchvision_model
@@ -13,5 +14,6 @@ __all__ = [
     "VGG",
     "CifarResNet",
     "LeNet",
+    "efficientnet_lite0",
     "torchvision_model",
 ]

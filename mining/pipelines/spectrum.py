@@ -114,12 +114,15 @@ def run(problem: Problem) -> None:
     metrics = _metrics(directory)
     draw(problem)
     metrics |= _seconds(operator, landscape)
+    evaluated = landscape.evaluate(landscape.theta)
     problem.run.finish(
         {
             **metrics,
             **problem.record(),
             "num_differentiated": operator.shape[0],
-            "loss_at_theta": float(landscape.loss(landscape.theta)),
+            "loss_at_theta": float(evaluated.loss),
+            "accuracy_at_theta": None if evaluated.accuracy is None else float(evaluated.accuracy),
+            "parameter_norm": float(landscape.theta.norm()),
             "gradient_norm": float(landscape.gradient().norm()),
         },
         device=str(landscape.device),

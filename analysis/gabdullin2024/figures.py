@@ -1,0 +1,39 @@
+"""What every figure and table of Gabdullin (2024) shows, and how it is drawn.
+
+``python -m analysis.gabdullin2024.fig05`` draws Fig. 5 from the runs of
+``python -m mining experiment=gabdullin2024/fig05``; ``fig05.py`` only names its row of the table.
+"""
+
+from functools import partial
+
+from analysis.gabdullin2024 import spectra
+from analysis.records import run_script
+from analysis.scripts import Draw, draw_figure
+
+#: What a figure or table shows and how it is drawn, by its name in ``conf/experiment``.
+FIGURES: dict[str, tuple[str, Draw]] = {
+    "fig05": ("Fig. 5: spectra of untrained networks", spectra.draw),
+    "fig06": ("Fig. 6: spectra of networks trained to a high accuracy", spectra.draw),
+    "fig07": ("Fig. 7: spectra of networks trained on ImageNet", spectra.draw),
+    "fig08": (
+        "Fig. 8: spectra of ResNet-18, untrained in train and eval mode, and trained",
+        spectra.draw,
+    ),
+    "fig09": ("Fig. 9: spectra of ViT, untrained and trained", spectra.draw),
+    "table2": (
+        "Table 2: criteria of untrained and of trained networks, in train and in eval mode",
+        spectra.draw,
+    ),
+    "table4": ("Table 4: criteria of trained networks beside their accuracy", spectra.draw),
+}
+
+
+def main(figure: str) -> None:
+    """Draw a figure of the table.
+
+    Args:
+        figure: Its name.
+    """
+    description, draw = FIGURES[figure]
+    about = f"Gabdullin (2024), {description}."
+    run_script(partial(draw_figure, f"gabdullin2024/{figure}", about, draw))

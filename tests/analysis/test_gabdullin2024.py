@@ -1,0 +1,73 @@
+"""Figures and tables of Gabdullin (2024) at their smallest, and the scripts that draw them."""
+
+import sys
+from pathlib import Path
+from runpy import run_module
+
+import pandas as pd
+import pytest
+
+from analysis.gabdullin2024.figures import FIGURES
+from analysis.gabdullin2024.spectra import told
+from mining.app.command_line import main
+from mining.app.experiments import plan
+
+EXPERIMENTS = Path(__file__).parents[2] / "conf/experiment/gabdullin2024"
+
+
+def draw(figure, monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", [figure, *map(str, arguments)])
+    run_module(f"analysis.gabdullin2024.{figure}", run_name="__main__")
+
+
+def test_every_experiment_has_a_row_in_the_table():
+    assert sorted(FIGURES) == sorted(path.stem for path in EXPERIMENTS.iterdir())
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_every_figure_says_what_it_shows_and_how_to_make_it(figure, monkeypatch, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        draw(figure, monkeypatch, "--help")
+    told = " ".join(capsys.readouterr().out.split())
+    command = f"python -m mining experiment=gabdullin2024/{figure}"
+    assert FIGURES[figure][0] in told
+    assert command in told
+    about = (EXPERIMENTS / f"{figure}.yaml").read_text()
+    assert f"{command} && python -m analysis.gabdullin2024.{figure}\n" in about
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_every_figure_has_runs_of_three_sizes(figure):
+    runs = [
+        {str(run.directory) for run in plan([f"experiment=gabdullin2024/{figure}", f"size={size}"])}
+        for size in ("smoke", "cpu", "paper")
+    ]
+    assert all(runs)
+    assert not runs[0] & runs[1]
+    assert not runs[1] & runs[2]
+
+
+def test_spectra_are_drawn_with_their_criteria(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["size=smoke", "train.epochs=2", "train.checkpoints=[0,2]"]
+    command = ["mining", "experiment=gabdullin2024/fig08", *arguments, "num_threads=1"]
+    monkeypatch.setattr(sys, "argv", [*command, "progress=false"])
+    main()
+    capsys.readouterr()
+    draw("fig08", monkeypatch, *arguments, "--picture", tmp_path / "a.png")
+    printed = capsys.readouterr()
+    assert "runs are missing" not in printed.err
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    written = pd.read_csv(tmp_path / "a.csv")
+    runs = {str(run.directory) for run in plan(["experiment=gabdullin2024/fig08", *arguments])}
+    assert len(written) == 500 * len(runs)
+    modes = set(written.network.str.rsplit(", ", n=1).str[1])
+    assert modes == {"train mode", "eval mode"}
+    assert written.k_h05.notna().all()
+
+
+def test_values_that_do_not_apply_are_in_brackets():
+    record = {"value": 0.5, "error": 0.02, "applies": True, "why": ""}
+    assert told(record) == "0.5 ± 0.02"
+    assert told(record | {"applies": False, "why": "because"}) == "(0.5 ± 0.02)"
+    assert told(record | {"value": None, "why": "because"}) == "none: because"
