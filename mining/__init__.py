@@ -63,9 +63,9 @@ if TYPE_CHECKING:
     from mining.explain.adaptive_sharpness import AdaptiveSharpness as AdaptiveSharpness
     from mining.explain.adaptive_sharpness import adaptive_sharpness as adaptive_sharpness
     from mining.explain.assess import Assessment as Assessment
-    from mining.explain.assess import AssessmentSettings as AssessmentSettings
     from mining.explain.assess import assess as assess
     from mining.explain.assess import compare as compare
+    from mining.explain.assessment_settings import AssessmentSettings as AssessmentSettings
     from mining.explain.calibration import Calibration as Calibration
     from mining.explain.calibration import calibration_error as calibration_error
     from mining.explain.criteria_over_batches import criteria_over_batches as criteria_over_batches
@@ -101,7 +101,7 @@ _MODULES = {
     "AdaptiveSharpness": "explain.adaptive_sharpness",
     "adaptive_sharpness": "explain.adaptive_sharpness",
     "Assessment": "explain.assess",
-    "AssessmentSettings": "explain.assess",
+    "AssessmentSettings": "explain.assessment_settings",
     "assess": "explain.assess",
     "compare": "explain.assess",
     "Calibration": "explain.calibration",

@@ -149,7 +149,7 @@ class Landscape:
 
     @property
     def regroups(self) -> bool:
-        """Whether examples may be regrouped: the loss is a mean, or a sum, over examples."""
+        """Whether the loss is a mean or a sum over examples, which may be regrouped."""
         return self._prepared.regroups
 
     @property
@@ -162,17 +162,16 @@ class Landscape:
         return self._prepared.statistics.at(theta)
 
     def warn_of_policy(self) -> PolicyEffect | None:
-        """Compare the loss at θ under the batch-norm policy with that of ``model.eval()``.
+        """Compare the loss at θ under the policy with that of ``model.eval()``; may warn once.
 
-        The first call may log a warning. Returns ``None`` if they are equal by definition.
+        Returns ``None`` if they are equal by definition.
         """
         return self._prepared.statistics.compare()
 
     def statistics_mismatch(self) -> PolicyEffect | None:
         """Compare the loss at θ with recalibrated and with stored batch-norm statistics.
 
-        Under ``frozen`` and ``batch`` statistics are recalibrated on the examples of the loss.
-        Returns ``None`` if no layer of the model keeps statistics.
+        ``None`` if no layer keeps any. Other policies than ``recalibrate`` use the examples.
         """
         return self._prepared.statistics.mismatch()
 
@@ -250,17 +249,15 @@ class Landscape:
 
     def confidences(
         self,
-        theta: Tensor | None = None,
+        theta: Tensor,
         batches: Sequence[Batch] | None = None,
         statistics: Buffers | None = None,
     ) -> Tensor:
-        """Compute the softmax probability of the predicted class of every example.
+        """Compute the softmax probability of each predicted class; arguments as for ``evaluate``.
 
-        Arguments are as for ``evaluate``. Returns that probability, and 1 if the prediction is
-        right, shape ``(n, 2)``, float64, without examples whose target is ignored. ``InputError``
-        if the outputs are not the class scores of a cross-entropy.
+        Returns it, and 1 if the prediction is right, shape ``(n, 2)``, without ignored examples.
+        ``InputError`` if the outputs are not the class scores of a cross-entropy.
         """
-        theta = self.theta if theta is None else theta
         return functional.confidences(self._prepared, theta, batches, statistics)
 
     def gradient(
@@ -318,11 +315,7 @@ class Landscape:
         return self._prepared.pick(batches, chosen, size)
 
     def restrict(self, batches: Sequence[Batch]) -> "Landscape":
-        """Return the landscape of other examples, as ``hold`` returns them.
-
-        Model, θ and batch-norm statistics are the same; a loss that is a sum is one over the
-        other examples.
-        """
+        """Return the landscape of other examples of ``hold``, with the same statistics."""
         other = copy(self)
         other._prepared = self._prepared.restrict(batches)
         other.batches = other._prepared.batches

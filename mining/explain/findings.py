@@ -73,24 +73,19 @@ class Evidence:
         return self.chance_loss or abs(self.value("loss") or 0.0)
 
     @property
-    def gradient_fall(self) -> float | None:
-        """The largest fall along the gradient of a quadratic loss, ‖g‖² / 2λ_c."""
-        norm, sharpness = self.value("gradient_norm"), self.value("critical_sharpness")
-        return None if norm is None or sharpness is None else norm**2 / (2 * sharpness)
-
-    @property
     def descends(self) -> bool:
         """Whether the loss still falls along the gradient, which is beyond its noise."""
         probability = self.value("gradient_p_value")
-        if probability is None or probability > SIGNIFICANCE or self.gradient_fall is None:
+        if probability is None or probability > SIGNIFICANCE:
             return False
-        return self.gradient_fall > LEAST_FALL * self.scale
+        return self.exceeds("gradient_fall", LEAST_FALL * self.scale)
 
 
 def find(evidence: Evidence) -> Iterator[Finding]:
     """Name what the numbers show."""
     rules = {
         "stale batch-norm statistics": _stale,
+        "other batch-norm statistics": _other_statistics,
         "memorized": _memorized,
         "untrained": _untrained,
         "descending": _descending,
@@ -113,6 +108,19 @@ def _stale(of: Evidence) -> str:
         f"The stored batch-norm statistics are stale: with them, as in model.eval(), the loss is "
         f"{stored:.3g}, and with recalibrated ones {again:.3g}. Recalibrate them "
         "(torch.optim.swa_utils.update_bn), or load the buffers that belong to the weights."
+    )
+
+
+def _other_statistics(of: Evidence) -> str:
+    stored, again = of.value("loss_stored_statistics"), of.value("loss_recalibrated")
+    if stored is None or again is None or not of.is_below_zero("batchnorm_mismatch"):
+        return ""
+    if again - stored <= max(STALE_SHARE * abs(stored), LEAST_FALL * of.scale):
+        return ""
+    return (
+        f"With the stored batch-norm statistics the loss is lower, {stored:.3g}, than with "
+        f"recalibrated ones, {again:.3g}, as after training with augmented images. To assess the "
+        "network as it is in model.eval(), use batchnorm=frozen."
     )
 
 
@@ -143,11 +151,11 @@ def _untrained(of: Evidence) -> str:
 
 
 def _descending(of: Evidence) -> str:
-    if not of.descends or of.gradient_fall is None:
+    if not of.descends:
         return ""
     return (
         "θ is not a minimum: the gradient is beyond its sampling noise, and one step along it "
-        f"lowers the loss by about {of.gradient_fall:.2g}. Training has not converged."
+        f"lowers the loss by {of.value('gradient_fall'):.2g}. Training has not converged."
     )
 
 
@@ -169,10 +177,8 @@ def _saddle(of: Evidence) -> str:
 
 
 def _minimum(of: Evidence) -> str:
-    if any(of.value(name) is None for name in ("gradient_p_value", "lambda_min", "negative_fall")):
-        return ""
-    beyond_noise = of.quantities["gradient_norm"].applies
-    if beyond_noise and of.gradient_fall is None:
+    known = ("gradient_p_value", "gradient_fall", "lambda_min", "negative_fall")
+    if any(of.value(name) is None for name in known):
         return ""
     return (
         "θ is a minimum as far as these examples can tell: neither along the gradient nor along "

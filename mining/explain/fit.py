@@ -46,7 +46,7 @@ def measure_fit(
     loss = _loss(of, float(found.loss), rows, seed)
     right = None if rows is None or not of.scores_classes else rows[:, 1]
     try:
-        sure = of.confidences(statistics=statistics).cpu()
+        sure = of.confidences(of.theta, statistics=statistics).cpu()
     except InputError as error:
         calibration = Quantity.missing(str(error))
     else:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,6 +64,12 @@ class Difference:
         if self.value is None or self.error is None:
             return None
         return self.value - 1.96 * self.error, self.value + 1.96 * self.error
+
+    def record(self) -> dict[str, Any]:
+        """Return what goes into ``run.json``."""
+        ends = None if self.interval is None else list(self.interval)
+        found = {"value": self.value, "error": self.error, "interval": ends}
+        return {**found, "is_clear": self.is_clear}
 
     @property
     def is_clear(self) -> bool:

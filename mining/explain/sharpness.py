@@ -1,5 +1,7 @@
 """Adaptive and critical sharpness of a sample of examples, with their errors."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -38,32 +40,41 @@ def measure_adaptive_sharpness(
 
 
 def measure_critical_sharpness(
-    landscape: Landscape, groups: Groups, update: Tensor, gradient: Tensor
-) -> Quantity:
-    """Measure critical sharpness along an update, with the error over the examples.
+    groups: Groups, update: Tensor, gradient: Tensor
+) -> dict[str, Quantity]:
+    """Measure critical sharpness and the largest fall of the loss along an update.
 
     The rise r of the loss at the critical step has a sampling error, and moves the step by
-    r / (dL/dη), where the slope is minus that at θ on a quadratic.
+    r / (dL/dη), where the slope is minus that at θ on a quadratic. The fall is the largest of the
+    steps that were tried and half of the critical step, at which that of a quadratic is largest.
 
     Args:
-        landscape: Of all examples.
         groups: All examples in groups.
         update: Δ, shape ``(D,)``.
         gradient: At θ, shape ``(D,)``.
+
+    Returns:
+        ``critical_sharpness`` and ``gradient_fall``.
     """
-    theta = landscape.theta
+    theta = groups.parts[0].theta
     seen: dict[float, Tensor] = {}
 
     def loss(step: float) -> float:
-        seen[step] = groups.losses(theta - step * update)
+        if step not in seen:
+            seen[step] = groups.losses(theta - step * update)
         return float(groups.mean(seen[step]))
 
     slope = -float(gradient.double() @ update.double())
-    start = float(groups.mean(groups.losses(theta)))
-    rounding = _ROUNDINGS * torch.finfo(theta.dtype).eps * abs(start)
+    rounding = _ROUNDINGS * torch.finfo(theta.dtype).eps * abs(loss(0.0))
     found = critical_sharpness(loss, slope, rounding=rounding)
+    if found.step is not None:
+        loss(found.step / 2)
+    lowest = min(seen, key=lambda step: _or_infinite(loss(step)))
+    fall = seen[0.0] - seen[lowest]
+    spread = spread_of_groups(fall, groups.shares) if len(groups) > 1 else None
+    falls = {"gradient_fall": Quantity(float(groups.mean(fall)), spread)}
     if found.step is None or found.sharpness is None or found.error is None:
-        return Quantity.missing(found.why)
+        return {"critical_sharpness": Quantity.missing(found.why), **falls}
     at_step = found.step
     nearest = min((step for step in seen if step > 0), key=lambda step: abs(step - at_step))
     rises = seen[nearest] - seen[0.0]
@@ -72,4 +83,9 @@ def measure_critical_sharpness(
     error = found.error if sampling is None else max(found.error, float(sampling.norm()))
     resolved = error <= _RESOLVED * found.sharpness
     why = "" if resolved else "The fall of the loss along the gradient is within its error."
-    return Quantity(found.sharpness, sampling, found.error, applies=resolved, why=why)
+    sharpness = Quantity(found.sharpness, sampling, found.error, applies=resolved, why=why)
+    return {"critical_sharpness": sharpness, **falls}
+
+
+def _or_infinite(value: float) -> float:
+    return value if math.isfinite(value) else math.inf

@@ -22,6 +22,7 @@ PIPELINE_KEYS: dict[str, tuple[str, ...]] = {
     "spectrum": (*_LOSS, "spectrum"),
     "second_order": (*_GRID, "direction", "expansion"),
     "perturbation": (*_LOSS, "perturbation"),
+    "assess": (*_LOSS, "assess"),
     "eigenvectors": (*_LOSS, "direction", "num_directions"),
     "mine": (*_POINT, "split", "batchnorm", "batch_size", "direction", "num_directions"),
     "angles": (*_POINT, "num_examples", "batchnorm", "num_directions", "batch_size"),

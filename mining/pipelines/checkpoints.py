@@ -40,6 +40,7 @@ class Checkpoints:
             InputError: If the epoch is not kept, or given beside a file.
         """
         given, step = self.settings.checkpoint, self.settings.step
+        assert not isinstance(given, list)  # two are assessed one after the other
         if given is None:
             start = self.at(self.settings.epoch)
             return start if step is None else self._after(start, step)

@@ -89,6 +89,7 @@ class Settings:
     spectrum: Target
     expansion: Target
     perturbation: Target
+    assess: Target
     num_directions: Count
     orthogonalize: bool
     seed: Seed
@@ -101,7 +102,7 @@ class Settings:
     outputs: str
     progress: bool
     picture: Picture
-    checkpoint: str | None = None
+    checkpoint: str | list[str] | None = None
     epoch: int | None = None
     step: Count | None = None
     split: Literal["train", "test", "both"] = "train"
@@ -121,6 +122,12 @@ class Settings:
         name = self.model.options.get("name")
         if not isinstance(name, str) or not name.strip("."):
             raise InputError(f"model.name must be a name for the folder of its runs, got {name!r}.")
+        given = self.checkpoint
+        if isinstance(given, list) and (self.pipeline != "assess" or len(given) != 2):
+            raise InputError(
+                "checkpoint must be one file or null; pipeline=assess compares two, "
+                f"checkpoint=[FIRST,SECOND]: got {given} for pipeline={self.pipeline}."
+            )
         if not self.outputs:
             raise InputError("outputs must be the name of a folder, got nothing.")
         processors = os.cpu_count() or 1

@@ -1,5 +1,6 @@
 """Pictures of curves, surfaces, trainings, angles and curvature."""
 
+from mining.plotting.assessments import draw_intervals as draw_intervals
 from mining.plotting.curvature import draw_density as draw_density
 from mining.plotting.curvature import draw_eigenvalues as draw_eigenvalues
 from mining.plotting.curvature import draw_expansions as draw_expansions

@@ -57,7 +57,8 @@ class Contents:
             return [self.replace(item, f"{key}.{i}") for i, item in enumerate(value)]
         if not isinstance(value, str):
             return value
-        last = key.rpartition(".")[2]
+        # Of a list of checkpoints each is one.
+        *_, last = [part for part in key.split(".") if not part.isdigit()] or [""]
         if last == "_target_":
             digest = digest_code(value)
             return value if digest is None else [value, self._note(key, digest)]

@@ -7,8 +7,7 @@ import torch
 from cases import TiedNet, assert_unchanged, build, loader, quadratic_landscape, snapshot
 from torch import nn
 
-from mining import InputError, Landscape, make_dense
-from mining.explain.assess import AssessmentSettings, assess, compare
+from mining import AssessmentSettings, InputError, Landscape, assess, compare, make_dense
 from mining.explain.groups import draw_groups
 from mining.explain.stationarity import measure_fall
 from mining.explain.surroundings import measure_barrier

@@ -66,7 +66,7 @@ def test_the_interval_covers_a_true_error():
 
 def test_confidences_are_those_of_the_outputs():
     of = landscape("mlp")
-    found = of.confidences()
+    found = of.confidences(of.theta)
     outputs = torch.cat([build("mlp")(x) for x, _ in loader()])
     targets = torch.cat([y for _, y in loader()])
     confidence, predicted = outputs.softmax(1).max(1)
@@ -76,14 +76,14 @@ def test_confidences_are_those_of_the_outputs():
 
 def test_ignored_targets_have_no_confidence():
     batches = [(x, torch.where(torch.arange(len(y)) % 2 == 0, y, -100)) for x, y in loader()]
-    found = Landscape(build("mlp"), nn.CrossEntropyLoss(), batches).confidences()
-    assert len(found) == 35
+    of = Landscape(build("mlp"), nn.CrossEntropyLoss(), batches)
+    assert len(of.confidences(of.theta)) == 35
 
 
 def test_only_class_scores_have_confidences():
     margin = Landscape(build("mlp"), nn.MultiMarginLoss(), loader())
     with pytest.raises(InputError, match="CrossEntropyLoss"):
-        margin.confidences()
+        margin.confidences(margin.theta)
 
 
 def test_resampling_gives_the_error_of_a_mean():

@@ -116,7 +116,7 @@ def test_pictures_that_cannot_be_drawn_are_refused_before_anything_is_computed(a
 @pytest.mark.parametrize("pipeline", PIPELINE_KEYS)
 def test_what_a_pipeline_does_not_read_changes_nothing(pipeline):
     changes = {
-        "epoch": 1, "split": "both", "num_examples": 9, "tolerance": 0.1, "refine": 0.1,
+        "epoch": 1, "split": "test", "num_examples": 9, "tolerance": 0.1, "refine": 0.1,
         "precision": "fp64", "freeze": "conv1",
     }  # fmt: skip
     (run,) = plan([f"pipeline={pipeline}"])
