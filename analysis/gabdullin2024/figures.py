@@ -6,12 +6,20 @@
 
 from functools import partial
 
-from analysis.gabdullin2024 import spectra
+from analysis.gabdullin2024 import capped, explosions, spectra
+from analysis.panels import draw_panels
 from analysis.records import run_script
 from analysis.scripts import Draw, draw_figure
 
 #: What a figure or table shows and how it is drawn, by its name in ``conf/experiment``.
 FIGURES: dict[str, tuple[str, Draw]] = {
+    "fig01": ("Fig. 1: landscapes of two networks along random axes", draw_panels),
+    "fig02": (
+        "Fig. 2: a residual network in several modes, on random and Hessian axes",
+        draw_panels,
+    ),
+    "fig03": ("Fig. 3: filter-normalized landscapes that do not explode", draw_panels),
+    "fig04": ("Fig. 4: landscapes that explode, with and without a cap", capped.draw),
     "fig05": ("Fig. 5: spectra of untrained networks", spectra.draw),
     "fig06": ("Fig. 6: spectra of networks trained to a high accuracy", spectra.draw),
     "fig07": ("Fig. 7: spectra of networks trained on ImageNet", spectra.draw),
@@ -20,6 +28,7 @@ FIGURES: dict[str, tuple[str, Draw]] = {
         spectra.draw,
     ),
     "fig09": ("Fig. 9: spectra of ViT, untrained and trained", spectra.draw),
+    "table1": ("Table 1: which landscapes explode", explosions.draw),
     "table2": (
         "Table 2: criteria of untrained and of trained networks, in train and in eval mode",
         spectra.draw,

@@ -15,6 +15,10 @@ from mining.app.experiments import plan
 EXPERIMENTS = Path(__file__).parents[2] / "conf/experiment/gabdullin2024"
 
 
+#: What the tests leave out of experiments of hundreds of runs, which take a minute to compose.
+FEWER = {"table1": ["view=uniform_axes", "normalization=filter", "batchnorm=frozen"]}
+
+
 def draw(figure, monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", [figure, *map(str, arguments)])
     run_module(f"analysis.gabdullin2024.{figure}", run_name="__main__")
@@ -39,12 +43,57 @@ def test_every_figure_says_what_it_shows_and_how_to_make_it(figure, monkeypatch,
 @pytest.mark.parametrize("figure", FIGURES)
 def test_every_figure_has_runs_of_three_sizes(figure):
     runs = [
-        {str(run.directory) for run in plan([f"experiment=gabdullin2024/{figure}", f"size={size}"])}
+        {
+            str(run.directory)
+            for run in plan(
+                [f"experiment=gabdullin2024/{figure}", f"size={size}", *FEWER.get(figure, [])]
+            )
+        }
         for size in ("smoke", "cpu", "paper")
     ]
     assert all(runs)
     assert not runs[0] & runs[1]
     assert not runs[1] & runs[2]
+
+
+def make_and_draw(figure, arguments, monkeypatch, folder):
+    """Run an experiment and its script; return the numbers that it writes."""
+    monkeypatch.chdir(folder)
+    command = ["mining", f"experiment=gabdullin2024/{figure}", *arguments, "progress=false"]
+    monkeypatch.setattr(sys, "argv", command)
+    main()
+    draw(figure, monkeypatch, *arguments, "--picture", folder / "a.png")
+    assert (folder / "a.png").read_bytes().startswith(b"\x89PNG")
+    return pd.read_csv(folder / "a.csv")
+
+
+SMALL = ("size=smoke", "train.epochs=2", "train.checkpoints=[0]", "num_examples=60")
+SMALL += ("num_threads=1",)
+
+
+def test_table_1_says_what_explodes_and_where(tmp_path, monkeypatch, capsys):
+    swept = ("view=uniform_axes", "normalization=none,filter_l1", "batchnorm=frozen,recalibrate")
+    rows = make_and_draw("table1", (*SMALL, *swept), monkeypatch, tmp_path)
+    assert len(rows) == 2 * 2 * 2  # modes, normalizations, ranges
+    assert set(rows["normalization"]) == {"none", "filter L1"}
+    assert set(rows["mode"]) == {"frozen", "recalibrate"}
+    exploded = rows["largest_loss"] > 10 * rows["chance_loss"]
+    assert (rows["exploded"] == (exploded | (rows["nonfinite"] > 0))).all()
+    assert (rows["start"].notna() == rows["exploded"]).all()
+    assert rows[rows["mode"] == "frozen"]["exploded"].sum() > 0
+    recalibrated = rows[rows["mode"] == "recalibrate"]
+    assert not recalibrated[recalibrated["reach"] < 1]["exploded"].any()
+    printed = capsys.readouterr().out
+    assert "filter L1" in printed
+    assert "recalibrate" in printed
+
+
+@pytest.mark.parametrize(("figure", "points"), [("fig02", 9), ("fig04", 18)])
+def test_surfaces_are_drawn_with_their_numbers(figure, points, tmp_path, monkeypatch):
+    swept = ("view=uniform_axes", "batchnorm=frozen") if figure == "fig02" else ()
+    rows = make_and_draw(figure, (*SMALL, *swept, "grid.num=3"), monkeypatch, tmp_path)
+    assert len(rows) == points
+    assert rows["loss"].notna().all()
 
 
 def test_spectra_are_drawn_with_their_criteria(tmp_path, monkeypatch, capsys):

@@ -62,7 +62,9 @@ def test_option_composes_and_instantiates(group, option):
     elif group == "direction":
         assert isinstance(instantiate(config[group]), DirectionSource)
     elif group == "normalization":
-        assert instantiate(config[group]) == Normalization(option)
+        order = 1 if option == "filter_l1" else 2
+        name = option.removesuffix("_l1")
+        assert instantiate(config[group]) == Normalization(name, order)
     elif group == "batchnorm":
         assert instantiate(config[group]) == BatchNormPolicy(option)
     elif group == "data":
