@@ -179,7 +179,7 @@ def learning_rate_of(config: dict[str, Any]) -> float | None:
 
 def departures(config: dict[str, Any]) -> list[str]:
     """Name layers, normalization and the like, up to the seed, that are not the defaults."""
-    normalization = (config.get("normalization") or {}).get("name")
+    normalization = _named_normalization(config)
     policy, hidden = config["batchnorm"]["mode"], config["model"].get("hidden", [128])
     found = ["-".join(map(str, hidden))] if hidden != [128] else []
     found += [] if config["model"].get("skip_connections", True) else ["no skip connections"]
@@ -239,7 +239,17 @@ def _learning_rate(run: Any) -> str:
 
 def _normalization(run: Any) -> str:
     """Name the normalization of random directions: that of the model by default."""
-    given = (run.config.get("normalization") or {}).get("name")
+    given = _named_normalization(run.config)
     axes = ("x_direction",) if run.pipeline == "surface" else ("direction",)
-    random = any(str(run.config[key]["_target_"]).endswith(".Gaussian") for key in axes)
+    kinds = (".Gaussian", ".Uniform")
+    random = any(str(run.config[key]["_target_"]).endswith(kinds) for key in axes)
     return f"norm: {given or 'model'}" if given or random else ""
+
+
+def _named_normalization(config: dict[str, Any]) -> str | None:
+    """Name the normalization that a run was given, with the order of its norm unless that is 2."""
+    given = config.get("normalization")
+    if not given:
+        return None
+    order = given.get("order", 2)
+    return str(given["name"]) + ("" if order == 2 else f" L{order}")

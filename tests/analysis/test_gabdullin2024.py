@@ -9,6 +9,7 @@ import pytest
 
 from analysis.gabdullin2024.figures import FIGURES
 from analysis.gabdullin2024.spectra import told
+from analysis.records import departures
 from mining.app.command_line import main
 from mining.app.experiments import plan
 
@@ -94,6 +95,13 @@ def test_surfaces_are_drawn_with_their_numbers(figure, points, tmp_path, monkeyp
     rows = make_and_draw(figure, (*SMALL, *swept, "grid.num=3"), monkeypatch, tmp_path)
     assert len(rows) == points
     assert rows["loss"].notna().all()
+
+
+def test_runs_that_differ_in_the_order_of_a_norm_are_told_apart():
+    (one, two) = (plan([f"normalization={name}"])[0].config for name in ("filter", "filter_l1"))
+    assert departures(one) == ["norm: filter"]
+    assert departures(two) == ["norm: filter L1"]
+    assert "not moved: fc" in departures(plan(["freeze=fc"])[0].config)
 
 
 def test_spectra_are_drawn_with_their_criteria(tmp_path, monkeypatch, capsys):
