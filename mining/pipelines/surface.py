@@ -7,7 +7,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from mining import InputError
-from mining.directions import AdamMoments, Direction, UpdateRule, cosine
+from mining.directions import AdamMoments, Direction, DirectionSource, UpdateRule, cosine
 from mining.evaluation.curves import Surface
 from mining.evaluation.paths import with_path
 from mining.evaluation.storage import load_surface, save_surface
@@ -107,8 +107,10 @@ def _with_path(problem: Problem, surface: Surface, x: Direction, y: Direction) -
     """Add the path that the source of an axis has, if one has any."""
     for target in (problem.settings.x_direction, problem.settings.y_direction):
         source = problem.source(target)
-        bound = source.bind(replace(problem.checkpoints, asked_by=target.key))
-        points = bound.waypoints(problem.landscape)
+        if type(source).waypoints is DirectionSource.waypoints:
+            continue  # to bind it could train the network whose checkpoints it needs
+        source = source.bind(replace(problem.checkpoints, asked_by=target.key))
+        points = source.waypoints(problem.landscape)
         if points:
             return with_path(surface, problem.landscape.theta, x, y, points)
     return surface
