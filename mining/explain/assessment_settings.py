@@ -18,8 +18,8 @@ class AssessmentSettings:
     num_groups: int = 8
     eigenvalue_products: int = 60
     trace_probes: int = 10
-    density_steps: int = 20
-    density_probes: int = 4
+    density_steps: int = 40
+    density_probes: int = 2
     rho: float = 0.5
     ascent_steps: int = 3
     fall_steps: int = 8

@@ -12,7 +12,7 @@ LEAST_FALL = 0.01
 #: Standard errors by which a difference must exceed zero.
 STANDARD_ERRORS = 3.0
 #: A negative eigenvalue counts from this share of the largest one; those of trained networks are
-#: smaller (0.5 to 3 % in the networks of ``docs/assess.md``).
+#: smaller (at most 2.5 % in those that were tried).
 NEGATIVE_SHARE = 0.05
 #: Stored statistics are stale if they raise the loss by this share of it, and by ``LEAST_FALL``.
 STALE_SHARE = 0.2

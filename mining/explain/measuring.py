@@ -164,7 +164,7 @@ class Parts:
         # Their errors bound them as residuals would, and contain the sampling error.
         errors = torch.tensor([end.error or end.rest for end in ends], dtype=torch.float64)
         criteria = spectral_criteria(self.density, values, errors).measurements()
-        return {name: Quantity.of(found) for name, found in criteria.items()}
+        return {name: _known(Quantity.of(found)) for name, found in criteria.items()}
 
     def measure_sharpness(self, learning_rate: float | None) -> None:
         """Measure adaptive and critical sharpness, and the stability limit of a training."""
@@ -226,3 +226,10 @@ def _resolved(extremes: Extremes) -> Quantity:
         return extremes.smallest
     why = f"It is not resolved: the residual of its eigenvector is {residual:.2g}."
     return replace(extremes.smallest, applies=False, why=why)
+
+
+def _known(found: Quantity) -> Quantity:
+    """Give a criterion, which does not count if its error is as large."""
+    if found.value is None or found.error is None or found.error < abs(found.value):
+        return found
+    return replace(found, applies=False, why=found.why or "The error is as large as the value.")

@@ -9,7 +9,8 @@ from torch import nn
 
 from mining import AssessmentSettings, InputError, Landscape, assess, compare, make_dense
 from mining.explain.groups import draw_groups
-from mining.explain.stationarity import measure_fall
+from mining.explain.measuring import Parts
+from mining.explain.stationarity import measure_extremes, measure_fall, measure_trace
 from mining.explain.surroundings import measure_barrier
 
 SMALL = AssessmentSettings(
@@ -327,3 +328,37 @@ def test_settings_out_of_range_are_refused():
     for options in ({"num_groups": 1}, {"rho": -1.0}, {"density_probes": 1}):
         with pytest.raises(InputError, match=next(iter(options))):
             AssessmentSettings(**options)
+
+
+def test_errors_contain_the_truth_of_the_population():
+    inputs, targets = blobs(6000, spread=2.5)
+    model = trained(network(width=5), inputs[:600], targets[:600], steps=100)
+    whole = Landscape(model, nn.CrossEntropyLoss(), batches(inputs, targets, 500))
+    eigenvalues = torch.linalg.eigvalsh(make_dense(whole.hessian()).double())
+    truth = {
+        "lambda_max": float(eigenvalues[-1]),
+        "trace": float(eigenvalues.sum()),
+        "loss": float(whole.loss(whole.theta)),
+        "gradient_squared_norm": float(whole.gradient().square().sum()),
+    }
+    scores: dict[str, list[float]] = {name: [] for name in truth}
+    for seed in range(12):
+        generator = torch.Generator().manual_seed(seed)
+        chosen = torch.randperm(6000, generator=generator)[:400]
+        of = Landscape(model, nn.CrossEntropyLoss(), batches(inputs[chosen], targets[chosen], 100))
+        parts = Parts(of, AssessmentSettings(curvature_examples=150), seed, False)
+        parts.measure_sets({"": of.batches})
+        parts.measure_gradient()
+        sample, others = parts._sample, parts._others
+        hessian = sample.hessian()
+        parts.found["trace"] = measure_trace(hessian, sample, 10, generator)
+        extremes = measure_extremes(hessian, sample, others, generator, 60)
+        parts.found["lambda_max"] = extremes.largest
+        for name, value in truth.items():
+            found = parts.found[name]
+            scores[name].append((found.value - value) / found.error)
+    for name, found in scores.items():
+        errors = torch.tensor(found).abs()
+        # Of 12 intervals of two standard errors all but one or two contain the truth.
+        assert int((errors < 2).sum()) >= 10, name
+        assert float(errors.square().mean().sqrt()) > 0.4, name
