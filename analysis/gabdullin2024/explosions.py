@@ -17,10 +17,11 @@ from mining.plotting import table
 
 _NORMALIZATIONS = ("none", "weight", "filter L1", "filter L2")
 _ABOUT = (
-    "Colour: log10 of the largest finite loss of a surface over the chance-level loss log C.\n"
-    "Text: the distance from θ, in units of the directions, from which losses exceed 10 log C, "
-    "and the first module\n"
-    "whose outputs are then ten times as large as at θ, if one is. No text: no loss exceeds it."
+    "Colour: log10 of the largest loss of a surface over the chance-level loss log C, brightest if "
+    "one is not finite.\n"
+    "Text: the distance from θ, in units of the directions, from which losses exceed 10 log C,\n"
+    "and the first module whose outputs are then ten times as large as at θ, if one is. "
+    "No text: no loss exceeds it."
 )
 
 
@@ -96,17 +97,19 @@ def _picture(rows: pd.DataFrame) -> Figure:
             names.index((row.network, row.mode, row.axes)),
             columns.index((row.reach, row.normalization)),
         )
-        values[place] = np.log10(max(row.largest_loss / row.chance_loss, 1e-3))
+        lost = row.nonfinite > 0
+        values[place] = np.inf if lost else np.log10(max(row.largest_loss / row.chance_loss, 1e-3))
         if row.exploded:
             module = f"\n{row.module}" if isinstance(row.module, str) else ""
             texts[place] = f"{row.start:.3g}{module}"
+    known = values[np.isfinite(values)]
+    top = max(3.0, float(known.max()) if known.size else 0.0)
+    values = np.where(np.isposinf(values), top, values)
     picture = Figure(figsize=(11, 1.6 + 0.5 * len(names)), layout="constrained")
     axes = picture.add_subplot()
-    shown = axes.imshow(
-        values, cmap="viridis", aspect="auto", vmin=-1, vmax=max(3.0, float(np.nanmax(values)))
-    )
+    shown = axes.imshow(values, cmap="viridis", aspect="auto", vmin=-1, vmax=top)
     for (line, column), text in texts.items():
-        bright = values[line, column] > 0.6 * shown.norm.vmax
+        bright = values[line, column] > 0.6 * top
         axes.text(
             column,
             line,
@@ -120,7 +123,7 @@ def _picture(rows: pd.DataFrame) -> Figure:
     axes.set_xticks(range(len(columns)), labels, fontsize=7)
     axes.set_yticks(range(len(names)), [f"{n}, {m}, {a} axes" for n, m, a in names], fontsize=7)
     scale = picture.colorbar(shown, ax=axes)
-    scale.set_label("log10 of largest loss / log C", fontsize=8)
+    scale.set_label("log10 (largest loss / log C)", fontsize=8)
     scale.ax.tick_params(labelsize=7)
     axes.set_xlabel(_ABOUT, fontsize=7)
     return picture
