@@ -13,18 +13,18 @@ class AssessmentSettings:
         InputError: If a value is out of its range.
     """
 
-    curvature_examples: int | None = 256
+    curvature_examples: int | None = 192
     check_examples: int | None = 1000
     num_groups: int = 8
     eigenvalue_products: int = 60
     trace_probes: int = 10
-    density_steps: int = 40
+    density_steps: int = 30
     density_probes: int = 2
     rho: float = 0.5
     ascent_steps: int = 3
     fall_steps: int = 8
     num_curves: int = 5
-    curve_points: int = 21
+    curve_points: int = 15
     barrier_points: int = 11
 
     def __post_init__(self) -> None:

@@ -1,6 +1,7 @@
 """The parts of an assessment, measured one after the other."""
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -54,6 +55,7 @@ class Parts:
         self.found: dict[str, Quantity] = {}
         self.brackets: dict[str, tuple[float, float]] = {}
         self._gradient: GradientAtTheta | None = None
+        self._extremes: Extremes | None = None
         self.density: SpectralDensity | None = None
         self.surroundings: Surroundings | None = None
         row = landscape.space.size * landscape.theta.element_size()
@@ -135,6 +137,7 @@ class Parts:
                 self._generator(3),
                 self._settings.eigenvalue_products,
             )
+            self._extremes = extremes
             self.brackets |= dict(zip(names, extremes.brackets, strict=False))
             lowest = extremes.vectors[:, 1]
             probes = self._settings.trace_probes
@@ -159,12 +162,20 @@ class Parts:
             settings.density_probes,
             generator=self._generator(5),
         )
-        ends = [self.found[name] for name in ("lambda_min", "lambda_max")]
-        values = torch.tensor([end.value for end in ends], dtype=torch.float64)
-        # Their errors bound them as residuals would, and contain the sampling error.
-        errors = torch.tensor([end.error or end.rest for end in ends], dtype=torch.float64)
-        criteria = spectral_criteria(self.density, values, errors).measurements()
-        return {name: _known(Quantity.of(found)) for name, found in criteria.items()}
+        assert self._extremes is not None
+        largest, smallest = self._extremes.values
+        values = torch.tensor([smallest, largest], dtype=torch.float64)
+        residuals = torch.tensor(self._extremes.residuals[::-1], dtype=torch.float64)
+        criteria = spectral_criteria(self.density, values, residuals).measurements()
+        # Ratios of the eigenvalues that are reported, whose errors contain the sampling error.
+        ratio = _ratio(self.found["lambda_min"], self.found["lambda_max"])
+        found = {name: Quantity.of(measured) for name, measured in criteria.items()}
+        if ratio is not None and found["c_t"].value is not None:
+            found["c_t"] = replace(ratio, applies=found["c_t"].applies, why=found["c_t"].why)
+            size = max(0.0, -(ratio.value or 0.0))
+            unfit = found["r_e"]
+            found["r_e"] = replace(ratio, value=size, applies=unfit.applies, why=unfit.why)
+        return {name: _known(quantity) for name, quantity in found.items()}
 
     def measure_sharpness(self, learning_rate: float | None) -> None:
         """Measure adaptive and critical sharpness, and the stability limit of a training."""
@@ -226,6 +237,17 @@ def _resolved(extremes: Extremes) -> Quantity:
         return extremes.smallest
     why = f"It is not resolved: the residual of its eigenvector is {residual:.2g}."
     return replace(extremes.smallest, applies=False, why=why)
+
+
+def _ratio(smallest: Quantity, largest: Quantity) -> Quantity | None:
+    """Divide the smallest eigenvalue by the largest one, if that is positive (delta method)."""
+    low, high = smallest.value, largest.value
+    if low is None or high is None or high <= 0:
+        return None
+    if smallest.error is None or largest.error is None:
+        return Quantity(low / high)
+    error = math.hypot(smallest.error, low / high * largest.error) / high
+    return Quantity(low / high, torch.zeros(1, dtype=torch.float64), error)
 
 
 def _known(found: Quantity) -> Quantity:

@@ -137,6 +137,9 @@ def test_curvature_of_all_examples_is_that_of_the_dense_matrix():
     eigenvalues = torch.linalg.eigvalsh(dense)
     assert found["lambda_max"].value == pytest.approx(float(eigenvalues[-1]), rel=0.01)
     assert found["lambda_min"].value == pytest.approx(float(eigenvalues[0]), rel=0.1)
+    ratio = float(eigenvalues[0] / eigenvalues[-1])
+    assert found["c_t"].value == pytest.approx(ratio, rel=0.1)
+    assert found["r_e"].value == pytest.approx(max(0.0, -ratio), rel=0.1)
     trace = found["trace"]
     assert abs(trace.value - float(eigenvalues.sum())) < 3 * trace.error
     gradient = of.gradient()
