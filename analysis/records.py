@@ -17,6 +17,7 @@ from mining.pipelines.jobs import find_run
 from mining.pipelines.settings import Picture
 from mining.pipelines.targets import Target
 from mining.storage.files import write_atomically
+from mining.storage.identity import data_name
 from mining.storage.runs import load_runs, read_runs
 
 
@@ -190,6 +191,8 @@ def departures(config: dict[str, Any]) -> list[str]:
             if has_batch_norm(Target.read("model", config["model"]))
             else "no batch norm"
         ]
+    found += [f"on {data_name(config['data_shifted'])}"] if config.get("data_shifted") else []
+    found += [f"shift: {config['shift']}"] if config.get("shift") else []
     found += [f"not moved: {config['freeze']}"] if config.get("freeze") else []
     found += [f"{config['split']} loss"] if config["split"] != "train" else []
     rate = learning_rate_of(config)

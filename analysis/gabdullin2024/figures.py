@@ -6,7 +6,7 @@
 
 from functools import partial
 
-from analysis.gabdullin2024 import capped, explosions, spectra
+from analysis.gabdullin2024 import accuracies, capped, explosions, spectra
 from analysis.panels import draw_panels
 from analysis.records import run_script
 from analysis.scripts import Draw, draw_figure
@@ -28,6 +28,20 @@ FIGURES: dict[str, tuple[str, Draw]] = {
         spectra.draw,
     ),
     "fig09": ("Fig. 9: spectra of ViT, untrained and trained", spectra.draw),
+    "fig11": (
+        "Figs. 10, 11, B.1 and B.2: accuracy and criteria over the epochs, LeNet",
+        accuracies.draw_epochs,
+    ),
+    "fig13": (
+        "Figs. 12, 13, B.3 and B.4: accuracy and criteria over the epochs, ResNet-20",
+        accuracies.draw_epochs,
+    ),
+    "figA1": ("Fig. A.1: surfaces of LeNet on two data sets", draw_panels),
+    "figA2": ("Fig. A.2: surfaces of ResNet-20 on two data sets", draw_panels),
+    "generalization": (
+        "Sec. 4: criteria against accuracy on shifted versions of the test images",
+        accuracies.draw,
+    ),
     "table1": ("Table 1: which landscapes explode", explosions.draw),
     "table2": (
         "Table 2: criteria of untrained and of trained networks, in train and in eval mode",

@@ -43,15 +43,17 @@ def arrange(arguments: Sequence[str]) -> list[str]:
 def with_packages(overrides: Sequence[str]) -> list[str]:
     """Write ``x_direction=NAME`` as ``direction@x_direction=NAME``, and so for ``y_direction``.
 
-    Both axes take the options of ``direction``: Hydra has one group for all three. Mappings
-    (``x_direction={…}``) and single keys (``x_direction.start=2``) are values, not options.
+    Both axes take the options of ``direction``: Hydra has one group for all three; and
+    ``data_shifted`` takes those of ``data``. Mappings (``x_direction={…}``) and single keys
+    (``x_direction.start=2``) are values, not options.
     """
-    return [re.sub(r"^([+~]*)([xy]_direction=)(?!\{)", r"\1direction@\2", o) for o in overrides]
+    axes = [re.sub(r"^([+~]*)([xy]_direction=)(?!\{)", r"\1direction@\2", o) for o in overrides]
+    return [re.sub(r"^([+~]*)(data_shifted=)(?!\{)", r"\1data@\2", o) for o in axes]
 
 
 def as_typed(override: str) -> str:
     """Undo ``with_packages`` for one argument, so that messages say what a user typed."""
-    return re.sub(r"^([+~]*)direction@([xy]_direction=)", r"\1\2", override)
+    return re.sub(r"^([+~]*)(?:direction|data)@(\w+=)", r"\1\2", override)
 
 
 def _with_own_keys(overrides: Sequence[str]) -> list[str]:

@@ -30,6 +30,10 @@ def help_text() -> str:
         lines += ["", f"{group}:"]
         if group == "direction":
             lines.append("  x_direction and y_direction, the axes of pipeline=surface, take these")
+        if group == "data":
+            lines.append(
+                "  data_shifted, on which the loss is evaluated instead of data, takes these"
+            )
         for name, about in options_in(root.joinpath(group)):
             lines.append(f"  {name:<18} {about}")
             if group in ("model", "data", "direction"):

@@ -6,13 +6,17 @@ from mining.data.images import from_arrays
 from mining.data.npz import arrays
 from mining.data.published import torchvision_dataset
 from mining.data.scikit import digits
+from mining.data.shifts import Shift, in_the_form_of, shifted
 
 __all__ = [
     "Dataset",
+    "Shift",
     "Split",
     "arrays",
     "digits",
     "from_arrays",
     "image_folder",
+    "in_the_form_of",
+    "shifted",
     "torchvision_dataset",
 ]

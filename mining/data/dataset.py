@@ -88,6 +88,8 @@ class Dataset:
     test: Split | None  # None when the files hold no test split
     num_classes: int
     class_names: tuple[str, ...] = ()  # (num_classes,), or () when the files name none
+    mean: tuple[float, ...] = ()  # (C,), subtracted from pixels in [0, 1]; (): not known
+    std: tuple[float, ...] = ()  # (C,), by which they were divided then
 
     def __post_init__(self) -> None:
         shapes = {tuple(split.inputs.shape[1:]) for split in (self.train, self.test) if split}
@@ -125,6 +127,8 @@ class Dataset:
             test=None if self.test is None else self.test.to(device, dtype),
             num_classes=self.num_classes,
             class_names=self.class_names,
+            mean=self.mean,
+            std=self.std,
         )
 
 

@@ -101,7 +101,15 @@ def from_arrays(
             labels, images = labels[chosen], images[chosen]
         return Split(_normalize(images, scale, shift, spread), labels)
 
-    return Dataset(name, split(train), split(test), num_classes, tuple(map(str, class_names)))
+    return Dataset(
+        name,
+        split(train),
+        split(test),
+        num_classes,
+        tuple(map(str, class_names)),
+        tuple(shift),
+        tuple(spread),
+    )
 
 
 def require_statistics(

@@ -7,7 +7,7 @@ of Hessian eigenvalue spectral density type (2025, arXiv 2504.17618).
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -54,6 +54,8 @@ class SpectralCriteria:
     k_h1: Measurement  # for n = 1
     c_t: Measurement  # λmin / λmax
     negative_share: Measurement  # Σ |λ| of the negative eigenvalues / Σ |λ| of all
+    k_h05_printed: Measurement  # as the paper prints it; see k_as_printed
+    k_h1_printed: Measurement
     spectrum: SpectrumType
 
     def record(self) -> dict[str, Any]:
@@ -63,8 +65,8 @@ class SpectralCriteria:
 
     def measurements(self) -> dict[str, Measurement]:
         """Return the measurements by name."""
-        names = ("r_e", "k_h05", "k_h1", "c_t", "negative_share")
-        return {name: getattr(self, name) for name in names}
+        known = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: of for name, of in known.items() if isinstance(of, Measurement)}
 
 
 def spectral_criteria(
@@ -104,6 +106,8 @@ def spectral_criteria(
         k_hn(density, 1.0, kind),
         _c_t(low, high, density.zero),
         negative_share(density),
+        k_as_printed(density, 0.5),
+        k_as_printed(density, 1.0),
         kind,
     )
 

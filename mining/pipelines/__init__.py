@@ -1,12 +1,15 @@
 """Pipelines: what the command line runs. This module imports nothing heavy."""
 
 _POINT = ("model", "data", "checkpoint", "epoch", "step", "train", "seed", "precision")
-_LOSS = (*_POINT, "split", "num_examples", "batchnorm", "batch_size")
+_LOSS = (
+    *(*_POINT, "split", "num_examples", "batchnorm", "batch_size"),
+    *("data_shifted", "shift"),
+)
 _GRID = (*_LOSS, "normalization", "grid", "freeze")
 _EVALUATION = (*_GRID, "tolerance")
 
 #: Keys that came later: without a value they leave the name of a run as it was.
-OPTIONAL_KEYS = ("step", "tolerance", "refine", "freeze", "update")
+OPTIONAL_KEYS = ("step", "tolerance", "refine", "freeze", "update", "data_shifted", "shift")
 
 #: Keys that say what to compute through others, or how: they name no runs.
 UNNAMED_KEYS = (

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from mining.curvature import SpectralDensity
 from mining.evaluation.storage import load_curves, save_curves
@@ -35,7 +36,8 @@ _SHARES = ("accuracy", "calibration_error")
 def run(problem: Problem) -> None:
     """Assess each checkpoint; write numbers, picture and report, and print a page."""
     directory = problem.run.directory
-    problems = [_with_defaults(each) for each in _one_by_one(problem)]
+    problems = [_with_defaults(each) for each in _one_by_one(_at_home(problem))]
+    shifted = _shifted(problem)
     options = problem.settings.assess.make(AssessmentSettings)
     found = []
     for number, each in enumerate(problems):
@@ -43,6 +45,7 @@ def run(problem: Problem) -> None:
         result = assess(
             each.landscape,
             test=each.test,
+            shifted=shifted,
             other=str(others[0]) if others else None,
             learning_rate=_learning_rate(each.settings),
             settings=options,
@@ -121,6 +124,20 @@ def _one_by_one(problem: Problem) -> list[Problem]:
     if not isinstance(given, list):
         return [problem]
     return [Problem(replace(problem.settings, checkpoint=each), problem.run) for each in given]
+
+
+def _at_home(problem: Problem) -> Problem:
+    """Give the problem on the images of ``data`` as they are."""
+    return Problem(replace(problem.settings, data_shifted=None, shift=None), problem.run)
+
+
+def _shifted(problem: Problem) -> list[tuple[Tensor, Tensor]] | None:
+    """Give the images of ``data_shifted``, or the test images under ``shift``, in batches."""
+    settings = problem.settings
+    if settings.data_shifted is None and settings.shift is None:
+        return None
+    split: Literal["train", "test"] = "train" if problem.evaluated.test is None else "test"
+    return problem.examples(split).batches(settings.batch_size)
 
 
 def _with_defaults(problem: Problem) -> Problem:

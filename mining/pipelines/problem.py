@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from mining import InputError
-from mining.data import Dataset, Split
+from mining.data import Dataset, Shift, Split, in_the_form_of
 from mining.directions import DirectionSource
 from mining.directions.normalization import Normalization
 from mining.evaluation.evaluator import Evaluator
 from mining.evaluation.grid import Grid
 from mining.functional.batchnorm import BatchNormPolicy, norm_layers
 from mining.landscape import Landscape
-from mining.pipelines.building import DTYPES, build_model, load_data
+from mining.pipelines.building import DTYPES, build_model, find_device, load_data
 from mining.pipelines.checkpoints import Checkpoints
 from mining.pipelines.settings import Settings
 from mining.pipelines.targets import Target
@@ -42,6 +42,17 @@ class Problem:
     def data(self) -> Dataset:
         """The data set, on its device."""
         return load_data(self.settings)
+
+    @cached_property
+    def evaluated(self) -> Dataset:
+        """The data set on which the loss is evaluated: ``data`` unless it is another one."""
+        other = self.settings.data_shifted
+        if other is None:
+            return self.data
+        # Its own normalization is undone: without training images it would have none.
+        plain = {k: v for k, v in {"mean": 0.0, "std": 1.0}.items() if k in other.options}
+        images = other.with_options(**plain).make(Dataset)
+        return in_the_form_of(images.to(*self._place), self.data)
 
     @cached_property
     def model(self) -> nn.Module:
@@ -79,7 +90,7 @@ class Problem:
         """
         settings, model, recalibration = self.settings, self.model, self._recalibrating
         main: Literal["train", "test"] = "test" if settings.split == "test" else "train"
-        evaluated = self._chosen(main, settings.num_examples)
+        evaluated = self.examples(main)
         if recalibration is not None:
             if len(recalibration) > 2 * len(evaluated):
                 log.info(
@@ -90,7 +101,8 @@ class Problem:
                     len(evaluated),
                 )
             # Both subsets are drawn alike: equally many training examples are the same ones.
-            if main == "train" and len(recalibration) == len(evaluated):
+            at_home = settings.data_shifted is None and settings.shift is None
+            if main == "train" and at_home and len(recalibration) == len(evaluated):
                 recalibration = None
         size = settings.batch_size
         return Landscape(
@@ -109,8 +121,7 @@ class Problem:
         """The second split of ``split=both``, in batches."""
         if self.settings.split != "both":
             return None
-        chosen = self._chosen("test", self.settings.num_examples)
-        return chosen.batches(self.settings.batch_size)
+        return self.examples("test").batches(self.settings.batch_size)
 
     def evaluator(self) -> Evaluator:
         """Make the evaluator of the landscape, which keeps a journal in the run's directory."""
@@ -159,11 +170,21 @@ class Problem:
                 f"{self.data.name} has no training images to recalibrate batch norm on: use "
                 "batchnorm=frozen."
             )
-        return self._chosen("train", self.batchnorm.num_examples)
+        return _chosen(self.data.split("train"), self.batchnorm.num_examples)
 
-    def _chosen(self, split: Literal["train", "test"], num_examples: int | None) -> Split:
-        """Take ``num_examples`` of a split, the same ones in every run."""
-        examples = self.data.split(split)
-        if num_examples is None:
-            return examples
-        return examples.subset(num_examples, torch.Generator().manual_seed(0))
+    @property
+    def _place(self) -> tuple[torch.device, torch.dtype]:
+        return find_device(self.settings), DTYPES[self.settings.precision]
+
+    def examples(self, split: Literal["train", "test"]) -> Split:
+        """Take the examples of a split on which the loss is evaluated."""
+        chosen = _chosen(self.evaluated.split(split), self.settings.num_examples)
+        shift = self.settings.shift
+        return chosen if shift is None else Shift.parse(shift).split(chosen, self.evaluated)
+
+
+def _chosen(examples: Split, num_examples: int | None) -> Split:
+    """Take ``num_examples`` of a split, the same ones in every run."""
+    if num_examples is None:
+        return examples
+    return examples.subset(num_examples, torch.Generator().manual_seed(0))

@@ -112,6 +112,8 @@ class Settings:
     refine: float | None = None
     freeze: str | list[str] | None = None
     update: Literal["adameq"] | None = None
+    data_shifted: Target | None = None
+    shift: str | None = None
     precision: Literal["fp32", "bf16", "fp64", "tf32"] = "fp32"
 
     def __post_init__(self) -> None:

@@ -4,6 +4,7 @@ from mining.directions.normalization import Normalization
 from mining.functional.batchnorm import BatchNormPolicy
 from mining.pipelines.building import has_batch_norm
 from mining.pipelines.settings import Settings
+from mining.storage.identity import data_name
 from mining.training import TrainingSettings
 
 #: What a picture says of the title below.
@@ -27,6 +28,10 @@ def describe_point(settings: Settings, second: str = "") -> str:
     parts = [theta, "train loss" if settings.split == "both" else f"{settings.split} loss"]
     if settings.split == "both" and second:
         parts[-1] += f" ({second})"
+    if settings.data_shifted is not None:
+        parts.append(f"on {data_name(settings.data_shifted.record())}")
+    if settings.shift is not None:
+        parts.append(f"shift: {settings.shift}")
     if has_batch_norm(settings.model):
         parts.append(f"batch norm: {settings.batchnorm.make(BatchNormPolicy).mode}")
     if settings.normalization is not None:

@@ -67,23 +67,31 @@ class Inputs:
         """
         read, contents = self._with_contents()
         found = dict(contents.found)
-        packed = Path(self.data.get("root") or "data") / f"{self.data.get('name')}.npz"
-        if "name" in self.data and packed.is_file():
-            found["data"] = contents.digest(packed)
-            return Identity(_digest([read, found["data"]]), found)
-        return Identity(_digest(read), found)
+        packed = []
+        for key, data in (("data", self.data), ("data_shifted", self.values.get("data_shifted"))):
+            path = Path((data or {}).get("root") or "data") / f"{(data or {}).get('name')}.npz"
+            if data is not None and "name" in data and path.is_file():
+                found[key] = contents.digest(path)
+                packed.append(found[key])
+        return Identity(_digest([read, *packed] if packed else read), found)
 
     def _with_contents(self) -> tuple[Any, Contents]:
         """Take the values, with contents in place of what names them."""
         # Where files lie and how they are read is no matter of what they hold.
-        local = _LOCAL_DATA | ({"root"} if "name" in self.data else set())
-        data = {key: value for key, value in self.data.items() if key not in local}
-        read = {**self.values, "pipeline": self.pipeline, "data": data}
+        read = {**self.values, "pipeline": self.pipeline, "data": _lasting(self.data)}
+        if self.values.get("data_shifted") is not None:
+            read["data_shifted"] = _lasting(self.values["data_shifted"])
         places = [self.outputs, self.data.get("cache")]
         outputs, cache = (Path(p) if isinstance(p, str) and p else None for p in places)
         apart = [folder for folder in (outputs, cache) if folder is not None]
         contents = Contents(None if outputs is None else outputs / ".digests", apart)
         return contents.replace(read), contents
+
+
+def _lasting(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out where the files of a data set lie and how they are read."""
+    local = _LOCAL_DATA | ({"root"} if "name" in data else set())
+    return {key: value for key, value in data.items() if key not in local}
 
 
 def data_name(data: Mapping[str, Any]) -> str:
