@@ -25,6 +25,7 @@ from mining.plotting import (
     explain,
     table,
 )
+from mining.plotting.losses import cap
 
 _EPOCHS = "E: epoch of θ; E': epoch of an independent training."
 _COLORS = "1, 2, …: the directions, and their factors, in the order in which titles name them."
@@ -107,10 +108,23 @@ def draw_surface_runs(
             axes.set_xlabel(surface.names[0], fontsize=7)
             axes.set_ylabel(surface.names[1], fontsize=7)
             axes.tick_params(labelsize=6)
-        kind = f"θ: {run.metrics['critical_point']}{told_unconverged(run)}"
+        kind = f"θ: {run.metrics['critical_point']}{told_unconverged(run)}{_told_cap(run, surface)}"
         flat.set_title(f"{about}\n{kind}", fontsize=7)
         drawn.append(flat)
     return drawn
+
+
+def _told_cap(run: Any, surface: Surface) -> str:
+    """Say at which loss the picture of a surface run is cut off, if it is."""
+    options = losses_drawn(run.config)
+    limit = cap(
+        surface.loss.numpy(),
+        surface.chance_loss,
+        log_scale=options["log_scale"],
+        loss_cap=options["loss_cap"],
+    )
+    highest = float(surface.loss[surface.loss.isfinite()].max()) if limit is not None else 0.0
+    return "" if limit is None else f", cut off at {limit:.3g} of {highest:.3g}"
 
 
 def curves_of(run: Any) -> list[Curve]:

@@ -30,7 +30,7 @@ def draw(experiment: str, overrides: Sequence[str]) -> Drawing:
     picture = Figure(figsize=(14.4, 3.3 * len(runs) + 0.4), layout="constrained")
     drawn = draw_surface_runs(picture, pairs, len(runs), 4)
     for number, axes in enumerate(drawn):
-        note = "no cap" if number % 2 == 0 else f"cut off at {CAP:g} nats"
+        note = "no cap" if number % 2 == 0 else f"cap {CAP:g} nats"
         axes.set_title(f"{axes.get_title()}, {note}", fontsize=7)
     explain(picture, drawn, explanation([], runs))
     rows = table([surface_row(run) for run in runs])
