@@ -69,7 +69,7 @@ def draw(experiment: str, overrides: Sequence[str]) -> Drawing:
             axes.set_ylim(0.5 * values.min(), 2 * values.max())
         axes.set_xlabel("accuracy", fontsize=8)
         axes.set_title(label, fontsize=8)
-        axes.tick_params(labelsize=7)
+        axes.tick_params(which="both", labelsize=7)
     explain(picture, panels, "Error bars: of the random vectors and of the Lanczos steps.")
     return Drawing(picture, table([row(run) for run in runs]), found)
 
@@ -91,6 +91,6 @@ def draw_epochs(experiment: str, overrides: Sequence[str]) -> Drawing:
             axes.set_yscale("log")
         axes.set_xlabel("epoch E of θ", fontsize=8)
         axes.set_title(label, fontsize=8)
-        axes.tick_params(labelsize=7)
+        axes.tick_params(which="both", labelsize=7)
     explain(picture, panels, "E: epoch of θ.")
     return Drawing(picture, table([row(run) for run in runs]), found)

@@ -10,11 +10,11 @@ import pytest
 
 from analysis import archive, claims
 from analysis.archive import Record, keep, read_archive
+from analysis.claims import CLAIMS
 from analysis.findings import Claim, Criterion, find, page
 from analysis.verdicts import Bound
 from analysis.xu2024 import no_skip
 from analysis.xu2024 import quantities as q
-from analysis.xu2024.claims import CLAIMS
 from mining import InputError
 
 ROOT = Path(__file__).parents[2]
