@@ -125,3 +125,17 @@ def test_data_without_a_test_split_are_assessed_on_the_other(command, folder):
     metrics = record(directory)["metrics"]
     assert metrics["num_examples_of"]["examples"] == 60
     assert "loss_test" not in metrics
+
+
+@pytest.mark.parametrize("shift", ["shift=contrast:5", "data_shifted=digits"])
+def test_shifted_images_are_the_third_set(command, shift):
+    home = record(command(*QUICK, *FAST))["metrics"]
+    moved = record(command(*QUICK, *FAST, shift))["metrics"]
+    assert moved["loss"] == home["loss"]
+    assert moved["lambda_max"] == home["lambda_max"]
+    assert moved["num_examples_of"]["shifted"] > 0
+    for name in ("loss_shifted", "accuracy_shifted", "calibration_error_shifted"):
+        assert set(moved[name]) == {"value", "error", "applies", "why"}
+        assert name not in home
+    if shift.startswith("shift"):  # an image of little contrast is harder to tell
+        assert moved["loss_shifted"]["value"] > moved["loss_test"]["value"]
