@@ -182,7 +182,9 @@ def k_as_printed(density: SpectralDensity, n: float) -> Measurement:
     below = (terms * (density.nodes < -density.zero)).sum(1)
     above = (terms * (density.nodes > density.zero)).sum(1)
     if not bool((above > 0).all()):
-        return Measurement(None, applies=False, why=f"for a random vector, {_NO_POSITIVE}")
+        nothing = float(above.sum() + below.sum()) == 0
+        why = _ALL_ZERO if nothing else f"for a random vector, {_NO_POSITIVE}"
+        return Measurement(None, applies=False, why=why)
     samples = below / above
     why = "the printed form depends on how the quadrature divides the spectrum"
     return Measurement(float(samples.mean()), _standard_error(samples), applies=False, why=why)
