@@ -93,6 +93,7 @@ if TYPE_CHECKING:
     from mining.functional.execution_plan import ExecutionPlan as ExecutionPlan
     from mining.functional.parameters import ParameterSpace as ParameterSpace
     from mining.landscape import Landscape as Landscape
+    from mining.monitoring import Monitor as Monitor
     from mining.plotting import draw_curves as draw_curves
     from mining.plotting import draw_surface as draw_surface
     from mining.storage.runs import load_runs as load_runs
@@ -141,6 +142,7 @@ _MODULES = {
     "Xu2024VVVBasin": "directions",
     "Xu2024WPeak": "directions",
     "mine": "directions",
+    "Monitor": "monitoring",
     "Normalization": "directions.normalization",
     "ParameterSpace": "functional.parameters",
     "Surface": "evaluation.curves",

@@ -64,6 +64,7 @@ def eigenpairs(
     max_products: int | None = None,
     max_vectors: int | None = None,
     verify: bool | None = None,
+    start: Tensor | None = None,
 ) -> Eigenpairs:
     """Compute k extreme eigenpairs.
 
@@ -95,6 +96,8 @@ def eigenpairs(
             per pair and at least 128, limited to half of the free memory.
         verify: Whether ``lanczos`` searches for repeated eigenvalues; ``None``: if D is at most
             1000.
+        start: First vector of ``lanczos``, shape ``(D,)``, of any length; ``None``: a Gaussian. An
+            eigenvector of a similar operator saves products.
 
     Returns:
         The pairs, including those that did not converge, which are flagged; a warning is logged.
@@ -109,8 +112,9 @@ def eigenpairs(
     pairs = 2 * k if which == "both" else k
     max_products = max(300, 20 * pairs) if max_products is None else max_products
     _check_options(operator.shape[0], k, which, method, tol, max_products)
-    if generator is None:
-        generator = torch.Generator().manual_seed(0)
+    if start is not None:
+        _check_start(start, operator, method)
+    generator = torch.Generator().manual_seed(0) if generator is None else generator
     # Unconverged vectors contain much of the start vector. It must differ from the vector that
     # direction=gaussian draws with the same seed: the two would spuriously overlap.
     generator = stream(generator, "eigenpairs")
@@ -122,7 +126,7 @@ def eigenpairs(
         if max_vectors is None:
             max_vectors = _default_vectors(operator, pairs)
         found, verified = _lanczos(
-            operator, k, which, tol, max_products, max_vectors, generator, verify
+            operator, k, which, tol, max_products, max_vectors, generator, verify, start
         )
     else:
         found = _by_vectors(operator, k, which, method, tol, max_products, generator)
@@ -166,6 +170,14 @@ def _check_options(
         )
 
 
+def _check_start(start: Tensor, operator: CurvatureOperator, method: Method) -> None:
+    if method != "lanczos":
+        raise InputError(f"start is the first vector of lanczos; {method} draws its own.")
+    fits = start.shape == operator.shape[:1] and bool(start.isfinite().all())
+    if not fits or not start.any():
+        raise InputError(f"start must be finite, not zero, and of shape ({operator.shape[0]},).")
+
+
 def _default_vectors(operator: CurvatureOperator, pairs: int) -> int:
     vector = operator.shape[0] * operator.dtype.itemsize
     fitting = available_memory(operator.device) // 2 // vector - pairs - 1
@@ -181,10 +193,13 @@ def _lanczos(
     max_vectors: int,
     generator: torch.Generator,
     verify: bool,
+    start: Tensor | None,
 ) -> tuple[RitzPairs, bool]:
     """Find the pairs and, with ``verify``, repeated ones; return whether that search completed."""
     before = operator.products
-    found = thick_restart_lanczos(operator, k, which, tol, max_products, max_vectors, generator)
+    found = thick_restart_lanczos(
+        operator, k, which, tol, max_products, max_vectors, generator, start=start
+    )
     if not verify:
         return found, False
     left = max_products - (operator.products - before)

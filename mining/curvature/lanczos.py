@@ -18,6 +18,7 @@ def thick_restart_lanczos(
     max_vectors: int,
     generator: torch.Generator,
     locked: RitzPairs | None = None,
+    start: Tensor | None = None,
 ) -> RitzPairs:
     """Find extreme eigenpairs by Lanczos with thick restarts.
 
@@ -49,7 +50,7 @@ def thick_restart_lanczos(
         f"max_vectors={most}",
         lambda fitting: would_fit("max_vectors", fitting - 1 - pairs, pairs + 2),
     )
-    space = KrylovSpace(operator, most, generator, locked=locked)
+    space = KrylovSpace(operator, most, generator, start, locked)
     closings: list[Tensor] = []  # the wanted values whenever the space closed
     for used in range(1, max_products + 1):
         space.expand()

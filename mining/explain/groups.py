@@ -76,25 +76,32 @@ class GroupedHessian(CurvatureOperator):
     Args:
         parts: The Hessian of each group.
         groups: The groups.
+
+    Attributes:
+        quadratics: vᵀH_k v of every vector v that was multiplied, in their order: tensors of shape
+            ``(K,)``, float64, on the CPU, of the losses of the groups.
     """
 
     def __init__(self, parts: Sequence[HessianOperator], groups: Groups) -> None:
         first = parts[0]
         super().__init__(first.shape[0], first.device, first.dtype, first.space)
         self._parts, self._groups = parts, groups
+        self.quadratics: list[Tensor] = []
 
     def _multiply(self, rows: Tensor) -> Tensor:
-        products = torch.zeros_like(rows)
+        products, told = torch.zeros_like(rows), []
         for part, factor in zip(self._parts, self._groups.factors.tolist(), strict=True):
-            products += factor * part._multiply(rows)
+            product = part._multiply(rows)
+            told.append((rows.double() * product.double()).sum(1).cpu())
+            products += factor * product
+        self.quadratics += torch.stack(told, 1)
         return products
 
     def quotients(self, vectors: Tensor) -> Tensor:
         """Estimate vᵀHv by each group for each column of ``vectors``, ``(D, P)``: ``(K, P)``."""
-        rows = vectors.T.to(self.device, self.dtype).contiguous()
-        found = [(rows.double() * part._multiply(rows).double()).sum(1) for part in self._parts]
-        self.products += len(rows)
-        return self._groups.estimates(torch.stack(found).cpu())
+        self @ vectors
+        found = self.quadratics[len(self.quadratics) - vectors.shape[1] :]
+        return self._groups.estimates(torch.stack(found, 1))
 
 
 def divide(

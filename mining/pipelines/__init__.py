@@ -9,7 +9,10 @@ _GRID = (*_LOSS, "normalization", "grid", "freeze")
 _EVALUATION = (*_GRID, "tolerance")
 
 #: Keys that came later: without a value they leave the name of a run as it was.
-OPTIONAL_KEYS = ("step", "tolerance", "refine", "freeze", "update", "data_shifted", "shift")
+OPTIONAL_KEYS = (
+    *("step", "tolerance", "refine", "freeze", "update", "data_shifted", "shift"),
+    "monitor",
+)
 
 #: Keys that say what to compute through others, or how: they name no runs.
 UNNAMED_KEYS = (
@@ -19,7 +22,7 @@ UNNAMED_KEYS = (
 
 #: The configuration keys that each pipeline reads: they name its runs.
 PIPELINE_KEYS: dict[str, tuple[str, ...]] = {
-    "train": ("model", "data", "train", "seed"),
+    "train": ("model", "data", "train", "seed", "monitor"),
     "curve": (*_EVALUATION, "direction", "num_directions"),
     "surface": (*_EVALUATION, "x_direction", "y_direction", "orthogonalize", "refine", "update"),
     "spectrum": (*_LOSS, "spectrum"),

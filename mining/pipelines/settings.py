@@ -108,6 +108,7 @@ class Settings:
     split: Literal["train", "test", "both"] = "train"
     num_examples: Count | None = None
     normalization: Target | None = None
+    monitor: Target | None = None
     tolerance: float | None = None
     refine: float | None = None
     freeze: str | list[str] | None = None

@@ -1,16 +1,23 @@
 """Train a model."""
 
+from functools import partial
+from typing import Any
+
 from torch import nn
 
 from mining.landscape import Landscape
+from mining.monitoring import Monitor, MonitorSettings
 from mining.pipelines.building import build_model
 from mining.pipelines.pictures import save_picture
 from mining.pipelines.problem import Problem
 from mining.pipelines.titles import name_seed
-from mining.plotting import draw_history
+from mining.plotting import draw_history, draw_monitor
 from mining.storage.files import drop_if_damaged
 from mining.training import TrainingSettings, train
-from mining.training.loop import read_state
+from mining.training.loop import Loop, read_state
+
+#: File of what a monitor measured.
+_CURVATURE = "curvature.csv"
 
 
 def run(problem: Problem) -> None:
@@ -21,6 +28,7 @@ def run(problem: Problem) -> None:
     # Refuses, before anything is written, a model that does not fit the data.
     Landscape(model, nn.CrossEntropyLoss(), dataset.split("train").batches(2)[:1])
     drop_if_damaged(directory / "resume.pt", read_state)
+    monitor = _monitor(problem, model, settings)
     history = train(
         model,
         dataset,
@@ -29,6 +37,7 @@ def run(problem: Problem) -> None:
         seed=problem.settings.seed,
         progress=problem.settings.progress,
         overwrite=True,  # the directory is the run's own
+        callbacks=() if monitor is None else (partial(_measure, monitor),),
     )
     draw(problem)
     last = {str(key): value for key, value in history.iloc[-1].items()}
@@ -43,8 +52,22 @@ def run(problem: Problem) -> None:
     (directory / "resume.pt").unlink(missing_ok=True)
 
 
+def _monitor(problem: Problem, model: nn.Module, settings: TrainingSettings) -> Monitor | None:
+    """Make the monitor of the training, if one is asked for."""
+    asked = problem.settings.monitor
+    if asked is None:
+        return None
+    return asked.make(MonitorSettings).monitor(
+        model, problem.data.split("train"), settings.batch_size, problem.run.directory / _CURVATURE
+    )
+
+
+def _measure(monitor: Monitor, loop: Loop[Any]) -> None:
+    monitor.step(loop.epoch, loop.optimizer)
+
+
 def draw(problem: Problem) -> None:
-    """Draw loss and accuracy over the epochs from ``history.csv``."""
+    """Draw loss and accuracy over the epochs from ``history.csv``, and what a monitor measured."""
     settings, directory = problem.settings, problem.run.directory
     picture = draw_history(
         directory / "history.csv",
@@ -52,3 +75,6 @@ def draw(problem: Problem) -> None:
         log_scale=settings.picture.log_scale,
     )
     save_picture(problem, picture, "history")
+    if (directory / _CURVATURE).exists():
+        title = ", ".join([directory.parent.name, *name_seed(settings)])
+        save_picture(problem, draw_monitor(directory / _CURVATURE, title=title), "curvature")

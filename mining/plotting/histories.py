@@ -34,6 +34,35 @@ def draw_history(path: Path, *, title: str = "", log_scale: bool = False) -> Fig
     return picture
 
 
+def draw_monitor(path: Path, *, title: str = "") -> Figure:
+    """Draw the curvature over the epochs from the table of a ``Monitor``."""
+    table = pd.read_csv(path)
+    picture = Figure(figsize=(8, 5.6), layout="constrained")
+    (largest, trace), (stability, gradient) = picture.subplots(2, 2)
+    _error_bars(largest, table, "lambda_max", "lambda_max_sampling_error", "on the share")
+    if table["lambda_max_elsewhere"].notna().any():
+        elsewhere = "its vector on other examples"
+        largest.plot(table["epoch"], table["lambda_max_elsewhere"], "--", label=elsewhere)
+    _error_bars(trace, table, "trace", "trace_standard_error", "over random vectors")
+    stability.plot(table["epoch"], table["stability"], marker=".", label="curvature over the limit")
+    stability.axhline(1, color="0.5", linewidth=0.8, label="steps on a quadratic diverge above")
+    gradient.plot(table["epoch"], table["gradient_norm"], marker=".", label="norm")
+    gradient.plot(table["epoch"], table["gradient_noise"], "--", label="noise alone")
+    names = ("largest eigenvalue", "trace of the Hessian", "stability", "gradient")
+    for axes, name in zip((largest, trace, stability, gradient), names, strict=True):
+        _label(axes, "epoch", name)
+        axes.legend(fontsize=7)
+    bars = "Bars are two standard errors, of the share of examples (λ max) or of random vectors."
+    explain(picture, [], bars)
+    picture.suptitle(title, fontsize=9)
+    return picture
+
+
+def _error_bars(axes: Axes, table: pd.DataFrame, value: str, error: str, label: str) -> None:
+    bars = 2 * pd.to_numeric(table[error]).fillna(0)
+    axes.errorbar(table["epoch"], table[value], bars, marker=".", capsize=2, label=label)
+
+
 def draw_mining(path: Path, *, title: str = "") -> Figure:
     """Draw objective and norm per epoch from the ``history.csv`` of mined directions."""
     history = pd.read_csv(path)

@@ -1,0 +1,86 @@
+"""A fixed random share of the examples of a training."""
+
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from mining import InputError
+from mining.functional.pytrees import num_examples
+
+#: A loader that names more examples than this multiple of its data set is taken not to end.
+_PASSES = 2
+
+
+def take_share(batches: Iterable[Any], num: int, generator: torch.Generator) -> list[Any]:
+    """Draw about ``num`` examples of a loader, whatever their order, in batches.
+
+    Of a ``DataLoader`` over a map-style data set single examples are drawn among those that its
+    sampler names. Of any other iterable whole batches are drawn in one pass, of which no more are
+    held than are returned.
+
+    Args:
+        batches: A ``DataLoader``, or another iterable that can be gone through again.
+        num: Number of examples; all are taken if there are fewer.
+        generator: Source of the choice, on the CPU.
+
+    Raises:
+        InputError: If there is no batch, or the iterable is used up by one pass.
+    """
+    if isinstance(batches, Iterator):
+        raise InputError(
+            "batches must be a loader or a list that can be gone through again, got an iterator: "
+            "the training would miss what is read of it."
+        )
+    if isinstance(batches, DataLoader) and batches.batch_sampler is not None:
+        examples = _map_style(batches)
+        if examples is not None:
+            return _drawn_examples(batches, examples, num, generator)
+    return _drawn_batches(batches, num, generator)
+
+
+def _map_style(loader: "DataLoader[Any]") -> "Dataset[Any] | None":
+    """Return the data set of a loader if its examples can be read one by one."""
+    has_length = hasattr(loader.dataset, "__len__") and hasattr(loader.dataset, "__getitem__")
+    return loader.dataset if has_length else None
+
+
+def _drawn_examples(
+    loader: "DataLoader[Any]", examples: Any, num: int, generator: torch.Generator
+) -> list[Any]:
+    sampler: Any = loader.batch_sampler
+    named = list(islice(chain.from_iterable(sampler), _PASSES * len(examples)))
+    if not named:
+        raise InputError("batches names no examples: at least one is needed.")
+    order = torch.randperm(len(named), generator=generator)[:num].tolist()
+    chosen = [named[place] for place in order]
+    size = loader.batch_size or next(map(len, iter(sampler)))
+    # A last batch of a single example would have no variance to normalize by.
+    size = min(size, max(2, -(-len(chosen) // 2)))
+    share = Subset(examples, chosen)
+    return list(DataLoader(share, batch_size=size, collate_fn=loader.collate_fn))
+
+
+def _drawn_batches(batches: Iterable[Any], num: int, generator: torch.Generator) -> list[Any]:
+    """Keep a random choice of batches while going through all (reservoir sampling)."""
+    kept: list[Any] = []
+    wanted = 0
+    for seen, batch in enumerate(batches, start=1):
+        if seen == 1:
+            wanted = max(2, round(num / max(num_examples(_inputs(batch)), 1)))
+        if len(kept) < wanted:
+            kept.append(batch)
+            continue
+        place = int(torch.randint(seen, (), generator=generator))
+        if place < wanted:
+            kept[place] = batch
+    if not kept:
+        raise InputError("batches is empty: at least one batch is needed.")
+    return kept
+
+
+def _inputs(batch: Any) -> Any:
+    """Return what is counted of a batch: the inputs of a pair, or all of it."""
+    return batch[0] if isinstance(batch, list | tuple) and batch else batch

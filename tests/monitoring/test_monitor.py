@@ -1,0 +1,362 @@
+"""A monitor measures what a stand-alone computation does, and leaves the training alone."""
+
+import math
+import random
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+from torch.utils.data import DataLoader, SubsetRandomSampler, TensorDataset
+
+from mining import InputError, Landscape, Monitor, make_dense
+from mining.curvature.operators import MatrixOperator
+from mining.curvature.preconditioned import PreconditionedOperator
+from mining.explain.groups import draw_groups
+from mining.functional.parameters import ParameterSpace
+from mining.monitoring.share import take_share
+from mining.monitoring.stability import Stability, stability_of, update_of
+
+DTYPE = torch.float64
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def examples(num=96, classes=3):
+    inputs = torch.randn(num, 6, generator=generator(), dtype=DTYPE)
+    return inputs, torch.arange(num) * classes // num  # sorted by class
+
+
+def network(batchnorm=True):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        norm = [nn.BatchNorm1d(5)] if batchnorm else []
+        layers = [nn.Linear(6, 5), *norm, nn.Tanh(), nn.Dropout(0.2), nn.Linear(5, 3)]
+        return nn.Sequential(*layers).to(DTYPE)
+
+
+def loader(**options):
+    return DataLoader(TensorDataset(*examples()), batch_size=16, shuffle=True, **options)
+
+
+def optimizers(parameters):
+    return {
+        "sgd": torch.optim.SGD(parameters, lr=0.1),
+        "momentum": torch.optim.SGD(parameters, lr=0.05, momentum=0.9, weight_decay=1e-3),
+        "adam": torch.optim.Adam(parameters, lr=0.01),
+    }
+
+
+def fit(kind, monitored, **options):
+    """Train for three epochs; return everything that the training left behind."""
+    model, batches = network(), loader(generator=generator(1))
+    optimizer = optimizers(list(model.parameters()))[kind]
+    monitor = Monitor(model, nn.CrossEntropyLoss(), batches, **options) if monitored else None
+    random.seed(0), np.random.seed(0), torch.manual_seed(0)  # noqa: NPY002
+    model.train()
+    for epoch in range(4):
+        for inputs, targets in batches if epoch else ():
+            optimizer.zero_grad()
+            F.cross_entropy(model(inputs), targets).backward()
+            optimizer.step()
+        if monitor is not None:
+            monitor.step(epoch, optimizer)
+            assert model.training
+    left = [*model.state_dict().values(), *(p.grad for p in model.parameters())]
+    left += [torch.rand(3), torch.tensor([random.random(), np.random.rand()])]  # noqa: NPY002
+    return left, monitor
+
+
+@pytest.mark.parametrize("kind", ["sgd", "momentum", "adam"])
+def test_the_training_is_bit_for_bit_the_same(kind):
+    plain, _ = fit(kind, monitored=False)
+    watched, monitor = fit(kind, monitored=True, every=1, num_examples=48)
+    assert all(torch.equal(a, b) for a, b in zip(plain, watched, strict=True))
+    assert list(monitor.table.epoch) == [0, 1, 2, 3]
+    assert monitor.table[["lambda_max", "trace", "gradient_norm"]].notna().all(axis=None)
+
+
+def test_values_are_those_of_a_computation_by_itself():
+    model, batches = network(batchnorm=False), loader(generator=generator(1))
+    monitor = Monitor(
+        model, nn.CrossEntropyLoss(), batches, num_examples=24, probes=200, batchnorm="frozen"
+    )
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
+    row = monitor.step(0, optimizer)
+    landscape = Landscape(
+        model, nn.CrossEntropyLoss(), take_share(batches, 48, generator(0)), batchnorm="frozen"
+    )
+    halves = [
+        landscape.restrict(half.batches) for half in draw_groups(landscape, 24, 8, generator(0))
+    ]
+    dense, elsewhere = (make_dense(half.hessian()) for half in halves)
+    values, vectors = torch.linalg.eigh(dense)
+    assert row["lambda_max"] == pytest.approx(float(values[-1]), rel=1e-3)
+    vector = vectors[:, -1]
+    assert row["lambda_max_elsewhere"] == pytest.approx(
+        float(vector @ elsewhere @ vector), rel=0.05
+    )
+    assert row["trace"] == pytest.approx(float(dense.trace()), abs=4 * row["trace_standard_error"])
+    assert row["loss"] == pytest.approx(float(halves[0].loss(halves[0].theta)))
+    assert row["gradient_norm"] == pytest.approx(float(halves[0].gradient().norm()))
+    assert row["stability"] == pytest.approx(0.3 * row["lambda_max"] / 2)
+    layers = monitor.layers.set_index("parameter")
+    assert layers.trace.sum() == pytest.approx(row["trace"])
+    size = model[0].weight.numel()
+    block = float(dense[:size, :size].trace())
+    assert layers.trace["0.weight"] == pytest.approx(
+        block, abs=4 * layers.standard_error["0.weight"]
+    )
+
+
+def test_a_preconditioned_operator_has_the_eigenvalues_of_the_product():
+    matrix = torch.randn(4, 4, generator=generator(), dtype=DTYPE)
+    matrix = matrix + matrix.T
+    scales = torch.tensor([0.0, 1.0, 2.0, 0.5], dtype=DTYPE)
+    shifts = torch.tensor([3.0, 0.1, 0.2, 0.3], dtype=DTYPE)
+    found = make_dense(PreconditionedOperator(MatrixOperator(matrix), scales, shifts))
+    product = torch.diag(scales) @ (matrix + torch.diag(shifts))
+    expected = torch.linalg.eigvals(product).real.sort().values
+    assert torch.allclose(torch.linalg.eigvalsh(found), expected, atol=1e-12)
+    with pytest.raises(InputError, match="not negative"):
+        PreconditionedOperator(MatrixOperator(matrix), -scales)
+
+
+STEPS = {
+    "sgd": lambda p, lr: torch.optim.SGD(p, lr=lr),
+    "decay": lambda p, lr: torch.optim.SGD(p, lr=lr, weight_decay=0.7),
+    "momentum": lambda p, lr: torch.optim.SGD(p, lr=lr, momentum=0.9),
+    "dampening": lambda p, lr: torch.optim.SGD(p, lr=lr, momentum=0.8, dampening=0.5),
+    "nesterov": lambda p, lr: torch.optim.SGD(p, lr=lr, momentum=0.9, nesterov=True),
+    "adam": lambda p, lr: torch.optim.Adam(p, lr=lr, betas=(0.9, 1 - 1e-12)),
+    "adam with L2": lambda p, lr: torch.optim.Adam(
+        p, lr=lr, betas=(0.9, 1 - 1e-12), weight_decay=0.3
+    ),
+    "rmsprop": lambda p, lr: torch.optim.RMSprop(p, lr=lr, alpha=1 - 1e-12, momentum=0.5),
+}
+
+
+def settle(optimizer, parameter):
+    """Give a fixed second moment to an optimizer that has one, after many steps."""
+    moments = torch.tensor([0.5, 2.0, 1.0], dtype=DTYPE)
+    if isinstance(optimizer, torch.optim.Adam):
+        # The bias correction of β₂ = 1 - 10⁻¹² after 10⁶ steps: exp_avg_sq is that share of it.
+        steps = 10**6
+        share = 1 - (1 - 1e-12) ** steps
+        optimizer.state[parameter] = {
+            "step": torch.tensor(float(steps), dtype=DTYPE),
+            "exp_avg": torch.zeros_like(parameter),
+            "exp_avg_sq": moments * share,
+        }
+    elif isinstance(optimizer, torch.optim.RMSprop):
+        optimizer.state[parameter] = {
+            "step": torch.tensor(9.0),
+            "square_avg": moments.clone(),
+            "momentum_buffer": torch.zeros_like(parameter),
+        }
+
+
+@pytest.mark.parametrize("kind", STEPS)
+@pytest.mark.parametrize("ratio", [0.97, 1.03])
+def test_steps_on_a_quadratic_diverge_beyond_the_limit_and_not_below_it(kind, ratio):
+    """Of L = ½ θᵀHθ, with the curvature of the limit times a ratio."""
+    base = torch.tensor([[2.0, 0.3, 0.0], [0.3, 1.0, 0.2], [0.0, 0.2, 0.1]], dtype=DTYPE)
+    # So small that the second moments, of a memory of 10⁻¹², stay as they are.
+    parameter = nn.Parameter(1e-4 * torch.ones(3, dtype=DTYPE))
+    module = nn.Module()
+    module.theta = parameter
+    optimizer = STEPS[kind]([parameter], 0.1)
+    settle(optimizer, parameter)
+    limit = stability_of(optimizer, {"theta": parameter}, ParameterSpace.of(module))
+    assert isinstance(limit, Stability)
+    shifts = torch.zeros(3, dtype=DTYPE) if limit.shifts is None else limit.shifts
+
+    def ratio_of(factor):
+        product = torch.diag(limit.scales) @ (factor * base + torch.diag(shifts))
+        return float(torch.linalg.eigvals(product).real.max())
+
+    # Linear in the factor only without decay, so it is found by bisection.
+    low, high = 0.0, 1e4
+    for _ in range(80):
+        factor = (low + high) / 2
+        low, high = (factor, high) if ratio_of(factor) < ratio else (low, factor)
+    matrix = factor * base
+    for _ in range(3000):
+        parameter.grad = matrix @ parameter.detach()
+        optimizer.step()
+        if not parameter.isfinite().all() or parameter.norm() > 1e-2:
+            break
+    assert bool(parameter.norm() > 1e-2) == (ratio > 1)
+
+
+@pytest.mark.parametrize("kind", ["sgd", "decay", "momentum", "nesterov", "adam", "adam with L2"])
+def test_the_update_is_what_the_last_step_subtracted(kind):
+    model = network()
+    optimizer = STEPS[kind](model.parameters(), 0.05)
+    space = ParameterSpace.of(model)
+    parameters = dict(model.named_parameters())
+    assert update_of(optimizer, parameters, space) is None  # no step was taken
+    inputs, targets = examples()
+    for _ in range(3):
+        before = space.flatten({n: p.detach().clone() for n, p in parameters.items()})
+        optimizer.zero_grad()
+        F.cross_entropy(model(inputs), targets).backward()
+        optimizer.step()
+    after = space.flatten({n: p.detach() for n, p in parameters.items()})
+    # Adam's L2 and SGD's count among the gradients; the decay is taken at θ after the step.
+    tolerance = 5e-2 if "decay" in kind else 1e-9
+    update = update_of(optimizer, parameters, space)
+    assert torch.allclose(update, before - after, rtol=tolerance, atol=tolerance * 0.05)
+
+
+def test_limits_that_are_not_known_are_said():
+    model = network()
+    parameters, space = dict(model.named_parameters()), ParameterSpace.of(model)
+    told = stability_of(torch.optim.Adagrad(model.parameters()), parameters, space)
+    assert told == "no limit is known for Adagrad, only for SGD, Adam, AdamW and RMSprop"
+    told = stability_of(torch.optim.Adam(model.parameters()), parameters, space)
+    assert told == "the optimizer has not taken a step yet"
+    groups = [
+        {"params": model[0].parameters(), "momentum": 0.9},
+        {"params": model[4].parameters(), "momentum": 0.5},
+    ]
+    told = stability_of(torch.optim.SGD(groups, lr=0.1), parameters, space)
+    assert told == "parameter groups have different momenta: [0.5, 0.9]"
+
+
+def test_parameters_have_the_rates_of_their_groups_and_others_none():
+    model = network(batchnorm=False)
+    groups = [{"params": [model[0].weight], "lr": 0.2}, {"params": [model[3].weight], "lr": 0.4}]
+    found = stability_of(
+        torch.optim.SGD(groups), dict(model.named_parameters()), ParameterSpace.of(model)
+    )
+    assert found.lr is None
+    assert found.scales.unique().tolist() == [0.0, 0.1, 0.2]
+
+
+def test_a_share_of_a_sorted_loader_has_all_classes():
+    inputs, targets = examples()
+    for batches in (
+        DataLoader(TensorDataset(inputs, targets), batch_size=16),
+        list(zip(inputs.split(4), targets.split(4), strict=True)),
+    ):
+        share = take_share(batches, 48, generator())
+        labels = torch.cat([batch[1] for batch in share])
+        assert len(labels) == 48
+        assert set(labels.tolist()) == {0, 1, 2}
+
+
+def test_a_share_is_of_the_examples_that_the_sampler_names():
+    data = TensorDataset(*examples())
+    some = DataLoader(data, batch_size=8, sampler=SubsetRandomSampler(range(10)))
+    share = take_share(some, 100, generator())
+    found = torch.cat([batch[0] for batch in share])
+    assert sorted(found[:, 0].tolist()) == sorted(data.tensors[0][:10, 0].tolist())
+
+
+def test_an_iterator_is_refused_because_the_training_needs_it():
+    with pytest.raises(InputError, match="gone through again, got an iterator"):
+        take_share(iter(loader()), 10, generator())
+    with pytest.raises(InputError, match="batches is empty"):
+        take_share([], 10, generator())
+
+
+def test_the_interval_keeps_the_budget(monkeypatch):
+    """A measurement of two seconds and epochs of ten: every seventh of them, for 3 %."""
+    model = network()
+    monitor = Monitor(model, nn.CrossEntropyLoss(), loader(), num_examples=8, budget=0.03)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    clock = iter(range(10**6))
+    now = [0.0]
+    monkeypatch.setattr("mining.monitoring.monitor.time.perf_counter", lambda: now[0])
+    measure = monitor._measurer.measure
+    monkeypatch.setattr(
+        monitor._measurer,
+        "measure",
+        lambda *a: (now.__setitem__(0, now[0] + 2), measure(*a))[1],
+    )
+    for epoch in range(16):
+        monitor.step(epoch, optimizer)
+        now[0] += 10
+        next(clock)
+    assert monitor.every == 7  # 2 / (7 · 10) is below 3 %, 2 / (6 · 10) is not
+    assert list(monitor.table.epoch) == [0, 7, 14]
+    assert list(monitor.table.seconds) == [2, 2, 2]
+
+
+def test_a_training_that_goes_on_has_one_table(tmp_path):
+    path = tmp_path / "monitor.csv"
+    model, batches = network(), loader()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    options = {"every": 1, "num_examples": 8, "path": path}
+    first = Monitor(model, nn.CrossEntropyLoss(), batches, **options)
+    for epoch in range(4):
+        first.step(epoch, optimizer)
+    again = Monitor(model, nn.CrossEntropyLoss(), batches, **options)
+    again.step(2, optimizer)  # the last state on disk was that after two epochs
+    assert list(pd.read_csv(path).epoch) == [0, 1, 2]
+    assert list(again.table.epoch) == [0, 1, 2]
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(InputError, match="is not the table of a monitor"):
+        Monitor(model, nn.CrossEntropyLoss(), batches, **options)
+
+
+def test_power_iteration_by_its_name_finds_the_same_value():
+    model = network(batchnorm=False)
+    rows = []
+    for method in ("lanczos", "power"):
+        monitor = Monitor(model, nn.CrossEntropyLoss(), loader(), num_examples=24, method=method)
+        rows.append(monitor.step(0, torch.optim.SGD(model.parameters(), lr=0.1)))
+    assert rows[1]["products"] == 10 + 1 + 10  # and one for the sampling error, ten for the trace
+    assert rows[1]["lambda_max"] <= rows[0]["lambda_max"] * (1 + 1e-9)
+    assert rows[1]["lambda_max"] == pytest.approx(rows[0]["lambda_max"], rel=0.2)
+
+
+def test_options_out_of_range_and_sums_are_refused():
+    model = network()
+    for options in ({"every": 0}, {"num_examples": 2}, {"probes": 1}, {"budget": 1.5}):
+        with pytest.raises(InputError, match=next(iter(options))):
+            Monitor(model, nn.CrossEntropyLoss(), loader(), **options)
+    with pytest.raises(InputError, match="method must be lanczos or power"):
+        Monitor(model, nn.CrossEntropyLoss(), loader(), method="magic")
+    summed = Monitor(model, nn.CrossEntropyLoss(reduction="sum"), loader(), num_examples=8)
+    with pytest.raises(InputError, match="sum over examples"):
+        summed.step(0, torch.optim.SGD(model.parameters(), lr=0.1))
+
+
+def test_a_training_that_overflows_is_not_stopped():
+    model = network(batchnorm=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    monitor = Monitor(model, nn.CrossEntropyLoss(), loader(), num_examples=8, every=1)
+    monitor.step(0, optimizer)
+    with torch.no_grad():
+        model[3].weight.fill_(math.inf)
+    monitor.step(1, optimizer)
+    assert monitor.table.lambda_max.notna().to_list() == [True, False]
+    assert "The loss is nan" in monitor.table.why[1]
+
+
+def test_without_a_learning_rate_steps_are_stable():
+    for method in ("lanczos", "power"):
+        model = network(batchnorm=False)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.0, weight_decay=0.1)
+        monitor = Monitor(model, nn.CrossEntropyLoss(), loader(), num_examples=8, method=method)
+        assert monitor.step(0, optimizer)["stability"] == 0
+
+
+def test_a_writer_gets_every_finite_number():
+    seen = []
+
+    class Writer:
+        def add_scalar(self, name, value, step):
+            seen.append((name, value, step))
+
+    model = network()
+    monitor = Monitor(model, nn.CrossEntropyLoss(), loader(), num_examples=8, writer=Writer())
+    row = monitor.step(3, torch.optim.SGD(model.parameters(), lr=0.1))
+    assert ("curvature/lambda_max", row["lambda_max"], 3) in seen
+    assert all(math.isfinite(value) for _, value, _ in seen)
