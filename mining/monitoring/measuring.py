@@ -24,6 +24,8 @@ from mining.monitoring.stability import Stability, stability_of, update_of
 _TOLERANCE, _PRODUCTS = 0.02, 40
 #: Power iterations of Alabdulkareem et al. (2022).
 _POWER_ITERATIONS = 10
+#: Most evaluations of the loss along the last update.
+_PASSES = 10
 #: Batches into which the examples are divided, whose spread is the sampling error.
 _GROUPS = 8
 #: Length of the random part of the first vector, whose rest is the eigenvector found before: the
@@ -159,8 +161,10 @@ class Measurer:
         scales, largest = limit.scales, found["lambda_max"]
         if not bool(scales.any()):  # the learning rate is zero
             return 0.0
-        if limit.shifts is None and bool((scales == scales[0]).all()):
-            return None if largest is None else float(scales[0]) * largest
+        shifts = scales.new_zeros(1) if limit.shifts is None else limit.shifts
+        if bool((scales == scales[0]).all()) and bool((shifts == shifts[0]).all()):
+            assert largest is not None
+            return float(scales[0]) * (largest + float(shifts[0]))
         preconditioned = PreconditionedOperator(operator, scales, limit.shifts)
         return self._largest(preconditioned, "steps")[1]["lambda_max"]
 
@@ -224,6 +228,10 @@ def _critical(landscape: Landscape, update: Tensor, lr: float) -> float | None:
     theta = landscape.theta
     slope = -float(landscape.gradient().double() @ update.double())
     found = critical_sharpness(
-        lambda factor: float(landscape.loss(theta - factor * update)), slope, tolerance=0.1
+        lambda factor: float(landscape.loss(theta - factor * update)),
+        slope,
+        start=1.0,
+        tolerance=0.1,
+        max_passes=_PASSES,
     )
     return None if found.sharpness is None else found.sharpness / lr

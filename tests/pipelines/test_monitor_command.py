@@ -31,9 +31,8 @@ def test_the_setting_of_the_paper_takes_a_tenth_after_every_epoch(command):
     table = pd.read_csv(directory / "curvature.csv")
     assert list(table.epoch) == [1, 2, 3]
     assert list(table.num_examples) == [10, 10, 10]
-    # Ten power iterations, one product for their sampling error, ten of the trace, and ten for the
-    # weight decay, which the last learning rate of zero needs no more.
-    assert list(table.products) == [31, 31, 21]
+    # Ten power iterations, one product for their sampling error, and ten of the trace.
+    assert list(table.products) == [21, 21, 21]
 
 
 def test_a_fraction_of_more_than_all_examples_is_refused(command, capsys):
