@@ -460,7 +460,7 @@ BAD = [
     (["pipeline=spectrum", "spectrum.micro_batch=0"], "spectrum.micro_batch must be at least 1"),
     (["view=gmi", "expansion.num_offsets=4"], "expansion.num_offsets must be odd"),
     (["pipeline=perturbation", "perturbation.sigma=0"], "a positive sigma"),
-    (["nonsense=1"], "no key 'nonsense'; there are batch_size,"),
+    (["nonsense=1"], "no key 'nonsense'; there are assess, batch_size,"),
     (["grid.num=1"], "grid.num must be at least 2 points, got 1"),
     (["grid.low=2"], "grid.low must lie below grid.high, got 2 and 1"),
     (["num_directions=0"], "num_directions must be at least 1, got 0"),

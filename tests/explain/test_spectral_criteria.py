@@ -294,9 +294,14 @@ def test_error_over_batches_is_their_spread():
 
 
 def test_error_over_batches_of_a_network():
-    model = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.Tanh(), torch.nn.Linear(5, 2))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.Tanh(), torch.nn.Linear(5, 2))
     batches = [
-        (torch.randn(20, 4, generator=generator(i)).double(), torch.randint(2, (20,)))
+        (
+            torch.randn(20, 4, generator=generator(i)).double(),
+            torch.randint(2, (20,), generator=generator(i)),
+        )
         for i in range(4)
     ]
     landscapes = [
