@@ -111,6 +111,20 @@ def read_archive(experiment: str) -> list[Record]:
     return [Record(**json.loads(line)) for line in lines]
 
 
+def kept_or_finished(experiment: str, overrides: Sequence[str]) -> list[Record]:
+    """Read the kept records of an experiment or, with overrides or where none are kept, its runs.
+
+    Args:
+        experiment: Its name.
+        overrides: What it was run with besides.
+
+    Raises:
+        FileNotFoundError: If there are neither; names the command that makes them.
+    """
+    records = [] if overrides else read_archive(experiment)
+    return records or [record_of(r) for r in experiment_runs(experiment, overrides).itertuples()]
+
+
 def keep(experiment: str, records: Sequence[Record]) -> Path:
     """Add records to those that are kept; one of the same directory is replaced.
 

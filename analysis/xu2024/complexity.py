@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.signal import find_peaks
 
-from analysis.archive import Record, read_archive, record_of
-from analysis.records import experiment_runs
+from analysis.archive import Record, kept_or_finished
 from analysis.scripts import Drawing
 from mining.evaluation.curves import Curve, rmse
 from mining.plotting import table
@@ -193,8 +192,6 @@ def draw(experiment: str, overrides: Sequence[str]) -> Drawing:
         overrides: What it was run with besides; with any, finished runs are drawn, and otherwise
             the kept records where there are any.
     """
-    records = [] if overrides else read_archive(experiment)
-    if not records:
-        records = [record_of(run) for run in experiment_runs(experiment, overrides).itertuples()]
+    records = kept_or_finished(experiment, overrides)
     curves = rows(records)
     return Drawing(picture(records, curves), table(answer(curves).to_dict("records")), curves)

@@ -6,8 +6,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.archive import Record, read_archive, record_of
-from analysis.records import epoch_of, experiment_runs, learning_rate_of
+from analysis.archive import Record, kept_or_finished
+from analysis.records import epoch_of, learning_rate_of
 from analysis.scripts import Drawing
 from analysis.xu2024.quantities import falls, is_peak
 from mining.plotting import table
@@ -106,8 +106,5 @@ def draw(experiment: str, overrides: Sequence[str]) -> Drawing:
         experiment: ``xu2024/algorithm1``.
         overrides: What it was run with besides; with any, finished runs are drawn.
     """
-    records = [] if overrides else read_archive(experiment)
-    if not records:
-        records = [record_of(run) for run in experiment_runs(experiment, overrides).itertuples()]
-    runs = rows(records)
+    runs = rows(kept_or_finished(experiment, overrides))
     return Drawing(picture(runs), table(summary(runs).to_dict("records")), runs)

@@ -8,8 +8,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
-from analysis.archive import Record, read_archive, record_of
-from analysis.records import epoch_of, experiment_runs
+from analysis.archive import Record, kept_or_finished
+from analysis.records import epoch_of
 from analysis.scripts import Drawing
 from analysis.verdicts import Bound, decide
 from analysis.xu2024.quantities import height
@@ -104,8 +104,5 @@ def draw(experiment: str, overrides: Sequence[str]) -> Drawing:
         experiment: ``xu2024/steps``.
         overrides: What it was run with besides; with any, finished runs are drawn.
     """
-    records = [] if overrides else read_archive(experiment)
-    if not records:
-        records = [record_of(run) for run in experiment_runs(experiment, overrides).itertuples()]
-    steps = rows(records)
+    steps = rows(kept_or_finished(experiment, overrides))
     return Drawing(picture(steps), table(answer(steps).to_dict("records")), steps)

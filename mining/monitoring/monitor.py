@@ -158,7 +158,7 @@ class Monitor:
     def _measure(
         self, epoch: float, optimizer: torch.optim.Optimizer, started: float
     ) -> dict[str, Any]:
-        generators = [g for g in _generators(self._batches) if g is not None]
+        generators = _generators(self._batches)
         flags = torch.backends.cudnn.flags(
             enabled=torch.backends.cudnn.enabled, benchmark=False, deterministic=True
         )
@@ -216,7 +216,7 @@ def _read(path: Path | None) -> list[dict[str, Any]]:
     return [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
 
 
-def _generators(batches: Any) -> list[torch.Generator | None]:
+def _generators(batches: Any) -> list[torch.Generator]:
     """List the generators from which going through a loader draws."""
     parts = [batches, getattr(batches, "sampler", None), getattr(batches, "batch_sampler", None)]
     parts += [getattr(parts[-1], "sampler", None)]
