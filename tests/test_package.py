@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,12 @@ def test_every_exported_name_exists():
     assert set(mining.__all__) <= set(dir(mining))
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = mining.nonsense
+
+
+def test_the_wheel_has_every_package():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    found = {".".join(p.parent.relative_to(ROOT).parts) for p in ROOT.glob("mining/**/*.py")}
+    assert set(settings["packages"]) == found | set(settings["package-dir"])
 
 
 def test_the_wheel_runs_outside_the_checkout(tmp_path):
