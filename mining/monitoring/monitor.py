@@ -16,6 +16,7 @@ from mining.functional.batchnorm import BatchNormPolicy, Mode
 from mining.functional.loss import LossFunction
 from mining.functional.model_call import Objective
 from mining.landscape import Landscape
+from mining.monitoring.algorithms import deterministic_algorithms
 from mining.monitoring.measuring import Measured, Measurer
 from mining.monitoring.share import take_share
 from mining.storage.files import write_atomically
@@ -158,11 +159,8 @@ class Monitor:
     def _measure(
         self, epoch: float, optimizer: torch.optim.Optimizer, started: float
     ) -> dict[str, Any]:
-        generators = _generators(self._batches)
-        flags = torch.backends.cudnn.flags(
-            enabled=torch.backends.cudnn.enabled, benchmark=False, deterministic=True
-        )
-        with isolated((self.model,), (), optimizer, generators), flags, torch.enable_grad():
+        isolation = isolated((self.model,), (), optimizer, ())
+        with isolation, deterministic_algorithms(), torch.enable_grad():
             try:
                 measured = self._measurer.measure(self._landscape(), self.model, optimizer)
             except ArithmeticError as error:  # as in a training that diverges, which is to go on
@@ -214,11 +212,3 @@ def _read(path: Path | None) -> list[dict[str, Any]]:
     if "epoch" not in table or "lambda_max" not in table:
         raise InputError(f"{path} is not the table of a monitor: give another path.")
     return [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
-
-
-def _generators(batches: Any) -> list[torch.Generator]:
-    """List the generators from which going through a loader draws."""
-    parts = [batches, getattr(batches, "sampler", None), getattr(batches, "batch_sampler", None)]
-    parts += [getattr(parts[-1], "sampler", None)]
-    found = [getattr(part, "generator", None) for part in parts]
-    return [g for g in found if isinstance(g, torch.Generator)]

@@ -1,6 +1,8 @@
 """A fixed random share of the examples of a training."""
 
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Iterable, Iterator, Sized
+from copy import copy
 from itertools import chain, islice
 from typing import Any
 
@@ -9,9 +11,14 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from mining import InputError
 from mining.functional.pytrees import num_examples
+from mining.monitoring.loader_state import preserved
+
+log = logging.getLogger(__name__)
 
 #: A loader that names more examples than this multiple of its data set is taken not to end.
 _PASSES = 2
+#: Of a stream, which may not end, at most this multiple of the batches that are kept are read.
+_OF_STREAM = 64
 
 
 def take_share(batches: Iterable[Any], num: int, generator: torch.Generator) -> list[Any]:
@@ -19,7 +26,8 @@ def take_share(batches: Iterable[Any], num: int, generator: torch.Generator) -> 
 
     Of a ``DataLoader`` over a map-style data set single examples are drawn among those that its
     sampler names. Of any other iterable whole batches are drawn in one pass, of which no more are
-    held than are returned.
+    held than are returned; of a stream without a length, from its beginning. The loader is left as
+    it was; see ``preserved``.
 
     Args:
         batches: A ``DataLoader``, or another iterable that can be gone through again.
@@ -34,11 +42,16 @@ def take_share(batches: Iterable[Any], num: int, generator: torch.Generator) -> 
             "batches must be a loader or a list that can be gone through again, got an iterator: "
             "the training would miss what is read of it."
         )
-    if isinstance(batches, DataLoader) and batches.batch_sampler is not None:
-        examples = _map_style(batches)
-        if examples is not None:
-            return _drawn_examples(batches, examples, num, generator)
-    return _drawn_batches(batches, num, generator)
+    with preserved(batches):
+        if isinstance(batches, DataLoader):
+            examples = _map_style(batches)
+            if batches.batch_sampler is not None and examples is not None:
+                return _drawn_examples(batches, examples, num, generator)
+            # Workers that persist may be in the middle of an epoch of the training.
+            fresh = copy(batches)
+            fresh._iterator = None
+            return _drawn_batches(fresh, num, generator)
+        return _drawn_batches(batches, num, generator)
 
 
 def _map_style(loader: "DataLoader[Any]") -> "Dataset[Any] | None":
@@ -67,9 +80,13 @@ def _drawn_batches(batches: Iterable[Any], num: int, generator: torch.Generator)
     """Keep a random choice of batches while going through all (reservoir sampling)."""
     kept: list[Any] = []
     wanted = 0
+    ends = _ends(batches)
     for seen, batch in enumerate(batches, start=1):
         if seen == 1:
             wanted = max(2, round(num / max(num_examples(_inputs(batch)), 1)))
+        if not ends and seen > _OF_STREAM * wanted:
+            log.info("The examples are drawn from the first %d batches.", seen - 1)
+            break
         if len(kept) < wanted:
             kept.append(batch)
             continue
@@ -79,6 +96,13 @@ def _drawn_batches(batches: Iterable[Any], num: int, generator: torch.Generator)
     if not kept:
         raise InputError("batches is empty: at least one batch is needed.")
     return kept
+
+
+def _ends(batches: Iterable[Any]) -> bool:
+    """Say whether batches are known to end."""
+    if isinstance(batches, DataLoader):
+        return isinstance(batches.dataset, Sized)
+    return isinstance(batches, Sized)
 
 
 def _inputs(batch: Any) -> Any:
