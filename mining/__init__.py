@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mining.curvature.critical_sharpness import critical_sharpness as critical_sharpness
     from mining.curvature.gradient_noise import GradientNoise as GradientNoise
     from mining.curvature.gradient_noise import gradient_noise as gradient_noise
+    from mining.curvature.sample_size import sample_size as sample_size
     from mining.curvature.trace import trace as trace
     from mining.directions import AdamMoments as AdamMoments
     from mining.directions import AdamRule as AdamRule
@@ -154,6 +155,7 @@ _MODULES = {
     "eigenpairs": "curvature",
     "make_dense": "curvature",
     "spectral_density": "curvature",
+    "sample_size": "curvature.sample_size",
     "trace": "curvature",
     "Eigenvectors": "directions",
     "Expansions": "explain.second_order",

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
@@ -24,6 +24,10 @@ Method = Literal["hutchinson", "hutch++", "xtrace"]
 
 #: With fewer samples their spread is too unreliable to stop.
 _FEWEST = 10
+#: Samples at one comparison with the goal, as a multiple of those at the one before. Each is
+#: another chance to stop by accident: with one per block of eight, up to 6.5 % of the estimates
+#: that stopped at 95 % were wrong in simulations, with these 4.9 %.
+_BETWEEN_LOOKS = 1.5
 #: Vectors multiplied together.
 _BLOCK = 8
 #: Matrices of the size of the sketch that ``xtrace`` holds at its peak.
@@ -86,10 +90,11 @@ def trace(
             for diagonal matrices and never vary more.
         num_products: Number of matrix-vector products, a maximum if ``relative_error`` is given.
             ``None``: 100 without ``relative_error``, 1000 with it.
-        relative_error: Stop when the half-width of the confidence interval is this fraction of
-            the trace (Student's t, wider for skewed samples; at least ten samples). In
-            simulations of Hutchinson's estimator, 94.4 to 100 % of the 95 % intervals contained
-            the trace, depending on the kind of matrix; those of ``xtrace`` are conservative.
+        relative_error: Stop when the estimate is within this fraction of the trace, wherever in the
+            confidence interval the trace lies (Student's t, wider for skewed samples; at least ten
+            samples). At a confidence of 95 % at most 4.9 % of Hutchinson's estimates were further
+            away when they stopped, in 4,000 simulations each of twelve distributions of samples
+            and five errors from 0.05 to 0.5; those of ``xtrace`` are conservative.
         confidence: Confidence level of that interval, between 0 and 1.
 
     Returns:
@@ -182,7 +187,9 @@ class _Goal:
         quantile = float(student.ppf(0.5 + self.confidence / 2, num - 1))
         if samples.independent:
             quantile *= _skewness_factor(samples.blocks.sum(1), self.confidence)
-        return quantile * error <= self.relative_error * abs(mean)
+        # The trace may be as small as the mean less the half-width, and its fraction with it. To
+        # compare with a fraction of the mean would stop early whenever the mean is too large.
+        return quantile * error * (1 + self.relative_error) <= self.relative_error * abs(mean)
 
 
 def _skewness_factor(samples: Tensor, confidence: float) -> float:
@@ -226,12 +233,25 @@ class _Probes:
 
 def _hutchinson(probes: _Probes, num_products: int, goal: _Goal) -> _Samples:
     """Take vᵀHv for each sample."""
+
+    def draw(num: int) -> Tensor:
+        vectors = probes.draw(num)
+        return probes.sums(vectors * (probes.operator @ vectors))
+
+    return _sample(draw, num_products, goal)
+
+
+def _sample(draw: Callable[[int], Tensor], most: int, goal: _Goal) -> _Samples:
+    """Draw samples in blocks, at most so many, until the goal is reached."""
     found: list[Tensor] = []
-    while sum(map(len, found)) < num_products:
-        vectors = probes.draw(min(_BLOCK, num_products - sum(map(len, found))))
-        found.append(probes.sums(vectors * (probes.operator @ vectors)))
-        if goal.relative_error is not None and goal.reached(_Samples(torch.cat(found))):
-            break
+    num, next_look = 0, float(_FEWEST)
+    while num < most:
+        found.append(draw(min(_BLOCK, most - num)))
+        num += len(found[-1])
+        if goal.relative_error is not None and num >= next_look:
+            if goal.reached(_Samples(torch.cat(found))):
+                break
+            next_look = _BETWEEN_LOOKS * num
     return _Samples(torch.cat(found))
 
 
@@ -253,17 +273,15 @@ def _hutch_pp(probes: _Probes, num_products: int, goal: _Goal) -> _Samples:
     # With the projection P on the sketch: H = PH + HP - PHP + (1 - P)H(1 - P), by parameter.
     exact = 2 * probes.sums(basis * image).sum(0)
     exact -= probes.sums(basis * (basis @ (basis.T @ image))).sum(0)
-    left = num_products - 2 * rank
-    found: list[Tensor] = []
-    while sum(map(len, found)) < left:
-        vectors = probes.draw(min(_BLOCK, left - sum(map(len, found))))
+
+    def draw(num: int) -> Tensor:
+        vectors = probes.draw(num)
         vectors = vectors - basis @ (basis.T @ vectors)
         products = operator @ vectors
         products = products - basis @ (basis.T @ products)
-        found.append(exact + probes.sums(vectors * products))
-        if goal.relative_error is not None and goal.reached(_Samples(torch.cat(found))):
-            break
-    return _Samples(torch.cat(found))
+        return exact + probes.sums(vectors * products)
+
+    return _sample(draw, num_products - 2 * rank, goal)
 
 
 def _xtrace(probes: _Probes, num_products: int, goal: _Goal) -> _Samples:
