@@ -98,6 +98,7 @@ if TYPE_CHECKING:
     from mining.plotting import draw_curves as draw_curves
     from mining.plotting import draw_surface as draw_surface
     from mining.storage.runs import load_runs as load_runs
+    from mining.training.hessian_trace import HessianTrace as HessianTrace
 
 _MODULES = {
     "AdaptiveSharpness": "explain.adaptive_sharpness",
@@ -132,6 +133,7 @@ _MODULES = {
     "ExecutionPlan": "functional.execution_plan",
     "Gaussian": "directions",
     "Gradient": "directions",
+    "HessianTrace": "training.hessian_trace",
     "Landscape": "landscape",
     "Descent": "directions",
     "Mined": "directions",

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F  # noqa: N812  (the name under which everybody knows it)
 
 from mining.functional.calls import CallMode, TorchFunction
@@ -52,11 +51,12 @@ class _Geometry(NamedTuple):
 
 
 class FastSecondDerivatives(CallMode):
-    """Runs convolutions so that the gradient's graph is differentiated fast, once.
+    """Runs convolutions so that the graph of their gradient is differentiated fast.
 
     torch takes the derivative of a weight's gradient by a convolution whose kernel is as large as
     the image, which takes several times as long as the weight's gradient itself. Both are bilinear,
-    so that their derivatives are a convolution's gradients again, with other factors.
+    so that their derivatives are a convolution's gradients again, with other factors; so are all
+    higher derivatives.
 
     Functions whose second derivatives are wrong in torch 2.14 are replaced by their formulas: the
     kernel of ``weight_norm`` (wrong by half of their size) and the cross-entropy of probabilities
@@ -163,21 +163,21 @@ class _Gradients(Function):
         return geometry.pull_back(cotangent, x, weight, wanted)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, of_x: Tensor | None, of_weight: Tensor | None, of_bias: Any) -> Any:
         cotangent, x, weight = ctx.saved_tensors
         geometry: _Geometry = ctx.geometry
         terms = []
         if of_x is not None:
-            terms.append(geometry.apply(of_x, weight))
+            terms.append(_Convolution.apply(of_x, weight, None, geometry))
         if of_weight is not None:
-            terms.append(geometry.apply(x, of_weight, of_bias))
+            terms.append(_Convolution.apply(x, of_weight, of_bias, geometry))
         elif of_bias is not None:
             terms.append(of_bias.view(-1, *[1] * len(geometry.stride)).expand_as(cotangent))
-        in_x, in_weight, _ = geometry.pull_back(
+        in_x, in_weight, _ = _Gradients.apply(
             cotangent,
             x if of_x is None else of_x,
             weight if of_weight is None else of_weight,
+            geometry,
             [of_weight is not None and ctx.needs_input_grad[1], of_x is not None, False],
         )
         return (sum(terms) if terms else None), in_x, in_weight, None, None

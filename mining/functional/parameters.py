@@ -159,7 +159,7 @@ class ParameterSpace:
                 found = {name for name, axis in axes if axis is not None}
             if not found:
                 raise InputError(
-                    f"No parameter matches {pattern!r}. Give a layer ({', '.join(self._layers)}), "
+                    f"No parameter matches {pattern!r}. Give a layer ({', '.join(self.layers)}), "
                     "a pattern such as '*.weight', or 'weights' for all but biases and norm layers."
                 )
             kept |= found
@@ -202,10 +202,20 @@ class ParameterSpace:
         """
         return torch.stack([piece.sum(-1) for piece in torch.split(vector, self.sizes, -1)], -1)
 
-    @property
-    def _layers(self) -> list[str]:
-        """The names of the modules that own parameters, and of parameters of the model itself."""
-        return list(dict.fromkeys(name.rpartition(".")[0] or name for name in self.names))
+    @cached_property
+    def layers(self) -> dict[str, tuple[str, ...]]:
+        """The names of the parameters of each layer, in flattening order.
+
+        A layer is a module that has parameters of its own, by its name; a parameter of the model
+        itself is a layer by itself. Parts of a parametrized weight belong to the module of the
+        weight.
+        """
+        found: dict[str, list[str]] = {}
+        for name in self.names:
+            owner = name.partition(".parametrizations.")[0]
+            owner = owner if owner != name else name.rpartition(".")[0] or name
+            found.setdefault(owner, []).append(name)
+        return {layer: tuple(names) for layer, names in found.items()}
 
     def check(self, vector: Tensor) -> None:
         """Raise ``InputError`` unless ``vector`` has shape ``(D,)``."""

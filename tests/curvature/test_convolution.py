@@ -53,3 +53,23 @@ def test_second_derivatives_in_some_of_the_tensors(chosen):
         found = product()
     for ours, expected in zip(found, product(), strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("convolve", "shape", "kernel", "options"), CASES[:5])
+def test_third_derivatives_of_convolutions(convolve, shape, kernel, options):
+    """Of a quadratic form of the Hessian, as a penalty on its trace is differentiated."""
+    torch.manual_seed(0)
+    tensors = [draw(*shape), draw(*kernel), draw(kernel[0])]
+    vectors = [torch.randn_like(tensor) for tensor in tensors]
+
+    def form(*arguments):
+        outputs = convolve(*arguments, **options)
+        gradients = grad(outputs.tanh().square().sum(), arguments, create_graph=True)
+        products = grad(gradients, arguments, vectors, create_graph=True)
+        return sum((v * p).sum() for v, p in zip(vectors, products, strict=True))
+
+    expected = grad(form(*tensors), tensors)
+    with FastSecondDerivatives():
+        found = grad(form(*tensors), tensors)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-11)
