@@ -74,23 +74,30 @@ def draw(experiment: str, overrides: Sequence[str]) -> Drawing:
     return Drawing(picture, table([row(run) for run in runs]), found)
 
 
-def draw_epochs(experiment: str, overrides: Sequence[str]) -> Drawing:
-    """Draw accuracy and criteria over the epochs, a line for each kind of images."""
+def draw_epochs(experiment: str, overrides: Sequence[str], shown: Sequence[str]) -> Drawing:
+    """Draw numbers over the epochs, a panel each and a line for each kind of images.
+
+    Args:
+        experiment: Of ``gabdullin2024``.
+        overrides: What it was run with besides.
+        shown: The numbers: ``accuracy``, ``loss`` or names of criteria.
+    """
     runs = list(experiment_runs(experiment, overrides).itertuples())
     found = pd.DataFrame([numbers(run) for run in runs])
-    shown = {"accuracy": "accuracy", "loss": "loss (nats)", **SHOWN}
-    picture = Figure(figsize=(10.8, 6.4), layout="constrained")
-    panels = picture.subplots(2, 3).flatten()
-    for axes, (name, label) in zip(panels, shown.items(), strict=True):
+    picture = Figure(figsize=(4.2 * len(shown), 3.6), layout="constrained")
+    panels = picture.subplots(1, len(shown), squeeze=False)[0]
+    labels = {"accuracy": "accuracy", "loss": "loss (nats)", **SHOWN}
+    for axes, name in zip(panels, shown, strict=True):
         for key, points in found.groupby(["network", "seed", "images"], sort=False):
             network, seed, images = key  # type: ignore[misc]
             line = points.sort_values("E")
             known = f"{network} on {images}" + (f", seed {seed}" if seed else "")
-            axes.plot(line.E, line[name].astype(float), marker="o", label=known)
-        if name in ("loss", *SHOWN) and np.nanmin(found[name].astype(float)) > 0:
+            errors = line.get(f"{name}_error")
+            axes.errorbar(line.E, line[name], errors, marker="o", capsize=2, label=known)
+        if name != "accuracy" and np.nanmin(found[name].astype(float)) > 0:
             axes.set_yscale("log")
         axes.set_xlabel("epoch E of θ", fontsize=8)
-        axes.set_title(label, fontsize=8)
+        axes.set_title(labels[name], fontsize=8)
         axes.tick_params(which="both", labelsize=7)
-    explain(picture, panels, "E: epoch of θ.")
+    explain(picture, panels, "Error bars: of the random vectors and of the Lanczos steps.")
     return Drawing(picture, table([row(run) for run in runs]), found)

@@ -10,6 +10,7 @@ from scipy.stats import spearmanr
 from analysis.archive import Record
 from analysis.findings import Claim, Criterion
 from analysis.verdicts import Bound
+from mining.storage.identity import data_name
 
 #: The number of a run that is compared with its accuracy; ``None`` if it has none.
 Predictor = Callable[[Record], float | None]
@@ -36,10 +37,18 @@ def loss(record: Record) -> float:
     return float(record.metrics["loss_at_theta"])
 
 
+def at_home(record: Record) -> bool:
+    """Whether a run evaluated images of the data set of its training, as they are."""
+    config = record.config
+    other = config.get("data_shifted")
+    elsewhere = other is not None and data_name(other) != data_name(config["data"])
+    return config.get("shift") is None and not elsewhere
+
+
 def rise(records: Sequence[Record], name: str) -> float | None:
-    """Average log10 of a criterion on shifted images over that on the images as they are."""
-    home = [criterion_of(r, name) for r in records if r.config.get("shift") is None]
-    others = [criterion_of(r, name) for r in records if r.config.get("shift") is not None]
+    """Average log10 of a criterion on other images over that on the images of the training set."""
+    home = [criterion_of(r, name) for r in records if at_home(r)]
+    others = [criterion_of(r, name) for r in records if not at_home(r)]
     if len(home) != 1 or not others or not all((*home, *others)):
         return None
     return mean(math.log10(value / home[0]) for value in others if value and home[0])
@@ -60,7 +69,7 @@ def advantage(records: Sequence[Record], ours: Predictor, other: Predictor) -> f
     return None if first is None or second is None else first - second
 
 
-_FIGURE = "generalization"
+_FIGURE, _PAIR = "generalization", "generalization_cinic10"
 _LOWER, _HIGHER = Bound(high=0.0), Bound(low=0.0)
 _FORMS = (("paper", "k_h05_printed"), ("ours", "k_h05"))
 _SIMPLE: tuple[tuple[str, Predictor], ...] = (("λmax", largest), ("trace", trace), ("loss", loss))
@@ -104,6 +113,24 @@ CLAIMS = (
                 )
                 for by, name in _FORMS
                 for other, predictor in _SIMPLE
+            ),
+        ),
+    ),
+    Claim(
+        "gabdullin2024",
+        2,
+        "K_H05 rises from CIFAR-10 to CINIC-10, and r_e falls.",
+        (
+            *(
+                Criterion(
+                    "2a", "log10 of K_H05 on CINIC-10 over that on CIFAR-10", by, _PAIR, _HIGHER,
+                    partial(rise, name=name),
+                )
+                for by, name in _FORMS
+            ),
+            Criterion(
+                "2b", "log10 of r_e on CINIC-10 over that on CIFAR-10", "paper", _PAIR, _LOWER,
+                partial(rise, name="r_e"),
             ),
         ),
     ),

@@ -1,4 +1,4 @@
-"""Draw Figs. 10, 11, B.1 and B.2 of Gabdullin (2024); the table in ``figures`` says how."""
+"""Draw Fig. 11 of Gabdullin (2024); the table in ``figures`` says how."""
 
 from analysis.gabdullin2024 import figures
 

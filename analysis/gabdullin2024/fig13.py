@@ -1,4 +1,4 @@
-"""Draw Figs. 12, 13, B.3 and B.4 of Gabdullin (2024); the table in ``figures`` says how."""
+"""Draw Fig. 13 of Gabdullin (2024); the table in ``figures`` says how."""
 
 from analysis.gabdullin2024 import figures
 

@@ -28,18 +28,30 @@ FIGURES: dict[str, tuple[str, Draw]] = {
         spectra.draw,
     ),
     "fig09": ("Fig. 9: spectra of ViT, untrained and trained", spectra.draw),
-    "fig11": (
-        "Figs. 10, 11, B.1 and B.2: accuracy and criteria over the epochs, LeNet",
-        accuracies.draw_epochs,
-    ),
-    "fig13": (
-        "Figs. 12, 13, B.3 and B.4: accuracy and criteria over the epochs, ResNet-20",
-        accuracies.draw_epochs,
-    ),
+    **{
+        f"fig{name}": (
+            f"Fig. {number}: {about} of {network} over the epochs, on two data sets",
+            partial(accuracies.draw_epochs, shown=shown),
+        )
+        for name, number, network, about, shown in (
+            ("10", "10", "LeNet", "accuracy and loss", ("accuracy", "loss")),
+            ("11", "11", "LeNet", "K_H05", ("k_h05_printed", "k_h05")),
+            ("12", "12", "ResNet-20", "accuracy and loss", ("accuracy", "loss")),
+            ("13", "13", "ResNet-20", "K_H05", ("k_h05_printed", "k_h05")),
+            ("B1", "B.1", "LeNet", "K_H1 and r_e", ("k_h1", "r_e")),
+            ("B2", "B.2", "LeNet", "K_H1 and r_e", ("k_h1", "r_e")),
+            ("B3", "B.3", "ResNet-20", "K_H1 and r_e", ("k_h1", "r_e")),
+            ("B4", "B.4", "ResNet-20", "K_H1 and r_e", ("k_h1", "r_e")),
+        )
+    },
     "figA1": ("Fig. A.1: surfaces of LeNet on two data sets", draw_panels),
     "figA2": ("Fig. A.2: surfaces of ResNet-20 on two data sets", draw_panels),
     "generalization": (
         "Sec. 4: criteria against accuracy on shifted versions of the test images",
+        accuracies.draw,
+    ),
+    "generalization_cinic10": (
+        "Sec. 4: criteria against accuracy on CIFAR-10 and on the ImageNet images of CINIC-10",
         accuracies.draw,
     ),
     "table1": ("Table 1: which landscapes explode", explosions.draw),

@@ -16,8 +16,11 @@ from mining.app.experiments import plan
 EXPERIMENTS = Path(__file__).parents[2] / "conf/experiment/gabdullin2024"
 
 
-#: What the tests leave out of experiments of hundreds of runs, which take a minute to compose.
-FEWER = {"table1": ["view=uniform_axes", "normalization=filter", "batchnorm=frozen"]}
+#: What the tests leave out of experiments of many runs, which take long to compose.
+FEWER = {
+    "table1": ["view=uniform_axes", "normalization=filter", "batchnorm=frozen"],
+    **{f"fig{name}": ["epoch=0"] for name in (10, 11, 12, 13, "B1", "B2", "B3", "B4")},
+}
 
 
 def draw(figure, monkeypatch, *arguments):

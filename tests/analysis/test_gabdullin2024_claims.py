@@ -30,7 +30,7 @@ def records(values, accuracies=ACCURACIES):
             seconds=1.0,
             device="cpu",
         )
-        for number, (value, accuracy) in enumerate(zip(values, accuracies, strict=True))
+        for number, (value, accuracy) in enumerate(zip(values, accuracies, strict=False))
     ]
 
 
@@ -42,6 +42,18 @@ def test_rise_is_the_mean_logarithm_over_the_images_as_they_are():
     assert rise(records([0.1, 1, None, 10, 10]), "k_h05") is None
     assert rise(records([0.0, 1, 1, 10, 10]), "k_h05") is None
     assert rise(records([1] * 5)[1:], "k_h05") is None
+
+
+def test_another_data_set_is_not_home():
+    home, away = records([0.1, 1])[:1], records([0.1, 1])[1:]
+    for record, name in (*((r, "cifar10") for r in home), *((r, "cinic10") for r in away)):
+        record.config.update(
+            data={"_target_": "mining.data.torchvision_dataset", "name": "cifar10"},
+            data_shifted={"_target_": "mining.data.torchvision_dataset", "name": name},
+            shift=None,
+        )
+    assert rise([*home, *away], "k_h05") == pytest.approx(1)
+    assert rise(away, "k_h05") is None
 
 
 def test_correlations_are_of_ranks():

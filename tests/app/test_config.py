@@ -46,6 +46,13 @@ def composed(*overrides):
         )
 
 
+def test_a_pair_of_data_sets_replaces_that_of_a_subject():
+    config = composed("subject=lenet", "generalization=cifar10_cinic10")
+    assert (config["model"]["name"], config["data"]["name"]) == ("lenet", "cifar10")
+    assert config["data_shifted"]["path"] == "data/cinic10_imagenet.npz"
+    assert config["split"] == "test"
+
+
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_option_composes_and_instantiates(group, option):
     config = composed(f"{group}={option}", *REQUIRED.get((group, option), []))

@@ -1,0 +1,6 @@
+"""Draw Fig. 10 of Gabdullin (2024); the table in ``figures`` says how."""
+
+from analysis.gabdullin2024 import figures
+
+if __name__ == "__main__":
+    figures.main("fig10")
