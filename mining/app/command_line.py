@@ -27,7 +27,7 @@ from mining.app.messages import (
     is_expected,
     passed_through_mining,
 )
-from mining.pipelines import PIPELINE_KEYS, UNNAMED_KEYS
+from mining.pipelines import PAGE, PIPELINE_KEYS, UNNAMED_KEYS
 from mining.pipelines.jobs import compute, find_run, redraw
 from mining.pipelines.settings import Picture, Settings
 from mining.storage.runs import Run
@@ -110,6 +110,9 @@ def _execute(cfg: DictConfig) -> None:
     if not run.complete(partial(compute, settings, run)):
         _redraw(settings, run)
         log.info("Finished before, skipped: %s", run.directory)
+    page = run.directory / PAGE
+    if page.exists():
+        print(page.read_text(encoding="utf-8"))
     print(run.directory, flush=True)
 
 

@@ -16,9 +16,12 @@ OPTIONAL_KEYS = (
 
 #: Keys that say what to compute through others, or how: they name no runs.
 UNNAMED_KEYS = (
-    *("pipeline", "experiment", "subject", "view", "size", "descent", "hydra"),
+    *("pipeline", "experiment", "subject", "generalization", "view", "size", "descent", "hydra"),
     *("device", "num_threads", "compile", "chunk", "outputs", "progress", "picture"),
 )
+
+#: The file of a run that is printed on the terminal, when it finishes and when it is skipped.
+PAGE = "page.txt"
 
 #: The configuration keys that each pipeline reads: they name its runs.
 PIPELINE_KEYS: dict[str, tuple[str, ...]] = {

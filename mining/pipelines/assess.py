@@ -15,6 +15,7 @@ from mining.explain.assess import Assessment, assess, compare
 from mining.explain.assessment_settings import AssessmentSettings
 from mining.explain.meanings import MEANINGS, split_name
 from mining.explain.report import compare_page, markdown, page, references
+from mining.pipelines import PAGE
 from mining.pipelines.pictures import save_picture
 from mining.pipelines.problem import Problem
 from mining.pipelines.settings import Settings
@@ -34,7 +35,7 @@ _SHARES = ("accuracy", "calibration_error")
 
 
 def run(problem: Problem) -> None:
-    """Assess each checkpoint; write numbers, picture and report, and print a page."""
+    """Assess each checkpoint; write numbers, picture, report and page."""
     directory = problem.run.directory
     problems = [_with_defaults(each) for each in _one_by_one(_at_home(problem))]
     shifted = _shifted(problem)
@@ -73,7 +74,7 @@ def run(problem: Problem) -> None:
             "differences": {name: change.record() for name, change in changes.items()},
         }
     write_atomically(directory / "report.md", report)
-    print(pages)
+    write_atomically(directory / PAGE, pages)
     problem.run.finish(
         {**found[0].record(), **more, **problems[0].record()},
         device=str(problems[0].landscape.device),

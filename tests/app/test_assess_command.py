@@ -1,6 +1,7 @@
 """``pipeline=assess`` from the command line."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from command_line import QUICK, record
 
 from mining import Landscape
+from mining.app.command_line import main
 from mining.data import digits
 from mining.models import MLP
 from mining.storage.checkpoints import load_weights
@@ -40,7 +42,7 @@ def test_assess_leaves_what_the_contract_says(command, folder, capsys):
     assert directory.parent == folder / "outputs/assess/mlp-digits"
     assert {path.name for path in directory.iterdir()} == {
         "run.json", "report.md", "assessment.png", "assessment.npz", "curves.npz", "density.npz",
-        "mining.log",
+        "page.txt", "mining.log",
     }  # fmt: skip
     metrics = record(directory)["metrics"]
     for name in (*CONTRACT, "loss_test", "accuracy_test", "calibration_error_test"):
@@ -71,8 +73,11 @@ def test_assess_leaves_what_the_contract_says(command, folder, capsys):
 def test_a_page_is_printed_and_a_finished_run_is_drawn_again(command, folder, monkeypatch, capsys):
     directory = command(*QUICK, *FAST, "seed=3")
     before = (directory / "run.json").stat().st_mtime_ns
-    again = command(*QUICK, *FAST, "seed=3")
-    assert again == directory
+    page = (directory / "page.txt").read_text()
+    assert "λmax" in page
+    monkeypatch.setattr(sys, "argv", ["mining", *QUICK, *FAST, "seed=3"])
+    main()
+    assert capsys.readouterr().out == f"{page}\n{directory}\n"
     assert (directory / "run.json").stat().st_mtime_ns == before
     (directory / "assessment.png").unlink()
     command(*QUICK, *FAST, "seed=3")
