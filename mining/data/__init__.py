@@ -6,7 +6,7 @@ from mining.data.images import from_arrays
 from mining.data.npz import arrays
 from mining.data.published import torchvision_dataset
 from mining.data.scikit import digits
-from mining.data.shifts import Shift, in_the_form_of, shifted
+from mining.data.shifts import Shift, in_the_form_of, shifted, with_noise
 
 __all__ = [
     "Dataset",
@@ -19,4 +19,5 @@ __all__ = [
     "in_the_form_of",
     "shifted",
     "torchvision_dataset",
+    "with_noise",
 ]

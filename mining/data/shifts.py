@@ -108,6 +108,20 @@ def shifted(dataset: Dataset, kind: Kind, strength: int, seed: int = 0) -> Datas
     return replace(dataset, name=f"{dataset.name}_{kind}{strength}", train=train, test=test)
 
 
+def with_noise(split: Split, deviation: float, seed: int = 0) -> Split:
+    """Add Gaussian noise to inputs as they are, normalized and without limits.
+
+    ``Shift`` adds it to pixels on [0, 1] instead.
+
+    Args:
+        split: The examples.
+        deviation: Standard deviation of the noise, in the units of the inputs.
+        seed: Of the noise.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    return Split(_noise(split.inputs, deviation, generator), split.labels)
+
+
 def in_the_form_of(dataset: Dataset, home: Dataset) -> Dataset:
     """Bring images of another data set into the shape and normalization of those of ``home``.
 

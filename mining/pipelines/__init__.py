@@ -11,7 +11,7 @@ _EVALUATION = (*_GRID, "tolerance")
 #: Keys that came later: without a value they leave the name of a run as it was.
 OPTIONAL_KEYS = (
     *("step", "tolerance", "refine", "freeze", "update", "data_shifted", "shift"),
-    "monitor",
+    *("monitor", "held_out"),
 )
 
 #: Keys that say what to compute through others, or how: they name no runs.
@@ -25,7 +25,7 @@ PAGE = "page.txt"
 
 #: The configuration keys that each pipeline reads: they name its runs.
 PIPELINE_KEYS: dict[str, tuple[str, ...]] = {
-    "train": ("model", "data", "train", "seed", "monitor"),
+    "train": ("model", "data", "train", "seed", "monitor", "held_out"),
     "curve": (*_EVALUATION, "direction", "num_directions"),
     "surface": (*_EVALUATION, "x_direction", "y_direction", "orthogonalize", "refine", "update"),
     "spectrum": (*_LOSS, "spectrum"),

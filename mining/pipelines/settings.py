@@ -109,6 +109,7 @@ class Settings:
     num_examples: Count | None = None
     normalization: Target | None = None
     monitor: Target | None = None
+    held_out: Target | None = None
     tolerance: float | None = None
     refine: float | None = None
     freeze: str | list[str] | None = None

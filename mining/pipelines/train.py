@@ -13,11 +13,11 @@ from mining.pipelines.problem import Problem
 from mining.pipelines.titles import name_seed
 from mining.plotting import draw_history, draw_monitor
 from mining.storage.files import drop_if_damaged
-from mining.training import TrainingSettings, train
+from mining.training import Callback, HeldOutSettings, TrainingSettings, train
 from mining.training.loop import Loop, read_state
 
-#: File of what a monitor measured.
-_CURVATURE = "curvature.csv"
+#: Files of what a monitor measured, and of the accuracies on held-out images.
+_CURVATURE, _HELD_OUT = "curvature.csv", "held_out.csv"
 
 
 def run(problem: Problem) -> None:
@@ -28,7 +28,7 @@ def run(problem: Problem) -> None:
     # Refuses, before anything is written, a model that does not fit the data.
     Landscape(model, nn.CrossEntropyLoss(), dataset.split("train").batches(2)[:1])
     drop_if_damaged(directory / "resume.pt", read_state)
-    monitor = _monitor(problem, model, settings)
+    callbacks = _callbacks(problem, model, settings)
     history = train(
         model,
         dataset,
@@ -37,7 +37,7 @@ def run(problem: Problem) -> None:
         seed=problem.settings.seed,
         progress=problem.settings.progress,
         overwrite=True,  # the directory is the run's own
-        callbacks=() if monitor is None else (partial(_measure, monitor),),
+        callbacks=callbacks,
     )
     draw(problem)
     last = {str(key): value for key, value in history.iloc[-1].items()}
@@ -52,14 +52,21 @@ def run(problem: Problem) -> None:
     (directory / "resume.pt").unlink(missing_ok=True)
 
 
-def _monitor(problem: Problem, model: nn.Module, settings: TrainingSettings) -> Monitor | None:
-    """Make the monitor of the training, if one is asked for."""
-    asked = problem.settings.monitor
-    if asked is None:
-        return None
-    return asked.make(MonitorSettings).monitor(
-        model, problem.data.split("train"), settings.batch_size, problem.run.directory / _CURVATURE
-    )
+def _callbacks(problem: Problem, model: nn.Module, settings: TrainingSettings) -> list[Callback]:
+    """Make what looks at the training after every epoch, if anything is asked for."""
+    asked, directory = problem.settings, problem.run.directory
+    callbacks: list[Callback] = []
+    if asked.held_out is not None:
+        held_out = asked.held_out.make(HeldOutSettings)
+        callbacks.append(
+            held_out.callback(problem.data, settings.batch_size, directory / _HELD_OUT)
+        )
+    if asked.monitor is not None:
+        monitor = asked.monitor.make(MonitorSettings).monitor(
+            model, problem.data.split("train"), settings.batch_size, directory / _CURVATURE
+        )
+        callbacks.append(partial(_measure, monitor))
+    return callbacks
 
 
 def _measure(monitor: Monitor, loop: Loop[Any]) -> None:

@@ -1,6 +1,7 @@
 """Training of classifiers, with checkpoints."""
 
 from mining.training.augmentation import crop_and_flip
+from mining.training.held_out import HeldOutSettings
 from mining.training.hessian_trace import HessianTrace
 from mining.training.loop import Callback, DivergenceError, Loop, LossHook
 from mining.training.settings import TrainingSettings
@@ -9,6 +10,7 @@ from mining.training.trainer import checkpoint_path, save_model, take_steps, tra
 __all__ = [
     "Callback",
     "DivergenceError",
+    "HeldOutSettings",
     "HessianTrace",
     "Loop",
     "LossHook",

@@ -93,7 +93,8 @@ class Classification(Objective[tuple[Tensor, Tensor]]):
             "train_accuracy": float(self._correct) / len(self._examples),
         }
         if self._test is not None:
-            row |= _test(self.model, self._test)
+            found = evaluate(self.model, self._test)
+            row |= {f"test_{name}": value for name, value in found.items()}
         self._check(row, [*history, row][0]["first_loss"], len(history) + 1)
         return row
 
@@ -139,7 +140,11 @@ class Classification(Objective[tuple[Tensor, Tensor]]):
 
 
 @torch.no_grad()
-def _test(model: nn.Module, batches: Sequence[tuple[Tensor, Tensor]]) -> dict[str, float]:
+def evaluate(model: nn.Module, batches: Sequence[tuple[Tensor, Tensor]]) -> dict[str, float]:
+    """Compute the mean ``loss`` (cross-entropy, nats) and the ``accuracy`` in eval mode.
+
+    The model is left in eval mode.
+    """
     model.eval()
     count = sum(len(labels) for _, labels in batches)
     loss = correct = torch.zeros((), dtype=torch.float64, device=batches[0][0].device)
@@ -147,4 +152,4 @@ def _test(model: nn.Module, batches: Sequence[tuple[Tensor, Tensor]]) -> dict[st
         outputs = model(inputs)
         loss = loss + F.cross_entropy(outputs, labels, reduction="sum").double()
         correct = correct + (outputs.argmax(1) == labels).sum()
-    return {"test_loss": float(loss) / count, "test_accuracy": float(correct) / count}
+    return {"loss": float(loss) / count, "accuracy": float(correct) / count}
