@@ -1,6 +1,9 @@
 """Pipelines: what the command line runs. This module imports nothing heavy."""
 
-_POINT = ("model", "data", "checkpoint", "epoch", "step", "train", "seed", "precision")
+_POINT = (
+    *("model", "data", "checkpoint", "epoch", "step", "train", "seed", "precision"),
+    "regularizer",
+)
 _LOSS = (
     *(*_POINT, "split", "num_examples", "batchnorm", "batch_size"),
     *("data_shifted", "shift"),
@@ -11,7 +14,7 @@ _EVALUATION = (*_GRID, "tolerance")
 #: Keys that came later: without a value they leave the name of a run as it was.
 OPTIONAL_KEYS = (
     *("step", "tolerance", "refine", "freeze", "update", "data_shifted", "shift"),
-    *("monitor", "held_out"),
+    *("monitor", "held_out", "regularizer"),
 )
 
 #: Keys that say what to compute through others, or how: they name no runs.
@@ -25,7 +28,7 @@ PAGE = "page.txt"
 
 #: The configuration keys that each pipeline reads: they name its runs.
 PIPELINE_KEYS: dict[str, tuple[str, ...]] = {
-    "train": ("model", "data", "train", "seed", "monitor", "held_out"),
+    "train": ("model", "data", "train", "seed", "monitor", "held_out", "regularizer"),
     "curve": (*_EVALUATION, "direction", "num_directions"),
     "surface": (*_EVALUATION, "x_direction", "y_direction", "orthogonalize", "refine", "update"),
     "spectrum": (*_LOSS, "spectrum"),

@@ -93,6 +93,8 @@ class Checkpoints:
 
     def _after(self, start: Path, step: int) -> Path:
         """Find the weights a number of steps after a checkpoint."""
+        if self.settings.regularizer is not None:
+            raise InputError("step goes on with the loss alone: leave it out, or regularizer.")
         path = start.with_name(f"{start.stem}_step_{step:04d}.pt")
         drop_if_damaged(path, read_tensors)
         if not path.exists():

@@ -110,6 +110,7 @@ class Settings:
     normalization: Target | None = None
     monitor: Target | None = None
     held_out: Target | None = None
+    regularizer: Target | None = None
     tolerance: float | None = None
     refine: float | None = None
     freeze: str | list[str] | None = None

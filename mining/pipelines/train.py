@@ -13,7 +13,13 @@ from mining.pipelines.problem import Problem
 from mining.pipelines.titles import name_seed
 from mining.plotting import draw_history, draw_monitor
 from mining.storage.files import drop_if_damaged
-from mining.training import Callback, HeldOutSettings, TrainingSettings, train
+from mining.training import (
+    Callback,
+    HeldOutSettings,
+    HessianTraceSettings,
+    TrainingSettings,
+    train,
+)
 from mining.training.loop import Loop, read_state
 
 #: Files of what a monitor measured, and of the accuracies on held-out images.
@@ -29,6 +35,7 @@ def run(problem: Problem) -> None:
     Landscape(model, nn.CrossEntropyLoss(), dataset.split("train").batches(2)[:1])
     drop_if_damaged(directory / "resume.pt", read_state)
     callbacks = _callbacks(problem, model, settings)
+    regularizer = problem.settings.regularizer
     history = train(
         model,
         dataset,
@@ -38,6 +45,9 @@ def run(problem: Problem) -> None:
         progress=problem.settings.progress,
         overwrite=True,  # the directory is the run's own
         callbacks=callbacks,
+        loss_hook=None
+        if regularizer is None
+        else regularizer.make(HessianTraceSettings).hook(model, problem.settings.seed),
     )
     draw(problem)
     last = {str(key): value for key, value in history.iloc[-1].items()}

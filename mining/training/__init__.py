@@ -4,6 +4,7 @@ from mining.training.augmentation import crop_and_flip
 from mining.training.held_out import HeldOutSettings
 from mining.training.hessian_trace import HessianTrace
 from mining.training.loop import Callback, DivergenceError, Loop, LossHook
+from mining.training.regularizer import HessianTraceSettings, Penalized
 from mining.training.settings import TrainingSettings
 from mining.training.trainer import checkpoint_path, save_model, take_steps, train
 
@@ -12,8 +13,10 @@ __all__ = [
     "DivergenceError",
     "HeldOutSettings",
     "HessianTrace",
+    "HessianTraceSettings",
     "Loop",
     "LossHook",
+    "Penalized",
     "TrainingSettings",
     "checkpoint_path",
     "crop_and_flip",

@@ -5,7 +5,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -110,6 +110,17 @@ Callback = Callable[["Loop[Any]"], None]
 LossHook = Callable[[Tensor, Any], Tensor]
 
 
+@runtime_checkable
+class Stateful(Protocol):
+    """A loss hook that must know, in a training that goes on, what it did before."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what changes from step to step: tensors and plain values."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
+
+
 class Loop(Generic[Batch]):
     """Minimizes an objective in epochs, can be interrupted, and resumes to the same result.
 
@@ -119,7 +130,8 @@ class Loop(Generic[Batch]):
         path: File of the state, written at intervals and at the end; ``None``: not kept.
         mark: Which optimization it is; required with ``path``.
         callbacks: Called in this order after each epoch, isolated from the optimization.
-        loss_hook: Adds a term to the loss of each step, or replaces it.
+        loss_hook: Adds a term to the loss of each step, or replaces it. Its state is kept if it is
+            ``Stateful``.
 
     Attributes:
         objective: What is minimized.
@@ -147,6 +159,8 @@ class Loop(Generic[Batch]):
         self._epochs = recipe.epochs
         self._path, self._mark = path, mark
         self._callbacks, self._loss_hook = callbacks, loss_hook
+        hook: object = loss_hook
+        self._stateful = hook if isinstance(hook, Stateful) else None
         self._saved_epoch: int | None = None
         self._next_save = time.monotonic() + _SAVE_INTERVAL
 
@@ -219,6 +233,8 @@ class Loop(Generic[Batch]):
             "epoch": self.epoch,
             "history": self.history,
         }
+        if self._stateful is not None:
+            content["loss_hook"] = self._stateful.state_dict()
         torch.save(content, buffer)
         write_atomically(self._path, buffer.getbuffer())
         finished = time.monotonic()
@@ -234,11 +250,14 @@ class Loop(Generic[Batch]):
         if self._path is None or not self._path.exists():
             return False
         content = read_state(self._path)
-        if self._mark is None or not self._mark.matches(content["mark"]):
+        stateless = self._stateful is not None and "loss_hook" not in content
+        if self._mark is None or stateless or not self._mark.matches(content["mark"]):
             raise InputError(f"{self._path} {self.objective.refusal}")
         self.objective.load_state_dict(content["objective"])
         self.optimizer.load_state_dict(content["optimizer"])
         self._scheduler.load_state_dict(content["scheduler"])
+        if self._stateful is not None:
+            self._stateful.load_state_dict(content["loss_hook"])
         self.epoch, self.history = content["epoch"], content["history"]
         self._saved_epoch = self.epoch
         return True

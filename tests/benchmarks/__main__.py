@@ -10,7 +10,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
-from benchmarks import curvature, evaluation, growth, training
+from benchmarks import curvature, evaluation, growth, regularizer, training
 from benchmarks.timing import machine, write
 from published import AVAILABLE
 
@@ -35,6 +35,7 @@ def workloads(size: str) -> dict[str, Callable[[], Rows]]:
             "trace": lambda: curvature.traces(64, 0.3),
             "density": lambda: curvature.densities(64, 10, 4),
             "training": lambda: training.epochs(512, 1),
+            "regularizer": lambda: regularizer.penalties(["LeNet"], 5),
         }
     return {
         "curve": lambda: evaluation.curves(resnet(1000, 41), 3),
@@ -50,6 +51,9 @@ def workloads(size: str) -> dict[str, Callable[[], Rows]]:
         "trace": lambda: curvature.traces(256, 0.05),
         "density": lambda: curvature.densities(64, 60, 8),
         "training": lambda: training.epochs(5120, 3),
+        "regularizer": lambda: regularizer.penalties(
+            ["LeNet", "VGG-11", "VGG-11-BN", "ResNet-18"], 3
+        ),
         "growth": lambda: growth.growth(256, 3, large=True),
     }
 
