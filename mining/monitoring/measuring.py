@@ -92,7 +92,8 @@ class Measurer:
             raise ArithmeticError(f"The loss is {loss}, which has no curvature.")
         operator = groups.hessian()
         vector, row = self._largest(operator, "loss")
-        row |= _sampling(groups, others, operator, vector)
+        elsewhere = None if others is None else landscape.restrict(others.batches)
+        row |= _sampling(groups, elsewhere, operator, vector)
         traced = self._trace(operator)
         row |= {
             "trace": traced.mean,
@@ -178,7 +179,7 @@ def _error(operator: GroupedHessian, groups: Groups, num: int) -> float | None:
 
 
 def _sampling(
-    groups: Groups, others: Groups | None, operator: GroupedHessian, vector: Tensor
+    groups: Groups, others: Landscape | None, operator: GroupedHessian, vector: Tensor
 ) -> Row:
     """Say what the largest eigenvalue owes to the examples on which it was found."""
     operator @ vector
@@ -188,9 +189,9 @@ def _sampling(
     }
 
 
-def _along(groups: Groups, vector: Tensor) -> float:
+def _along(landscape: Landscape, vector: Tensor) -> float:
     """Compute the Rayleigh quotient of a unit vector."""
-    product = groups.hessian(keep=False) @ vector
+    product = landscape.hessian(memory=0) @ vector  # no graph is kept for a single product
     return float(vector.double() @ product.double())
 
 

@@ -16,6 +16,7 @@ from mining.functional.batchnorm import BatchNormPolicy, Mode
 from mining.functional.loss import LossFunction
 from mining.functional.model_call import Objective
 from mining.landscape import Landscape
+from mining.monitoring.alarm import alarm_of
 from mining.monitoring.algorithms import deterministic_algorithms
 from mining.monitoring.measuring import Measured, Measurer
 from mining.monitoring.share import take_share
@@ -119,6 +120,14 @@ class Monitor:
         """
         return pd.DataFrame(self._layers)
 
+    @property
+    def alarm(self) -> str | None:
+        """Why the training may diverge, by the last measurements; ``None``: no sign of it.
+
+        ``stability`` exceeded 1 at the last two measurements, or the loss overflowed.
+        """
+        return alarm_of(self._rows)
+
     def step(self, epoch: float, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
         """Measure, if it is time to.
 
@@ -193,7 +202,12 @@ class Monitor:
 
     def _keep(self, row: dict[str, Any], measured: Measured) -> None:
         # A training that goes on from an earlier epoch measures the later ones anew.
-        self._rows = [r for r in self._rows if r["epoch"] < row["epoch"]] + [row]
+        self._rows = [r for r in self._rows if r["epoch"] < row["epoch"]]
+        before, alarm = alarm_of(self._rows), alarm_of([*self._rows, row])
+        if alarm and not before:
+            log.warning("%s", alarm)
+        row["alarm"] = alarm is not None
+        self._rows.append(row)
         self._layers = [r for r in self._layers if r["epoch"] < row["epoch"]]
         self._layers += [{"epoch": row["epoch"], **layer} for layer in measured.layers]
         if self._path is not None:
