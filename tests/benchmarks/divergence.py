@@ -69,8 +69,12 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 }
 
 
+#: Where the table of all trainings is kept.
+TABLE = Path(__file__).with_suffix(".csv")
 #: Columns of the steps at which they warned.
 PREDICTORS = ("alarm", "critical", "loss_above_first", "loss_doubled")
+#: The columns that are steps; empty where there is none.
+STEPS_OF = dict.fromkeys(("diverged_at", *PREDICTORS), "Int64")
 
 
 @dataclass(frozen=True)
@@ -158,8 +162,7 @@ def run(numbered: list[tuple[int, str, str, float]]) -> pd.DataFrame:
             }
         )
         print(*rows[-1].values(), flush=True)
-    integers = ["diverged_at", *PREDICTORS]
-    return pd.DataFrame(rows).astype(dict.fromkeys(integers, "Int64"))
+    return pd.DataFrame(rows).astype(STEPS_OF)
 
 
 def judge(table: pd.DataFrame) -> pd.DataFrame:
@@ -194,7 +197,7 @@ def main() -> None:
         for factor in FACTORS_OF_ADAM if optimizer == "adam" else FACTORS:
             numbered.append((len(numbered), network, optimizer, middle * factor))
     table = run(numbered)
-    table.to_csv(Path(__file__).with_suffix(".csv"), index=False, float_format="%.4g")
+    table.to_csv(TABLE, index=False, float_format="%.4g")
     print(f"{int(table.diverged_at.notna().sum())} of {len(table)} diverged")
     print(judge(table).to_string(index=False))
     print(f"{time.perf_counter() - started:.0f} s")
