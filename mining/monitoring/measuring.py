@@ -1,6 +1,7 @@
 """What a monitor measures at one point of a training."""
 
 import math
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,6 +109,21 @@ class Measurer:
             for name, (mean, error) in traced.layers.items()
         ]
         return Measured({"loss": loss, **row}, layers)
+
+    def time_product(self, landscape: Landscape) -> float:
+        """Time a matrix-vector product as ``measure`` takes them, seconds.
+
+        Args:
+            landscape: As for ``measure``.
+        """
+        generator = torch.Generator().manual_seed(self._seed)
+        groups, _ = draw_groups(landscape, landscape.num_examples // 2, _GROUPS, generator)
+        operator = groups.hessian()
+        vector = standard_normal(operator.shape[0], generator).to(operator.device, operator.dtype)
+        operator @ vector  # which builds the graphs that the other products share
+        started = time.perf_counter()
+        float((operator @ vector).sum())
+        return time.perf_counter() - started
 
     def _largest(self, operator: CurvatureOperator, of: str) -> tuple[Tensor, Row]:
         """Find the largest eigenvalue and its eigenvector, from the last one on."""

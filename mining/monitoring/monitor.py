@@ -3,7 +3,8 @@
 import logging
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,13 @@ from mining.functional.model_call import Objective
 from mining.landscape import Landscape
 from mining.monitoring.alarm import alarm_of
 from mining.monitoring.algorithms import deterministic_algorithms
+from mining.monitoring.budget import SIZES, examples_and_interval, interval
 from mining.monitoring.measuring import Measured, Measurer
 from mining.monitoring.share import take_share
 from mining.storage.files import write_atomically
 from mining.training.isolation import isolated
 
 log = logging.getLogger(__name__)
-
-#: Examples that are measured if neither their number nor the interval is given.
-_EXAMPLES = 512
 
 
 class Monitor:
@@ -48,7 +47,9 @@ class Monitor:
         objective: Instead of ``loss_fn``: maps model and batch to the loss of the batch.
         every: Measure at every such call of ``step``, the first one included; ``None`` chooses the
             interval at the second call such that ``budget`` is kept.
-        num_examples: Size of the share; ``None``: 512. As many other examples serve the bracket.
+        num_examples: Size of the share; ``None``: 512 if ``every`` is given, and otherwise 64 at
+            the first call, and then as many, up to 512, as ``budget`` allows at every tenth call.
+            As many other examples serve the bracket.
         budget: Largest share of the time of the training, as a fraction, that measuring takes if
             ``every`` is not given.
         batchnorm: The policy under which the loss is measured. ``batch`` is the loss that the
@@ -94,15 +95,18 @@ class Monitor:
             raise InputError(f"budget must be between 0 and 1, got {budget}.")
         self.model, self.every = model, every
         self._loss_fn, self._batches, self._objective = loss_fn, batches, objective
-        self._num_examples = num_examples or _EXAMPLES
         self._budget, self._policy = budget, batchnorm
         self._measurer = Measurer(method, probes, seed)
         self._seed, self._writer = seed, writer
         self._path = None if path is None else Path(path)
         self._rows = _read(self._path)
+        # Chosen at the second call, unless the interval is given and so no budget is kept.
+        default = SIZES[-1] if every else _chosen_before(self._rows)
+        self._num_examples = num_examples or default
         self._layers: list[dict[str, Any]] = []
-        self._share: list[Any] | None = None
+        self._share: tuple[int, list[Any]] | None = None  # number of examples, and batches
         self._calls = 0
+        self._first: float | None = None  # what the first measurement took, seconds
         self._spent = 0.0  # by measuring, seconds
         self._before: float | None = None  # when the last call ended
         self._trained = 0.0  # between calls, seconds
@@ -142,41 +146,53 @@ class Monitor:
         if self._before is not None:
             self._trained += started - self._before
         self._calls += 1
-        row = None
         try:
-            if self._calls == 2 and self.every is None:
-                self.every = self._interval()
-            if self._calls == 1 or (self._calls - 1) % (self.every or 1) == 0:
-                row = self._measure(epoch, optimizer, started)
+            if self.every is None and self._first is not None:
+                self._choose(self._first, optimizer)
+                self._spent += time.perf_counter() - started
+            due = self.every is None or (self._calls - 1) % self.every == 0
+            return self._measure(epoch, optimizer) if due else None
         finally:
             self._before = time.perf_counter()
-        return row
 
-    def _interval(self) -> int:
-        """Choose how many calls lie between two rows, by what the first one took."""
-        interval = max(1, math.ceil(self._spent / (self._budget * max(self._trained, 1e-9))))
-        log.info(
-            "Measuring took %.2g s and the training between two calls %.2g s: the curvature is "
-            "measured at every %d. call, which takes %.1f %% of the time of the training.",
-            self._spent,
-            self._trained,
-            interval,
-            100 * self._spent / (interval * max(self._trained, 1e-9)),
-        )
-        return interval
+    def _choose(self, seconds: float, optimizer: torch.optim.Optimizer) -> None:
+        """Choose interval and number of examples by the time of the first measurement."""
+        trained = max(self._trained / (self._calls - 1), 1e-9)
 
-    def _measure(
-        self, epoch: float, optimizer: torch.optim.Optimizer, started: float
-    ) -> dict[str, Any]:
+        def product(num_examples: int) -> float | None:
+            with self._isolated(optimizer):
+                landscape = self._landscape(num_examples)
+                enough = landscape.num_examples >= 2 * num_examples
+                return self._measurer.time_product(landscape) if enough else None
+
+        if self._num_examples is None:
+            chosen = examples_and_interval(seconds, trained, self._budget, product)
+        else:
+            chosen = interval(seconds, trained, self._budget, self._num_examples)
+        self.every, self._num_examples = chosen.every, chosen.num_examples
+        text = "Measuring took %.2g s, and the training between two calls %.2g s. %s"
+        log.info(text, seconds, trained, chosen)
+
+    @contextmanager
+    def _isolated(self, optimizer: torch.optim.Optimizer) -> Iterator[None]:
+        """Undo what is done in the block to all that the training has."""
         isolation = isolated((self.model,), (), optimizer, ())
         with isolation, deterministic_algorithms(), torch.enable_grad():
+            yield
+
+    def _measure(self, epoch: float, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        started = time.perf_counter()
+        with self._isolated(optimizer):
             try:
-                measured = self._measurer.measure(self._landscape(), self.model, optimizer)
+                landscape = self._landscape(self._num_examples or SIZES[0])
+                measured = self._measurer.measure(landscape, self.model, optimizer)
             except ArithmeticError as error:  # as in a training that diverges, which is to go on
                 log.warning("Nothing was measured at %g: %s", epoch, error)
                 measured = Measured({"lambda_max": None, "why": str(error)}, [])
         seconds = time.perf_counter() - started
         self._spent += seconds
+        if self._first is None and "why" not in measured.row:
+            self._first = seconds
         row = {
             "epoch": epoch,
             **measured.row,
@@ -186,19 +202,18 @@ class Monitor:
         self._keep(row, measured)
         return row
 
-    def _landscape(self) -> Landscape:
-        """Give the landscape of the share at the present weights."""
-        if self._share is None:
+    def _landscape(self, num_examples: int) -> Landscape:
+        """Give the landscape of a share at the present weights."""
+        if self._share is None or self._share[0] != num_examples:
             generator = torch.Generator().manual_seed(self._seed)
-            self._share = take_share(self._batches, 2 * self._num_examples, generator)
+            share = take_share(self._batches, 2 * num_examples, generator)
+            self._share = (num_examples, share)
+        batches = self._share[1]
         if self._objective is not None:
             return Landscape(
-                self.model,
-                objective=self._objective,
-                batches=self._share,
-                batchnorm=self._policy,
+                self.model, objective=self._objective, batches=batches, batchnorm=self._policy
             )
-        return Landscape(self.model, self._loss_fn, self._share, batchnorm=self._policy)
+        return Landscape(self.model, self._loss_fn, batches, batchnorm=self._policy)
 
     def _keep(self, row: dict[str, Any], measured: Measured) -> None:
         # A training that goes on from an earlier epoch measures the later ones anew.
@@ -226,3 +241,10 @@ def _read(path: Path | None) -> list[dict[str, Any]]:
     if "epoch" not in table or "lambda_max" not in table:
         raise InputError(f"{path} is not the table of a monitor: give another path.")
     return [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
+
+
+def _chosen_before(rows: list[dict[str, Any]]) -> int | None:
+    """Return the number of examples that an earlier process chose after its first row."""
+    found = [row["num_examples"] for row in rows[1:] if row.get("num_examples", 0) > 0]
+    # Whole batches may be a few more or less.
+    return min(SIZES, key=lambda size: abs(size - found[-1])) if found else None

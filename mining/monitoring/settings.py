@@ -17,7 +17,8 @@ class MonitorSettings:
 
     Args:
         every: Epochs between two measurements; ``None``: as ``budget`` allows.
-        num_examples: Examples measured, a number or a fraction of those of the training.
+        num_examples: Examples measured, a number or a fraction of those of the training; ``None``:
+            as ``budget`` allows.
         budget: Largest share of the time of the training that measuring takes.
         method: ``lanczos`` or ``power``.
         probes: Random vectors of the trace.

@@ -20,6 +20,8 @@ from mining.monitoring.share import take_share
 from mining.monitoring.stability import Stability, stability_of, update_of
 
 DTYPE = torch.float64
+#: Targets of 600 examples.
+THIRDS = torch.arange(600) % 3
 
 
 def generator(seed=0):
@@ -265,27 +267,114 @@ def test_an_iterator_is_refused_because_the_training_needs_it():
         take_share([], 10, generator())
 
 
+def slow(monkeypatch, monitor, seconds):
+    """Let a measurement take ``seconds`` for each example, and a product a fortieth of that."""
+    now = [0.0]
+    monkeypatch.setattr("mining.monitoring.monitor.time.perf_counter", lambda: now[0])
+    measure = monitor._measurer.measure
+
+    def measured(landscape, *arguments):
+        now[0] += seconds * (landscape.num_examples // 2)
+        return measure(landscape, *arguments)
+
+    def product(landscape):
+        now[0] += 2 * seconds * (landscape.num_examples // 2) / 40
+        return seconds * (landscape.num_examples // 2) / 40
+
+    monkeypatch.setattr(monitor._measurer, "measure", measured)
+    monkeypatch.setattr(monitor._measurer, "time_product", product)
+    return now
+
+
 def test_the_interval_keeps_the_budget(monkeypatch):
     """A measurement of two seconds and epochs of ten: every seventh of them, for 3 %."""
     model = network()
     monitor = Monitor(model, nn.CrossEntropyLoss(), loader(), num_examples=8, budget=0.03)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    clock = iter(range(10**6))
-    now = [0.0]
-    monkeypatch.setattr("mining.monitoring.monitor.time.perf_counter", lambda: now[0])
-    measure = monitor._measurer.measure
-    monkeypatch.setattr(
-        monitor._measurer,
-        "measure",
-        lambda *a: (now.__setitem__(0, now[0] + 2), measure(*a))[1],
-    )
+    now = slow(monkeypatch, monitor, 0.25)
     for epoch in range(16):
         monitor.step(epoch, optimizer)
         now[0] += 10
-        next(clock)
     assert monitor.every == 7  # 2 / (7 · 10) is below 3 %, 2 / (6 · 10) is not
     assert list(monitor.table.epoch) == [0, 7, 14]
     assert list(monitor.table.seconds) == [2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "num", "every"),
+    [
+        (0.1, 512, 3),  # 0.8 s of every 30
+        (1.0, 128, 7),  # 2 s of every 70; 256 examples would be measured at every 14th call
+        (5.0, 64, 17),  # 5 s of every 170: not even 64 at every tenth
+    ],
+)
+def test_the_number_of_examples_is_chosen_such_that_the_interval_is_short(
+    seconds, num, every, monkeypatch, caplog
+):
+    """Of a first measurement on 64 examples, in seconds, and epochs of ten."""
+    model = network()
+    data = TensorDataset(torch.randn(2000, 6, dtype=DTYPE), torch.arange(2000) % 3)
+    monitor = Monitor(model, nn.CrossEntropyLoss(), DataLoader(data, 128), probes=2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    now = slow(monkeypatch, monitor, seconds / 64)
+    with caplog.at_level("INFO", logger="mining"):
+        for epoch in range(2 * every + 1):
+            monitor.step(epoch, optimizer)
+            now[0] += 10
+    table = monitor.table
+    assert list(table.epoch) == [0, every, 2 * every]
+    assert list(table.num_examples) == [64, num, num]
+    assert list(table.seconds) == pytest.approx([seconds, *[seconds * num / 64] * 2])
+    # All that was spent counts, the products that were timed too.
+    spent = now[0] - 10 * (2 * every + 1)
+    assert table.time_share.iloc[-1] == pytest.approx(spent / (20 * every))
+    assert f"is measured on about {num} examples at every {every}. call" in caplog.text
+    share = seconds * num / 64 / (10 * every)
+    assert share <= 0.03
+    assert f"about {share:.1%} of the time" in caplog.text
+    told = f"about {math.sqrt(512 / num):.2g} times those of 512 examples"
+    assert (told in caplog.text) == (num < 512)
+
+
+def test_products_are_timed_without_touching_the_training():
+    def left(**options):
+        data = TensorDataset(torch.randn(600, 6, generator=generator(), dtype=DTYPE), THIRDS)
+        model, batches = network(batchnorm=False), DataLoader(data, 100, shuffle=True)
+        monitor = Monitor(model, nn.CrossEntropyLoss(), batches, probes=2, **options)
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+        torch.manual_seed(0)
+        for epoch in range(3):
+            for inputs, targets in batches:
+                optimizer.zero_grad()
+                F.cross_entropy(model(inputs), targets).backward()
+                optimizer.step()
+            monitor.step(epoch, optimizer)
+            if monitor.every is None:
+                monitor._first = 1e-9  # so that the budget allows any number
+        return [*model.state_dict().values(), torch.rand(2)], monitor
+
+    chosen, monitor = left()
+    given, _ = left(every=3, num_examples=12)
+    assert all(torch.equal(a, b) for a, b in zip(chosen, given, strict=True))
+    # Of 600 examples 256 are measured, and as many others.
+    assert list(monitor.table.num_examples) == [64, 256, 256]
+
+
+def test_a_training_that_goes_on_measures_as_many_examples_as_before(tmp_path, monkeypatch):
+    data = TensorDataset(torch.randn(600, 6, generator=generator(), dtype=DTYPE), THIRDS)
+    model = network(batchnorm=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    numbers = []
+    for begin in (0, 3):
+        monitor = Monitor(
+            model, nn.CrossEntropyLoss(), DataLoader(data, 100), path=tmp_path / "curvature.csv"
+        )
+        now = slow(monkeypatch, monitor, 0.1 / 64)
+        for epoch in range(begin, begin + 3):
+            monitor.step(epoch, optimizer)
+            now[0] += 30
+        numbers.append(list(monitor.table.num_examples))
+    assert numbers == [[64, 256, 256], [64, 256, 256, 256, 256, 256]]
 
 
 def test_a_training_that_goes_on_has_one_table(tmp_path):
