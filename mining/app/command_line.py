@@ -17,6 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from mining import InputError
+from mining.app import runs
 from mining.app.arguments import arrange, as_typed
 from mining.app.experiments import register_resolvers
 from mining.app.help import help_text
@@ -48,6 +49,9 @@ def main() -> None:
     if "--version" in sys.argv[1:]:
         print(f"mining {version('mining')}")
         return
+    if sys.argv[1:2] == ["runs"]:
+        _list_runs(sys.argv[2:])
+        return
     register_resolvers()
     OmegaConf.register_new_resolver("mining.help", help_text, replace=True)
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
@@ -71,6 +75,15 @@ def main() -> None:
     finally:
         del os.environ["HYDRA_FULL_ERROR"]
     if _failures:
+        _failures.clear()
+        sys.exit(1)
+
+
+def _list_runs(arguments: Sequence[str]) -> None:
+    try:
+        runs.main(arguments)
+    except (InputError, OSError) as error:
+        _report(error, None)
         _failures.clear()
         sys.exit(1)
 

@@ -17,6 +17,7 @@ def help_text() -> str:
         "  python -m mining pipeline=train model=cnn        train, keep checkpoints",
         "  python -m mining -m direction=gaussian,gradient  a sweep",
         "  python -m mining experiment=quickstart           every kind of curve, in a minute",
+        "  python -m mining runs                            what is done, running, interrupted",
         "",
         "A run leaves record, arrays and picture in outputs/<pipeline>/<model>-<data>/<digest>,",
         "and prints that path last. A finished run is skipped, an interrupted one goes on.",

@@ -27,7 +27,7 @@ def alone(directory: Path, holder: Callable[[], str]) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout  # skipping a finished run takes no lock
 
-    path = directory.parent / f".{directory.name}.lock"
+    path = _lock_of(directory)
     lock, waiting = FileLock(path), False
     while not lock.is_locked:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,3 +50,27 @@ def alone(directory: Path, holder: Callable[[], str]) -> Iterator[None]:
         with suppress(OSError):
             path.unlink()
         lock.release()
+
+
+def is_held(directory: Path) -> bool:
+    """Whether a process holds the lock of a directory; see ``alone``."""
+    from filelock import FileLock, Timeout
+
+    path = _lock_of(directory)
+    if not path.exists():
+        return False
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    except OSError:  # no locks here, or not ours to take
+        return False
+    with suppress(OSError):  # of a process that died
+        path.unlink()
+    lock.release()
+    return False
+
+
+def _lock_of(directory: Path) -> Path:
+    return directory.parent / f".{directory.name}.lock"

@@ -221,10 +221,13 @@ class Run:
             process = _describe_process(start)
             log.warning("Taking over from %s, which ended without finishing.", process)
 
-    def _note_start(self, pid: int | None) -> None:
-        """Write down which inputs an unfinished run is of, and the process that computes it."""
+    def _note_start(self, pid: int | None, error: BaseException | None = None) -> None:
+        """Write down what an unfinished run is of, which process computes it or why it ended."""
         known = {} if self.identity is None else asdict(self.identity)
-        write_record(self._start, {**known, "pid": pid, "host": platform.node()})
+        if isinstance(error, Exception):
+            known["error"] = f"{type(error).__name__}: {error}".splitlines()[0]
+        about = {"config": self.config, "pid": pid, "host": platform.node()}
+        write_record(self._start, {**known, **about})
 
     def _complete(self, compute: Callable[[], None], read: Sequence[str]) -> bool:
         """Compute the run unless it is finished, while its lock is held."""
@@ -235,19 +238,23 @@ class Run:
         self._note_start(os.getpid())
         try:
             compute()
-        except BaseException:
-            self._tidy()
+        except BaseException as error:
+            self._tidy(error)
             raise
         self._start.unlink(missing_ok=True)
         return True
 
-    def _tidy(self) -> None:
-        """Leave no trace of a start from which nothing came, nor of this process."""
-        if {path.name for path in self.directory.iterdir()} <= {"started.json", "mining.log"}:
+    def _tidy(self, error: BaseException) -> None:
+        """Leave no trace of a start that was refused or stopped at once, nor of this process."""
+        refused = isinstance(error, InputError | OSError) or not isinstance(error, Exception)
+        if refused and {path.name for path in self.directory.iterdir()} <= {
+            "started.json",
+            "mining.log",
+        }:
             self._start.unlink(missing_ok=True)
             return
         with suppress(OSError):  # a full disk has been reported
-            self._note_start(None)
+            self._note_start(None, error)
 
 
 def load_runs(root: str | Path = "outputs", **where: Any) -> "pd.DataFrame":

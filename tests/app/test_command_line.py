@@ -21,6 +21,7 @@ from mining.evaluation.storage import load_curves, load_surface
 from mining.models import MLP, CifarResNet
 from mining.storage.checkpoints import load_weights
 from mining.storage.files import write_record
+from mining.storage.states import run_states
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL = (
@@ -845,8 +846,10 @@ def test_a_fault_of_the_program_keeps_its_traceback(
     text = kept.read_text()
     assert text.count("Traceback (most recent call last):") == 1
     assert "mining/pipelines/curve.py" in text
-    kept.unlink()
-    kept.parent.rmdir()
+    (failed,) = [run for run in run_states(folder / "outputs") if run.state == "failed"]
+    assert failed.directory == kept.parent
+    assert failed.note.startswith(f"{name}: ")
+    failed.remove()
 
 
 def test_a_fault_in_one_job_of_a_sweep_stops_no_other(command, folder, monkeypatch, capsys):

@@ -296,10 +296,13 @@ def test_what_an_interrupted_run_of_other_inputs_left_is_not_used(tmp_path):
     assert {p.name for p in (run.directory / "replaced").iterdir()} == halves | {"started.json"}
 
 
-def test_a_start_from_which_nothing_came_leaves_nothing(tmp_path):
-    run = Run(tmp_path / "curve/mlp-digits/12345678", CONFIG)
-    with pytest.raises(ZeroDivisionError):
-        run.complete(lambda: 1 / 0)
+@pytest.mark.parametrize("error", [InputError, FileNotFoundError, KeyboardInterrupt])
+def test_a_start_that_was_refused_or_stopped_at_once_leaves_nothing(tmp_path, error):
+    def compute():
+        raise error
+
+    with pytest.raises(error):
+        Run(tmp_path / "curve/mlp-digits/12345678", CONFIG).complete(compute)
     assert not list(tmp_path.iterdir())
 
 
