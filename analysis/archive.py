@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from analysis.records import add_overrides, experiment_runs, run_script
@@ -25,6 +26,12 @@ from mining.storage.files import read_arrays, write_atomically
 _ARRAYS = {
     "curves.npz": ("alphas", "loss", "loss_test", "chance_loss", "rounding"),
     "angles.npz": ("gaussian_gradient", "gaussian_checkpoint", "gradient_checkpoint"),
+}
+#: Columns of the tables of a training that are kept, by file.
+_COLUMNS = {
+    "history.csv": ("epoch", "train_loss"),
+    "curvature.csv": ("epoch", "lambda_max", "trace", "trace_standard_error"),
+    "held_out.csv": ("epoch", "validation_accuracy", "test_accuracy", "noisy_accuracy"),
 }
 #: Keys of the configuration that say where and how a run was computed, and not what.
 _LOCAL = ("outputs", "device", "num_threads", "chunk", "compile", "progress", "picture")
@@ -85,6 +92,12 @@ def record_of(run: Any) -> Record:
         if (directory / name).exists():
             found = read_arrays(directory / name)
             arrays |= {key: _rounded(found[key]) for key in keys if key in found}
+    if run.pipeline == "train":
+        for name, columns in _COLUMNS.items():
+            if (directory / name).exists():
+                table = pd.read_csv(directory / name)
+                stem = Path(name).stem
+                arrays |= {f"{stem}.{key}": _rounded(table[key]) for key in columns if key in table}
     return Record(
         directory="/".join(directory.parts[-3:]),
         config={key: value for key, value in run.config.items() if key not in _LOCAL},

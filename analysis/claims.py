@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from analysis.alabdulkareem2022.claims import CLAIMS as ALABDULKAREEM2022
 from analysis.archive import Record, read_archive, record_of
 from analysis.findings import Claim, Finding, find, page
 from analysis.gabdullin2024.claims import CLAIMS as GABDULLIN2024
@@ -18,7 +19,7 @@ from mining import InputError
 from mining.storage.files import write_atomically
 
 #: Those of all papers.
-CLAIMS: tuple[Claim, ...] = (*XU2024, *GABDULLIN2024)
+CLAIMS: tuple[Claim, ...] = (*XU2024, *GABDULLIN2024, *ALABDULKAREEM2022)
 
 
 def check(claim: Claim, overrides: Sequence[str]) -> tuple[list[Finding], list[str]]:

@@ -28,7 +28,7 @@ def sample_size(
       It holds for samples of any distribution.
     - ``normal``: (z σ / e)², with the quantile z of the normal distribution at 1 - δ/2. It holds
       approximately where n is large enough for the mean to be normal.
-    - ``alabdulkareem2022``: σ / (√δ e), as Eqs. 3 and 16 of Alabdulkareem et al. (2022) print it.
+    - ``alabdulkareem2022``: σ / (√δ e), as Eqs. 3 and 16 of Alabdulkareem (2022) print it.
       It is the root of ``chebyshev``, because Eq. 15 gives the variance of the mean as σ² / n².
       It does not ensure the confidence unless n is 1.
 

@@ -21,7 +21,7 @@ from mining.training.loop import Loop
 class HeldOutSettings:
     """On which held-out images a training is evaluated after every epoch.
 
-    Alabdulkareem et al. (2022), Sec. 4.2 and 7.5, where the noise is 0.25.
+    Alabdulkareem (2022), Sec. 4.2 and 7.5, where the noise is 0.25.
 
     Args:
         validation: Share of the test images that are the validation set, balanced over classes;
