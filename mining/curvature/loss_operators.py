@@ -1,6 +1,7 @@
 """Curvature operators of a loss: Hessian, Gauss-Newton matrix, residual."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -16,6 +17,7 @@ from mining.curvature.operators import CurvatureOperator
 from mining.functional.derivatives import check_recording
 from mining.functional.loss import Batch
 from mining.functional.memory import available_memory, is_out_of_memory
+from mining.functional.parameters import ParameterSpace
 from mining.functional.precision import products_in
 
 #: Fraction of the free memory used for graphs that are kept between products.
@@ -37,16 +39,33 @@ class HessianOperator(CurvatureOperator):
         super().__init__(loss.space.size, loss.theta.device, loss.theta.dtype, loss.space)
         self._loss = loss
         self._graphs = _Graphs(loss, self._build, memory)
+        self._part: ParameterSpace | None = None
+
+    def block(self, parameters: str | Sequence[str]) -> "HessianOperator":
+        """Return the diagonal block of some of the parameters, on the graphs of this operator.
+
+        Its products differentiate only what lies between those parameters and the loss: of the
+        first layer as much as a product of the whole, of the last one hardly anything.
+
+        Args:
+            parameters: As ``ParameterSpace.select`` takes it.
+
+        Raises:
+            InputError: If a name matches no parameter.
+        """
+        return _block(self, self._loss.space.select(parameters))
 
     def _multiply(self, rows: Tensor) -> Tensor:
         products = torch.zeros_like(rows)
         with products_in(self.device):
-            for leaves, gradient in self._graphs:
-                tensors = list(leaves.values())
+            for leaves, whole in self._graphs:
+                tensors = _chosen(leaves, self._part)
+                gradient = _chosen(dict(zip(leaves, whole, strict=True)), self._part)
                 with self._loss.running(leaves):
                     for row, product in zip(rows, products, strict=True):
                         product += _pull_back(gradient, _cut(row, gradient), tensors)
-                del leaves, tensors, gradient  # one that is not kept goes before the next is built
+                # One that is not kept goes before the next is built.
+                del leaves, tensors, gradient, whole
         return products
 
     @staticmethod
@@ -82,18 +101,25 @@ class GaussNewtonOperator(CurvatureOperator):
         super().__init__(loss.space.size, loss.theta.device, loss.theta.dtype, loss.space)
         self._loss = loss
         self._graphs = _Graphs(loss, self._build, memory)
+        self._part: ParameterSpace | None = None
+
+    def block(self, parameters: str | Sequence[str]) -> "GaussNewtonOperator":
+        """Return the diagonal block of some of the parameters; see ``HessianOperator.block``."""
+        return _block(self, self._loss.space.select(parameters))
 
     def _multiply(self, rows: Tensor) -> Tensor:
         products = torch.zeros_like(rows)
         with products_in(self.device):
             for graph in self._graphs:
-                tensors = list(graph.leaves.values())
+                tensors = _chosen(graph.leaves, self._part)
+                pulled = _chosen(dict(zip(graph.leaves, graph.pulled, strict=True)), self._part)
                 with self._loss.running(graph.leaves):
                     for row, product in zip(rows, products, strict=True):
-                        push = _pull_back(graph.pulled, _cut(row, graph.pulled), [graph.cotangent])
+                        push = _pull_back(pulled, _cut(row, pulled), [graph.cotangent])
                         curved = _pull_back([graph.slope], [push.view_as(graph.slope)], [graph.at])
                         product += _pull_back([graph.outputs], [curved.view_as(graph.at)], tensors)
-                del graph, tensors  # one that is not kept goes before the next is built
+                # One that is not kept goes before the next is built.
+                del graph, tensors, pulled
         return products
 
     @staticmethod
@@ -131,8 +157,30 @@ class ResidualOperator(CurvatureOperator):
         half = memory // 2
         return cls(HessianOperator(loss, half), GaussNewtonOperator(loss, half))
 
+    def block(self, parameters: str | Sequence[str]) -> "ResidualOperator":
+        """Return the diagonal block of some of the parameters; see ``HessianOperator.block``."""
+        return ResidualOperator(
+            self._hessian.block(parameters), self._gauss_newton.block(parameters)
+        )
+
     def _multiply(self, rows: Tensor) -> Tensor:
         return self._hessian._multiply(rows) - self._gauss_newton._multiply(rows)
+
+
+_Operator = TypeVar("_Operator", HessianOperator, GaussNewtonOperator)
+
+
+def _block(operator: _Operator, part: ParameterSpace) -> _Operator:
+    """Give an operator of some of the parameters, on the graphs of another."""
+    block = copy(operator)
+    block.space, block._part, block.shape = part, part, (part.size, part.size)
+    block.products = 0
+    return block
+
+
+def _chosen(tensors: Mapping[str, Tensor], part: ParameterSpace | None) -> list[Tensor]:
+    """Take the tensors of a block, all for ``None``."""
+    return list(tensors.values()) if part is None else [tensors[name] for name in part.names]
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ PIPELINE_KEYS: dict[str, tuple[str, ...]] = {
     "curve": (*_EVALUATION, "direction", "num_directions"),
     "surface": (*_EVALUATION, "x_direction", "y_direction", "orthogonalize", "refine", "update"),
     "spectrum": (*_LOSS, "spectrum"),
+    "layers": (*_LOSS, "layers"),
     "second_order": (*_GRID, "direction", "expansion"),
     "perturbation": (*_LOSS, "perturbation"),
     "assess": (*_LOSS, "assess"),

@@ -111,6 +111,7 @@ class Settings:
     monitor: Target | None = None
     held_out: Target | None = None
     regularizer: Target | None = None
+    layers: Target | None = None
     tolerance: float | None = None
     refine: float | None = None
     freeze: str | list[str] | None = None

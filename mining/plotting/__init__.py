@@ -13,6 +13,7 @@ from mining.plotting.histories import draw_angles as draw_angles
 from mining.plotting.histories import draw_history as draw_history
 from mining.plotting.histories import draw_mining as draw_mining
 from mining.plotting.histories import draw_monitor as draw_monitor
+from mining.plotting.layers import draw_layers as draw_layers
 from mining.plotting.layout import explain as explain
 from mining.plotting.surfaces import add_scale as add_scale
 from mining.plotting.surfaces import draw_contours as draw_contours

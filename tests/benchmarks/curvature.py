@@ -9,7 +9,8 @@ from benchmarks.timing import alternate, timed
 from published import images, resnet20_landscape
 from torch import nn
 
-from mining import eigenpairs, spectral_density, trace
+from mining import Landscape, eigenpairs, spectral_density, trace
+from mining.models import CifarResNet
 
 Row = dict[str, Any]
 TOL = 1e-3
@@ -61,6 +62,46 @@ def product_costs(num_images: int, repeats: int) -> list[Row]:
         }
         for name, value in seconds.items()
     ]
+
+
+def blocks(num_images: int, depth: int, repeats: int) -> list[Row]:
+    """Seconds of a product of every layer's block, on one graph and each with its own."""
+    torch.manual_seed(0)
+    model = CifarResNet((3, 32, 32), 10, depth=depth)
+    pair = (torch.randn(num_images, 3, 32, 32), torch.randint(10, (num_images,)))
+    landscape = Landscape(model, nn.CrossEntropyLoss(), [pair], batchnorm="frozen")
+    layers = landscape.space.layers.values()
+    rows = []
+    for kind in ("hessian", "gauss_newton"):
+        operator = getattr(landscape, kind)()
+        shared = [operator.block(names) for names in layers]
+
+        def multiply(operators: list[Any]) -> None:
+            for block in operators:
+                block @ torch.ones(block.shape[0])
+
+        seconds = alternate(
+            {
+                "whole": lambda operator=operator: multiply([operator]),
+                "blocks of one graph": lambda shared=shared: multiply(shared),
+            },
+            repeats,
+        )
+        alone = 0.0
+        for names in layers:  # one after the other: the graphs of all would not fit
+            block = getattr(landscape, kind)(parameters=names)
+            alone += alternate({"": lambda block=block: multiply([block])}, repeats)[""]
+        seconds["blocks one at a time"] = alone
+        rows += [
+            {
+                f"ResNet-{depth}, {num_images} images, {len(shared)} layers": f"{kind}, {name}",
+                "seconds": value,
+                "products of the whole, for each layer": value / seconds["whole"] / len(shared),
+            }
+            for name, value in seconds.items()
+            if name != "whole"
+        ]
+    return rows
 
 
 def largest_eigenpairs(num_images: int, k: int) -> list[Row]:

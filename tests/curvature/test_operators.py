@@ -522,3 +522,27 @@ def test_second_derivatives_of_sure_probabilities_are_right():
     assert outputs.minimum(1 - outputs).min() < 1e-13
     # 1 - p has lost all but three digits where it is 1e-13.
     torch.testing.assert_close(of.hessian() @ v, logits.hessian() @ v, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("memory", [None, 0], ids=["kept", "rebuilt"])
+@pytest.mark.parametrize("kind", ["hessian", "gauss_newton", "residual"])
+@pytest.mark.parametrize("name", ["mlp", "batchnorm", "tied", "shared", "attention"])
+def test_blocks_on_shared_graphs_are_diagonal_blocks_of_the_dense_matrix(name, kind, memory):
+    of = landscape(name)
+    operator = getattr(of, kind)(memory=memory)
+    dense = make_dense(operator)
+    places = dict(
+        zip(of.space.names, torch.arange(of.space.size).split(of.space.sizes), strict=True)
+    )
+    total = 0.0
+    for layer, names in of.space.layers.items():
+        block = operator.block(names)
+        inside = torch.cat([places[name] for name in names])
+        found = make_dense(block)
+        assert block.space.names == names, layer
+        torch.testing.assert_close(found, dense[inside][:, inside], rtol=1e-10, atol=1e-10)
+        alone = getattr(of, kind)(parameters=names)
+        vector = vectors(len(inside), 1)[:, 0]
+        torch.testing.assert_close(block @ vector, alone @ vector, rtol=1e-10, atol=1e-10)
+        total += float(found.trace())
+    assert total == pytest.approx(float(dense.trace()))
