@@ -6,7 +6,7 @@
 
 from functools import partial
 
-from analysis.alabdulkareem2022 import curvatures, images, table
+from analysis.alabdulkareem2022 import convergence, curvatures, images, table
 from analysis.records import run_script
 from analysis.scripts import Draw, draw_figure
 
@@ -14,6 +14,7 @@ from analysis.scripts import Draw, draw_figure
 FIGURES: dict[str, tuple[str, Draw]] = {
     "fig01": ("Fig. 1: λmax by learning rate and by batch size", curvatures.draw_groups),
     "fig02": ("Fig. 2: random vectors that the trace needs", curvatures.draw_sizes),
+    "fig03": ("Fig. 3: convergence of power iteration", convergence.draw),
     "fig04": ("Fig. 4: test images with Gaussian noise", images.draw),
     "fig05": ("Fig. 5: changes of λmax and of the accuracy under noise", table.draw_line),
     "fig06": ("Fig. 6: drop of the trace and plateau of the accuracy", curvatures.draw_drops),

@@ -35,6 +35,7 @@ PIPELINE_KEYS: dict[str, tuple[str, ...]] = {
     "layers": (*_LOSS, "layers"),
     "second_order": (*_GRID, "direction", "expansion"),
     "perturbation": (*_LOSS, "perturbation"),
+    "power_iteration": (*_LOSS, "power"),
     "assess": (*_LOSS, "assess"),
     "eigenvectors": (*_LOSS, "direction", "num_directions"),
     "mine": (*_POINT, "split", "batchnorm", "batch_size", "direction", "num_directions"),

@@ -89,6 +89,7 @@ class Settings:
     spectrum: Target
     expansion: Target
     perturbation: Target
+    power: Target
     assess: Target
     num_directions: Count
     orthogonalize: bool

@@ -82,6 +82,18 @@ def test_every_figure_is_drawn(figure, work, monkeypatch, capsys):
         assert set(written["trainings"]) == {2}
 
 
+def test_fig03_has_the_ratio_beside_the_values(work, monkeypatch, capsys):
+    monkeypatch.chdir(work)
+    small = ("size=smoke", "num_threads=1", "progress=false", "power.starts=3")
+    monkeypatch.setattr(sys, "argv", ["mining", "experiment=alabdulkareem2022/fig03", *small])
+    main()
+    picture = work / "fig03.png"
+    call("analysis.alabdulkareem2022.fig03", monkeypatch, *small, "--picture", picture)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "|λ₂/λ₁|" in capsys.readouterr().out
+    assert len(pd.read_csv(picture.with_suffix(".csv"))) == 2 * 3 * 10
+
+
 def test_kept_records_tell_what_the_runs_tell(work, tmp_path, monkeypatch):
     monkeypatch.chdir(work)
     monkeypatch.setattr(archive, "_FOLDER", tmp_path)
