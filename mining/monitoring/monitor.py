@@ -46,7 +46,8 @@ class Monitor:
             iterable that can be gone through again.
         objective: Instead of ``loss_fn``: maps model and batch to the loss of the batch.
         every: Measure at every such call of ``step``, the first one included; ``None`` chooses the
-            interval at the second call such that ``budget`` is kept.
+            interval at the second call such that ``budget`` is kept. A training that goes on is
+            measured where it would have been without the interruption.
         num_examples: Size of the share; ``None``: 512 if ``every`` is given, and otherwise 64 at
             the first call, and then as many, up to 512, as ``budget`` allows at every tenth call.
             As many other examples serve the bracket.
@@ -146,6 +147,8 @@ class Monitor:
         if self._before is not None:
             self._trained += started - self._before
         self._calls += 1
+        if self._calls == 1 and self.every is not None:  # with the rhythm of an earlier process
+            self._calls += _calls_since(self._rows, epoch, self.every)
         try:
             if self.every is None and self._first is not None:
                 self._choose(self._first, optimizer)
@@ -248,3 +251,15 @@ def _chosen_before(rows: list[dict[str, Any]]) -> int | None:
     found = [row["num_examples"] for row in rows[1:] if row.get("num_examples", 0) > 0]
     # Whole batches may be a few more or less.
     return min(SIZES, key=lambda size: abs(size - found[-1])) if found else None
+
+
+def _calls_since(rows: list[dict[str, Any]], epoch: float, every: int) -> int:
+    """Count the calls between the last row of an earlier process and ``epoch``.
+
+    It is negative if the training goes on from before that row.
+    """
+    if not rows:
+        return 0
+    last = float(rows[-1]["epoch"])
+    apart = (last - float(rows[-2]["epoch"])) / every if len(rows) > 1 else 1.0
+    return round((epoch - last) / apart)

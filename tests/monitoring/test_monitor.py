@@ -360,6 +360,24 @@ def test_products_are_timed_without_touching_the_training():
     assert list(monitor.table.num_examples) == [64, 256, 256]
 
 
+@pytest.mark.parametrize("goes_on_after", [1, 4, 5, 6, 7])
+@pytest.mark.parametrize("spacing", [1, 0.5, 100])
+def test_a_training_that_goes_on_is_measured_where_it_would_have_been(
+    goes_on_after, spacing, tmp_path
+):
+    """Every third call; killed after eight."""
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for calls in (range(8), range(goes_on_after, 12)):
+        monitor = Monitor(
+            model, nn.CrossEntropyLoss(), loader(), every=3, num_examples=8, probes=2,
+            path=tmp_path / "curvature.csv",
+        )  # fmt: skip
+        for call in calls:
+            monitor.step((call + 1) * spacing, optimizer)
+    assert list(monitor.table.epoch) == [spacing, 4 * spacing, 7 * spacing, 10 * spacing]
+
+
 def test_a_training_that_goes_on_measures_as_many_examples_as_before(tmp_path, monkeypatch):
     data = TensorDataset(torch.randn(600, 6, generator=generator(), dtype=DTYPE), THIRDS)
     model = network(batchnorm=False)

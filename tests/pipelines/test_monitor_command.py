@@ -1,9 +1,16 @@
 """A training that is monitored from the command line."""
 
+import subprocess
+import sys
+import time
+
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from command_line import QUICK, record
+
+from mining.training.loop import read_state
 
 TRAIN = ("pipeline=train", *QUICK)
 
@@ -39,3 +46,36 @@ def test_a_fraction_of_more_than_all_examples_is_refused(command, capsys):
     with pytest.raises(SystemExit):
         command(*TRAIN, "monitor=default", "monitor.num_examples=1.5")
     assert "must be a whole number or a fraction between 0 and 1" in capsys.readouterr().err
+
+
+def test_a_killed_training_goes_on_with_its_table_whole(command, folder):
+    options = (
+        *TRAIN, "train.epochs=30", "monitor=default", "monitor.every=2", "monitor.num_examples=40",
+        "seed=5", "num_threads=1",
+    )  # fmt: skip
+    running = subprocess.Popen(
+        [sys.executable, "-m", "mining", *options], cwd=folder, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        time.sleep(0.01)
+        states = list((folder / "outputs/train").glob("*/*/resume.pt"))
+        # A state from the midst of the training, and a row that comes after it.
+        if states and (states[0].parent / "curvature.csv").exists():
+            saved = read_state(states[0])["epoch"]
+            if 3 <= saved < pd.read_csv(states[0].parent / "curvature.csv").epoch.iloc[-1]:
+                break
+    running.kill()
+    assert running.wait() == -9
+    directory = states[0].parent
+    before = pd.read_csv(directory / "curvature.csv")
+    assert not (directory / "run.json").exists()
+    assert 2 <= len(before) < 15
+    assert command(*options) == directory
+    whole = pd.read_csv(directory / "curvature.csv")
+    undisturbed = pd.read_csv(command(*options, "outputs=undisturbed") / "curvature.csv")
+    assert list(whole.epoch) == list(undisturbed.epoch) == list(range(1, 30, 2))
+    for column in ("loss", "lr", "gradient_norm", "trace"):
+        assert np.array_equal(whole[column], undisturbed[column])
+    # Eigenvectors after the interruption are found from others, to a residual of 0.5 %.
+    assert np.allclose(whole.lambda_max, undisturbed.lambda_max, rtol=1e-3)
