@@ -11,6 +11,8 @@ from omegaconf import OmegaConf
 
 from mining.app.arguments import with_packages
 from mining.app.experiments import plan, register_resolvers
+from mining.app.hydra_versions import VERSION
+from mining.app.runs import parse as parse_runs
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -54,12 +56,14 @@ def test_commands_are_valid(page):
     register_resolvers()
     for module, rest in (found for block in blocks(page, "") for found in PYTHON.findall(block)):
         arguments = [argument.strip("'") for argument in rest.replace("='", "=").split()]
-        if module != "mining":
+        if arguments[:1] == ["runs"]:
+            assert parse_runs(arguments[1:])
+        elif module != "mining":
             assert find_spec(module) is not None, module
         elif arguments[:1] == ["-m"]:
             assert plan(arguments[1:])
         elif arguments[:1] != ["--help"]:
-            with initialize_config_module("mining.conf", version_base="1.3"):
+            with initialize_config_module("mining.conf", **VERSION):
                 config = compose("config", with_packages(arguments))
             OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
 

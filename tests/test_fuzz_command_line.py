@@ -18,6 +18,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from mining.app.experiments import register_resolvers
+from mining.app.hydra_versions import VERSION
 from mining.data import arrays
 from mining.directions import FromFile
 from mining.models import MLP
@@ -90,7 +91,7 @@ def time_limit(seconds):
 
 def leaf_keys():
     register_resolvers()
-    with initialize_config_module("mining.conf", version_base="1.3"):
+    with initialize_config_module("mining.conf", **VERSION):
         config = OmegaConf.to_container(compose("config"), resolve=True)
 
     def leaves(prefix, value):

@@ -21,6 +21,7 @@ from mining.app import runs
 from mining.app.arguments import arrange, as_typed
 from mining.app.experiments import register_resolvers
 from mining.app.help import help_text
+from mining.app.hydra_versions import VERSION, register_resolver
 from mining.app.messages import (
     FailedJobError,
     describe,
@@ -33,7 +34,7 @@ from mining.pipelines.jobs import compute, find_run, redraw
 from mining.pipelines.settings import Picture, Settings
 from mining.storage.runs import Run
 
-_HYDRA = {"version_base": "1.3", "config_path": "pkg://mining.conf", "config_name": "config"}
+_HYDRA = {"config_path": "pkg://mining.conf", "config_name": "config", **VERSION}
 _failures: list[BaseException] = []
 #: Of the process that started a sweep: its jobs may run in others.
 _main_pid: int | None = None
@@ -53,7 +54,7 @@ def main() -> None:
         _list_runs(sys.argv[2:])
         return
     register_resolvers()
-    OmegaConf.register_new_resolver("mining.help", help_text, replace=True)
+    register_resolver("mining.help", help_text)
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         hydra.main(**_HYDRA)(_execute)()
         return

@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mining import InputError
 from mining.app.arguments import with_packages
+from mining.app.hydra_versions import VERSION, register_resolver
 from mining.pipelines.settings import Settings
 
 
@@ -34,8 +35,8 @@ class PlannedRun:
 
 def register_resolvers() -> None:
     """Make ``${mining.pick:KEY,{A:1,B:2}}`` and ``${mining.run_directory:}`` known to OmegaConf."""
-    OmegaConf.register_new_resolver("mining.pick", _pick, replace=True)
-    OmegaConf.register_new_resolver("mining.run_directory", _run_directory, replace=True)
+    register_resolver("mining.pick", _pick)
+    register_resolver("mining.run_directory", _run_directory)
 
 
 def plan(overrides: Sequence[str]) -> list[PlannedRun]:
@@ -59,7 +60,7 @@ def plan(overrides: Sequence[str]) -> list[PlannedRun]:
 
 def _plan(overrides: Sequence[str]) -> list[PlannedRun]:
     register_resolvers()
-    with initialize_config_module("mining.conf", version_base="1.3"):
+    with initialize_config_module("mining.conf", **VERSION):
         parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
         given = parser.parse_overrides(list(overrides))
         fixed = [cast(str, o.input_line) for o in given if not o.is_sweep_override()]

@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> None:
     Raises:
         InputError: If there is no such folder, or no run has a key that is asked for.
     """
-    options = _parser().parse_args(arguments)
+    options = parse(arguments)
     found = [run for run in run_states(options.folder) if options.state in (None, run.state)]
     for condition in options.where:
         found = _matching(found, condition)
@@ -38,7 +38,8 @@ def main(arguments: Sequence[str]) -> None:
         print("\n".join(_listing(found)) or f"No runs in {options.folder}.")
 
 
-def _parser() -> argparse.ArgumentParser:
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Read the arguments that follow ``runs``; exits with a line on stderr if one is wrong."""
     parser = argparse.ArgumentParser(
         prog="python -m mining runs",
         description="List runs: state, age, size, directory and the keys in which they differ.",
@@ -51,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="print them as JSON")
     parser.add_argument("--remove", action="store_true", help="delete them, after a question")
     parser.add_argument("--yes", action="store_true", help="delete without a question")
-    return parser
+    return parser.parse_args(arguments)
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

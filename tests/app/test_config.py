@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from mining import DirectionSource
 from mining.app.experiments import plan, register_resolvers
 from mining.app.help import help_text
+from mining.app.hydra_versions import VERSION
 from mining.directions.normalization import Normalization
 from mining.evaluation.grid import Grid
 from mining.functional.batchnorm import BatchNormPolicy
@@ -40,7 +41,7 @@ def test_help_lists_the_keys_of_options():
 
 
 def composed(*overrides):
-    with initialize_config_module("mining.conf", version_base="1.3"):
+    with initialize_config_module("mining.conf", **VERSION):
         return OmegaConf.to_container(
             compose("config", list(overrides)), resolve=True, throw_on_missing=True
         )

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from torch import nn
 from torch.nn import functional
 
+from mining.app.hydra_versions import VERSION
 from mining.data import from_arrays
 from mining.models import (
     CNN,
@@ -340,7 +341,7 @@ def test_torchvision_model_refuses(tmp_path):
 
 
 def composed(option, *overrides):
-    with initialize_config_module("mining.conf", version_base="1.3"):
+    with initialize_config_module("mining.conf", **VERSION):
         return compose("config", [f"model={option}", *overrides]).model
 
 

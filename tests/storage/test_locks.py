@@ -1,6 +1,5 @@
 """Processes that want the same run at once."""
 
-import json
 import platform
 import re
 import subprocess
@@ -12,6 +11,7 @@ from filelock import FileLock
 
 from mining import load_runs
 from mining.storage.locks import alone
+from mining.storage.states import run_states
 
 #: Computes a run in as many seconds as it is told, and writes down that it did.
 SCRIPT = """
@@ -148,22 +148,25 @@ def test_two_commands_that_need_one_training_train_once(folder):
     assert not list(outputs.rglob("*.lock"))
 
 
-def test_a_sweep_in_other_processes_fails_if_one_of_its_jobs_does(folder):
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_a_sweep_in_other_processes_fails_if_one_of_its_jobs_does(folder, launcher):
+    pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher")
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "mining", "-m", "hydra/launcher=joblib"),
-            *("hydra.launcher.n_jobs=2", *QUICK, "outputs=sweep", "pipeline=train"),
-            "train.lr=0.1,1e6",
+            *(sys.executable, "-m", "mining", "-m", f"hydra/launcher={launcher}"),
+            *(*QUICK, f"outputs={launcher}", "pipeline=train", "train.lr=0.1,1e6"),
         ],
         cwd=folder,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 1
-    (line,) = re.findall("^error: .*", done.stderr, re.M)
-    assert "Training diverged" in line
     assert "Traceback" not in done.stderr
-    assert len(load_runs(folder / "sweep", pipeline="train")) == 1
-    (left,) = (folder / "sweep/train").glob("*/*/started.json")
-    assert json.loads(left.read_text())["pid"] is None
+    files = (folder / launcher / ".submitit").rglob("*.err")
+    told = done.stderr + "".join(path.read_text() for path in files)
+    (line,) = re.findall("^error: .*", told, re.M)
+    assert "Training diverged" in line
+    assert len(load_runs(folder / launcher, pipeline="train")) == 1
+    (failed,) = [run for run in run_states(folder / launcher) if run.state == "failed"]
+    assert "Training diverged" in failed.note
+    assert failed.config["train"]["lr"] == 1e6
