@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.alabdulkareem2022.drops import find_drop, find_plateau
@@ -20,6 +22,12 @@ _WINDOW = 5
 #: Largest relative error and confidence of Fig. 2; the absolute error is 1.
 _GOALS = ((0.1, 0.95), (0.2, 0.9))
 _BOUNDS: tuple[Bound, ...] = ("alabdulkareem2022", "chebyshev")
+#: What Fig. 1 shows, and how its axes are called.
+_SHOWN = {
+    "train_loss": "training loss (nats)",
+    "validation": "validation accuracy (%)",
+    "lambda_max": "λ max",
+}
 #: Trainings of Fig. 6.
 _PANELS = 12
 
@@ -30,50 +38,48 @@ def read(overrides: Sequence[str]) -> pd.DataFrame:
 
 
 def draw_groups(_: str, overrides: Sequence[str]) -> Drawing:
-    """Draw λmax, training loss and validation accuracy by learning rate and by batch size."""
+    """Draw training loss, validation accuracy and λmax by learning rate and by batch size."""
     epochs = read(overrides)
     sgd = epochs[epochs["optimizer"] == "sgd"]
-    shown = {
-        "train_loss": "training loss (nats)",
-        "validation": "validation accuracy (%)",
-        "lambda_max": "λ max",
-    }
     picture = Figure(figsize=(11, 6.4), layout="constrained")
-    panels = picture.subplots(2, 3)
-    for row, (key, name) in zip(
-        panels, {"lr": "learning rate", "batch_size": "batch size"}.items(), strict=True
-    ):
-        # The other hyperparameter at its first value: four trainings a colour in the paper.
-        other = "batch_size" if key == "lr" else "lr"
-        chosen = sgd[
-            (sgd[other] == sgd[other].min()) & (sgd["weight_decay"] == sgd["weight_decay"].min())
-        ]
-        for axes, (column, label) in zip(row, shown.items(), strict=True):
-            for (value, _run), rows in chosen.groupby([key, "run"]):
-                line = rows.sort_values("epoch").set_index("epoch")[column]
-                smooth = line.rolling(_WINDOW, min_periods=1)
-                color = f"C{sorted(chosen[key].unique()).index(value)}"
-                known = f"{name} {value:g}"
-                middle = smooth.mean().to_numpy()
-                spread = smooth.std().fillna(0).to_numpy()
-                places = line.index.to_numpy()
-                axes.plot(places, middle, color=color, label=known)
-                axes.fill_between(
-                    places, middle - spread, middle + spread, color=color, alpha=0.15, linewidth=0
-                )
+    panels = picture.subplots(2, len(_SHOWN))
+    names = {"lr": "learning rate", "batch_size": "batch size"}
+    for row, (key, name) in zip(panels, names.items(), strict=True):
+        # Of the other hyperparameters the smallest value: the colours differ in one only.
+        others = [other for other in ("lr", "batch_size", "weight_decay") if other != key]
+        chosen = sgd[(sgd[others] == sgd[others].min()).all(axis=1)]
+        for axes, (column, label) in zip(row, _SHOWN.items(), strict=True):
+            _draw_bands(axes, chosen, key, name, column)
             axes.set_xlabel("epoch", fontsize=8)
             axes.set_title(label, fontsize=8)
             if column == "lambda_max" and (chosen[column] > 0).all():
                 axes.set_yscale("log")
     about = f"Running mean and standard deviation over {_WINDOW} epochs; a line for each seed."
     explain(picture, list(panels.flatten()), about)
-    first = sgd[sgd["epoch"] == 1].groupby(["lr", "batch_size"])["lambda_max"]
     rows = [
-        {"learning rate": key[0], "batch size": key[1], "trainings": len(values),  # type: ignore[index]
-         "λmax after epoch 1": values.mean(), "standard deviation": values.std()}
-        for key, values in first
-    ]  # fmt: skip
+        {
+            "learning rate": lr,
+            "batch size": size,
+            "trainings": len(first),
+            "λmax after epoch 1": first["lambda_max"].mean(),
+            "standard deviation": first["lambda_max"].std(),
+        }
+        for (lr, size), first in sgd[sgd["epoch"] == 1].groupby(["lr", "batch_size"])
+    ]
     return Drawing(picture, table(rows), sgd)
+
+
+def _draw_bands(axes: Axes, chosen: pd.DataFrame, key: str, name: str, column: str) -> None:
+    """Draw a column of every training over the epochs, a colour for each value of ``key``."""
+    for color, (value, trainings) in enumerate(chosen.groupby(key)):
+        for _, rows in trainings.groupby("run"):
+            line = rows.sort_values("epoch")
+            smooth = line[column].rolling(_WINDOW, min_periods=1)
+            epochs, middle = line["epoch"].to_numpy(), smooth.mean().to_numpy()
+            spread = smooth.std().fillna(0).to_numpy()
+            axes.plot(epochs, middle, color=f"C{color}", label=f"{name} {value:g}")
+            low, high = middle - spread, middle + spread
+            axes.fill_between(epochs, low, high, color=f"C{color}", alpha=0.15, linewidth=0)
 
 
 def sizes_of(epochs: pd.DataFrame, relative_error: float, confidence: float) -> pd.DataFrame:
@@ -128,50 +134,50 @@ def draw_sizes(_: str, overrides: Sequence[str]) -> Drawing:
 
 def draw_drops(_: str, overrides: Sequence[str]) -> Drawing:
     """Draw trace and validation accuracy of twelve trainings, with the drop and the plateau."""
-    epochs = read(overrides)
-    runs = list(epochs.groupby("run"))
-    rows = []
-    shown = runs[:: max(1, len(runs) // _PANELS)][:_PANELS]
+    runs = [rows.sort_values("epoch") for _, rows in read(overrides).groupby("run")]
+    rows = [drop_row(run) for run in runs]
+    step = max(1, len(runs) // _PANELS)
+    shown = list(zip(runs, rows, strict=True))[::step][:_PANELS]
     columns = min(4, len(shown))
     lines = math.ceil(len(shown) / columns)
     picture = Figure(figsize=(3.4 * columns, 2.6 * lines + 0.5), layout="constrained")
-    panels = picture.subplots(lines, columns, squeeze=False).flatten()
-    for axes in panels[len(shown) :]:
-        axes.remove()
-    places = {}
-    for number, group in runs:
-        ordered = group.sort_values("epoch").reset_index(drop=True)
-        drop = find_drop(ordered["trace"].to_numpy())
-        plateau = find_plateau(ordered["validation"].to_numpy())
-        first = ordered.iloc[0]
-        row = {"run": number, **{k: first[k] for k in ("optimizer", "lr", "batch_size", "seed")}}
-        row["drop after epoch"] = None if drop is None else ordered["epoch"][drop.place - 1]
-        row["left of the trace"] = None if drop is None else drop.after / drop.before
-        row["sharp"] = drop is not None and drop.sharp
-        row["plateau from epoch"] = None if plateau is None else ordered["epoch"][plateau]
-        rows.append(row)
-        places[number] = row
-    for axes, (number, group) in zip(panels, shown, strict=False):
-        ordered, row = group.sort_values("epoch"), places[number]
-        axes.plot(ordered["epoch"], ordered["validation"], label="validation accuracy (%)")
-        other = axes.twinx()
-        other.plot(ordered["epoch"], ordered["trace"], "--", color="C3", label="trace")
-        other.tick_params(labelsize=6)
-        if row["sharp"]:
-            axes.axvline(row["drop after epoch"] + 0.5, color="0.3", label="drop of the trace")
-        if row["plateau from epoch"] is not None:
-            axes.axvline(
-                row["plateau from epoch"],
-                color="C0",
-                linestyle=":",
-                label="plateau of the accuracy",
-            )
-        axes.plot([], [], "--", color="C3", label="trace (right axis)")
-        axes.set_title(
-            f"{row['optimizer']}, η={row['lr']:g}, batches of {row['batch_size']}, seed "
-            f"{row['seed']}", fontsize=7,
-        )  # fmt: skip
-        axes.tick_params(labelsize=6)
-        axes.set_xlabel("epoch", fontsize=7)
-    explain(picture, list(panels[: len(shown)]))
+    panels = [picture.add_subplot(lines, columns, place + 1) for place in range(len(shown))]
+    for axes, (run, row) in zip(panels, shown, strict=True):
+        _draw_drop(axes, run, row)
+    explain(picture, panels)
     return Drawing(picture, table(rows), pd.DataFrame(rows))
+
+
+def drop_row(run: pd.DataFrame) -> dict[str, Any]:
+    """Say where the trace of a training drops and where its accuracy levels off.
+
+    Args:
+        run: Its rows, in the order of the epochs.
+    """
+    epochs = run["epoch"].to_numpy()
+    drop, plateau = find_drop(run["trace"].to_numpy()), find_plateau(run["validation"].to_numpy())
+    return {
+        **{key: run[key].iloc[0] for key in ("run", "optimizer", "lr", "batch_size")},
+        **{key: run[key].iloc[0] for key in ("weight_decay", "seed")},
+        "drop after epoch": None if drop is None else epochs[drop.place - 1],
+        "left of the trace": drop.after / drop.before if drop and drop.before > 0 else None,
+        "sharp": drop is not None and drop.sharp,
+        "plateau from epoch": None if plateau is None else epochs[plateau],
+    }
+
+
+def _draw_drop(axes: Axes, run: pd.DataFrame, row: dict[str, Any]) -> None:
+    axes.plot(run["epoch"], run["validation"], label="validation accuracy (%)")
+    other = axes.twinx()
+    other.plot(run["epoch"], run["trace"], "--", color="C3")
+    other.tick_params(labelsize=6)
+    axes.plot([], [], "--", color="C3", label="trace (right axis)")  # for the legend
+    if row["sharp"]:
+        axes.axvline(row["drop after epoch"] + 0.5, color="0.3", label="drop of the trace")
+    if row["plateau from epoch"] is not None:
+        label = "plateau of the accuracy"
+        axes.axvline(row["plateau from epoch"], color="C0", linestyle=":", label=label)
+    title = f"{row['optimizer']}, η={row['lr']:g}, batches of {row['batch_size']}"
+    axes.set_title(f"{title}, decay {row['weight_decay']:g}, seed {row['seed']}", fontsize=7)
+    axes.tick_params(labelsize=6)
+    axes.set_xlabel("epoch", fontsize=7)

@@ -82,6 +82,13 @@ def test_every_figure_is_drawn(figure, work, monkeypatch, capsys):
         assert set(written["trainings"]) == {2}
 
 
+def test_missing_runs_name_the_command_that_makes_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    command = "python -m mining experiment=alabdulkareem2022/sweep size=smoke seed=9"
+    with pytest.raises(SystemExit, match=f"Make them: {command}"):
+        call("analysis.alabdulkareem2022.fig06", monkeypatch, "size=smoke", "seed=9")
+
+
 def test_fig03_has_the_ratio_beside_the_values(work, monkeypatch, capsys):
     monkeypatch.chdir(work)
     small = ("size=smoke", "num_threads=1", "progress=false", "power.starts=3")

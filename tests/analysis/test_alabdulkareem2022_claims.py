@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import t as student
 
 from analysis.alabdulkareem2022 import claims
 from analysis.alabdulkareem2022.curvatures import sizes_of
@@ -66,6 +67,9 @@ def test_regression_gives_the_numbers_worked_out_by_hand():
     assert (found.n, found.clusters) == (4, 2)
     # Σ (x - 1.5) e over each training is -0.25 twice; times 2/1 · 3/2 for few clusters.
     assert slope.clustered_error == pytest.approx(math.sqrt(3 * 2 * 0.25**2) / 5)
+    # Student's t with 4 - 2 and with 2 - 1 degrees of freedom.
+    assert slope.p == pytest.approx(2 * student.sf(1.1 / slope.standard_error, 2))
+    assert slope.clustered_p == pytest.approx(2 * student.sf(1.1 / slope.clustered_error, 1))
 
 
 def test_a_single_training_has_no_clustered_errors():
