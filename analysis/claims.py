@@ -14,12 +14,13 @@ from analysis.archive import Record, read_archive, record_of
 from analysis.findings import Claim, Finding, find, page
 from analysis.gabdullin2024.claims import CLAIMS as GABDULLIN2024
 from analysis.records import add_overrides, experiment_runs, run_script, save_csv
+from analysis.sankar2021.claims import CLAIMS as SANKAR2021
 from analysis.xu2024.claims import CLAIMS as XU2024
 from mining import InputError
 from mining.storage.files import write_atomically
 
 #: Those of all papers.
-CLAIMS: tuple[Claim, ...] = (*XU2024, *GABDULLIN2024, *ALABDULKAREEM2022)
+CLAIMS: tuple[Claim, ...] = (*XU2024, *GABDULLIN2024, *ALABDULKAREEM2022, *SANKAR2021)
 
 
 def check(claim: Claim, overrides: Sequence[str]) -> tuple[list[Finding], list[str]]:

@@ -152,6 +152,16 @@ def summarize(directory: Path, kinds: Sequence[str]) -> list[dict[str, Any]]:
     return [{k: _finite(v) for k, v in row.items()} for row in rows]
 
 
+def read_densities(directory: Path, kinds: Sequence[str]) -> dict[str, dict[str, SpectralDensity]]:
+    """Read the densities of a run, by layer and by operator."""
+    densities: dict[str, dict[str, SpectralDensity]] = {}
+    for kind in kinds:
+        for path in sorted(directory.glob(f"{kind}_[0-9]*.npz")):
+            name = str(read_arrays(path)["layer"])
+            densities.setdefault(name, {})[kind] = load_record(path, SpectralDensity)
+    return densities
+
+
 def _of_eigenvalues(arrays: dict[str, np.ndarray], density: SpectralDensity) -> dict[str, Any]:
     """Give the largest eigenvalue and the outliers among those that were computed."""
     values, residuals = (torch.from_numpy(arrays[n]) for n in ("eigenvalues", "residuals"))
@@ -176,12 +186,7 @@ def draw(problem: Problem) -> None:
     settings, directory = problem.settings.layers, problem.run.directory
     assert settings is not None
     options = settings.make(LayersSettings)
-    densities: dict[str, dict[str, SpectralDensity]] = {}
-    for kind in options.operators:
-        for path in sorted(directory.glob(f"{kind}_[0-9]*.npz")):
-            name = str(read_arrays(path)["layer"])
-            densities.setdefault(name, {})[kind] = load_record(path, SpectralDensity)
-    picture, drawn = draw_layers(densities)
+    picture, drawn = draw_layers(read_densities(directory, options.operators))
     picture.suptitle(f"{directory.parent.name}, {describe_point(problem.settings)}", fontsize=9)
     explain(picture, drawn, EPOCH)
     save_picture(problem, picture, "layers")

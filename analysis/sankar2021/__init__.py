@@ -1,0 +1,1 @@
+"""Figures and tables of Sankar et al. (2021), A Deeper Look at the Hessian Eigenspectrum."""

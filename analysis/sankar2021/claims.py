@@ -1,0 +1,91 @@
+"""The claims of Sankar (2021) and their criteria; ``analysis/criteria.md`` quotes the paper."""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import pandas as pd
+
+from analysis.archive import Record
+from analysis.findings import Claim, Criterion
+from analysis.sankar2021.errors import difference
+from analysis.sankar2021.spectra import rows_of
+from analysis.verdicts import Bound
+from mining.pipelines.layers import WHOLE
+
+
+def _layers(records: Sequence[Record], operator: str) -> pd.DataFrame:
+    """Give the rows of the layers of one training."""
+    rows = rows_of(records)
+    return rows[(rows["operator"] == operator) & (rows["layer"] != WHOLE)]
+
+
+def share_with_outliers(records: Sequence[Record], operator: str) -> float | None:
+    """Count the layers with C or C - 1 outliers, as a share of those with more than 2 C + 2."""
+    rows = _layers(records, operator)
+    rows = rows[rows["size"] > 2 * rows["classes"] + 2]
+    if rows.empty:
+        return None
+    return float(((rows["classes"] - rows["outliers"]).isin([0, 1])).mean())
+
+
+def middle_against_others(records: Sequence[Record], column: str) -> float | None:
+    """Average log10 of a distance over the middle half of the layers, less that of the others."""
+    rows = _layers(records, "hessian")
+    logarithms = rows[column].map(lambda value: math.log10(value) if value > 0 else math.nan)
+    middle = rows["place"].between(0.25, 0.75)
+    found = logarithms[middle].mean() - logarithms[~middle].mean()
+    return None if math.isnan(found) else float(found)
+
+
+_MOST, _LOWER = Bound(low=0.5), Bound(high=0.0)
+
+CLAIMS = (
+    Claim(
+        "sankar2021",
+        1,
+        "The number of outliers of the spectrum of a layer is the number of classes.",
+        tuple(
+            Criterion(
+                name, f"share of layers with C or C - 1 outliers, {operator}", "ours", "fig01",
+                _MOST, partial(share_with_outliers, operator=operator),
+            )
+            for name, operator in (("1a", "hessian"), ("1b", "gauss_newton"))
+        ),
+    ),
+    Claim(
+        "sankar2021",
+        2,
+        "The spectra of the middle layers are the nearest to that of the network.",
+        tuple(
+            Criterion(
+                name, f"mean log10 of the {about}, middle half of the layers less the others",
+                "ours", "fig03", _LOWER, partial(middle_against_others, column=column),
+            )
+            for name, about, column in (
+                ("2a", "normalized Wasserstein distance", "normalized_wasserstein"),
+                ("2b", "Jensen-Shannon divergence", "jensen_shannon"),
+            )
+        ),
+    ),
+    Claim(
+        "sankar2021",
+        3,
+        "The penalty on the trace lowers the test error.",
+        (
+            Criterion(
+                "3a", "test error with the penalty less that without, points", "paper", "table1",
+                _LOWER, partial(difference, ours="all layers", other="none"),
+            ),
+            Criterion(
+                "3b", "the same beside an L2 penalty", "paper", "table3", _LOWER,
+                partial(difference, ours="all layers", other="none"),
+            ),
+            Criterion(
+                "3c", "test error with the penalty on the middle layers less that on all, points",
+                "paper", "table2", _LOWER,
+                partial(difference, ours="middle layers", other="all layers"),
+            ),
+        ),
+    ),
+)  # fmt: skip

@@ -1,0 +1,47 @@
+"""What every figure and table of Sankar (2021) shows, and how it is drawn.
+
+``python -m analysis.sankar2021.fig03`` draws Fig. 3 from the runs of
+``python -m mining experiment=sankar2021/fig03``.
+"""
+
+from functools import partial
+
+from analysis.records import run_script
+from analysis.sankar2021 import errors, spectra
+from analysis.scripts import Draw, draw_figure
+
+#: What a figure or table shows and how it is drawn, by its name in ``conf/experiment``.
+FIGURES: dict[str, tuple[str, Draw]] = {
+    "fig01": (
+        "Fig. 1: eigenspectra of the layers of VGG-11",
+        partial(spectra.draw_spectra, kind="vgg"),
+    ),
+    "fig03": (
+        "Fig. 3: Wasserstein distances of the layers",
+        partial(spectra.draw_distances, column="normalized_wasserstein"),
+    ),
+    "fig08": ("Fig. 8: frequency of the penalty", partial(errors.draw_line, option="every")),
+    "fig09": (
+        "Fig. 9: eigenspectra of the layers of a ResNet",
+        partial(spectra.draw_spectra, kind="resnet"),
+    ),
+    "fig12": (
+        "Fig. 12: Jensen-Shannon divergences of the layers",
+        partial(spectra.draw_distances, column="jensen_shannon"),
+    ),
+    "fig14": ("Fig. 14: strength of the penalty", partial(errors.draw_line, option="gamma")),
+    "table1": ("Table 1: test error without and with the penalty", errors.draw_table),
+    "table2": ("Table 2: test error, middle layers and all", errors.draw_table),
+    "table3": ("Table 3: test error with L2, without and with the penalty", errors.draw_table),
+}
+
+
+def main(figure: str) -> None:
+    """Draw a figure of the table.
+
+    Args:
+        figure: Its name.
+    """
+    description, draw = FIGURES[figure]
+    about = f"Sankar (2021), {description}."
+    run_script(partial(draw_figure, f"sankar2021/{figure}", about, draw))

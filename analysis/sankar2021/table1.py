@@ -1,0 +1,6 @@
+"""Draw Table 1 of Sankar (2021); the table in ``figures`` says how."""
+
+from analysis.sankar2021 import figures
+
+if __name__ == "__main__":
+    figures.main("table1")

@@ -1,0 +1,129 @@
+"""Figures and tables of Sankar (2021) at their smallest, their scripts, and the claims."""
+
+import sys
+from pathlib import Path
+from runpy import run_module
+
+import pandas as pd
+import pytest
+
+from analysis import claims
+from analysis.archive import Record
+from analysis.sankar2021.claims import middle_against_others, share_with_outliers
+from analysis.sankar2021.errors import difference
+from analysis.sankar2021.figures import FIGURES
+from mining.app.command_line import main
+from mining.app.experiments import plan
+
+EXPERIMENTS = Path(__file__).parents[2] / "conf/experiment/sankar2021"
+SMALL = ("size=smoke", "num_threads=1", "progress=false")
+#: The experiments that others draw from.
+BASES = ["layers", "training"]
+
+
+def call(module, monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", [module, *map(str, arguments)])
+    run_module(module, run_name="__main__")
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A folder with the runs of all figures; all of layers are those of one experiment."""
+    folder = tmp_path_factory.mktemp("sankar2021")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name in ("layers", "table1", "table2", "table3", "fig08", "fig14"):
+            patch.setattr(sys, "argv", ["mining", f"experiment=sankar2021/{name}", *SMALL])
+            main()
+    return folder
+
+
+def test_every_experiment_has_a_row_in_the_table():
+    assert sorted([*FIGURES, *BASES]) == sorted(path.stem for path in EXPERIMENTS.iterdir())
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_every_figure_says_what_it_shows_and_how_to_make_it(figure, monkeypatch, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        call(f"analysis.sankar2021.{figure}", monkeypatch, "--help")
+    told = " ".join(capsys.readouterr().out.split())
+    command = f"python -m mining experiment=sankar2021/{figure}"
+    assert FIGURES[figure][0] in told
+    assert command in told
+    about = (EXPERIMENTS / f"{figure}.yaml").read_text()
+    assert f"{command} && python -m analysis.sankar2021.{figure}\n" in about
+
+
+def test_sweeps_have_the_treatments_that_they_compare():
+    def regularizers(name):
+        runs = plan([f"experiment=sankar2021/{name}", "size=cpu", "seed=0", "data=mnist"])
+        return [run.settings.regularizer.options for run in runs]
+
+    assert [options["gamma"] for options in regularizers("table1")] == [0, 0.01]
+    assert {(o["every"], o["layers"]) for o in regularizers("table3")} == {(50, "all")}
+    assert [options["layers"] for options in regularizers("table2")] == ["all", "middle"]
+    assert [options["every"] for options in regularizers("fig08")] == [10, 25, 50, 100, 200]
+    assert len(regularizers("fig14")) == 6
+    assert len(plan(["experiment=sankar2021/layers", "size=cpu"])) == 15
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_every_figure_is_drawn(figure, work, monkeypatch, capsys):
+    monkeypatch.chdir(work)
+    picture = work / f"{figure}.png"
+    call(f"analysis.sankar2021.{figure}", monkeypatch, *SMALL, "--picture", picture)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert len(pd.read_csv(picture.with_suffix(".csv")))
+
+
+def test_the_claims_are_judged(work, tmp_path, monkeypatch):
+    monkeypatch.chdir(work)
+    path = tmp_path / "claims.csv"
+    monkeypatch.setattr(sys, "argv", ["claims", "sankar2021", *SMALL, "--csv", str(path)])
+    claims.main()
+    written = pd.read_csv(path)
+    assert set(written.criterion) == {"1a", "1b", "2a", "2b", "3a", "3b", "3c"}
+    assert set(written.verdict) == {"not decided"}  # of two seeds
+
+
+def record(pipeline="layers", config=None, **metrics):
+    return Record(
+        f"{pipeline}/lenet-mnist/0",
+        {"seed": 0, "model": {}, **(config or {})},
+        metrics,
+        {},
+        1.0,
+        "cpu",
+    )
+
+
+def layer(place, distance, outliers, size=100):
+    return {
+        "operator": "hessian", "layer": str(place), "place": place, "size": size,
+        "normalized_wasserstein": distance, "outliers": outliers,
+    }  # fmt: skip
+
+
+def test_quantities_by_hand():
+    rows = [layer(0.125, 1.0, 3), layer(0.375, 0.1, 2), layer(0.625, 0.01, 4), layer(0.875, 10, 1)]
+    rows += [layer(0.875, 10.0, None), {**layer(None, 0.0, 3), "layer": "(whole)"}]
+    given = [record(num_classes=3, layers=[*rows, layer(0.875, 10.0, 3, size=8)])]
+    assert share_with_outliers(given, "hessian") == pytest.approx(2 / 5)
+    assert share_with_outliers(given, "gauss_newton") is None
+    # Middle: -1 and -2. Others: 0, 1, 1 and 1.
+    assert middle_against_others(given, "normalized_wasserstein") == pytest.approx(-1.5 - 0.75)
+
+
+def test_differences_of_treatments_by_hand():
+    def training(accuracy, **regularizer):
+        config = {"train": {"weight_decay": 0.0}, "regularizer": regularizer or None}
+        return record("train", config, test_accuracy=accuracy, train_accuracy=1.0)
+
+    runs = [
+        training(0.90),
+        training(0.92, gamma=0.01, every=50, layers="all"),
+        training(0.93, gamma=0.01, every=50, layers="middle"),
+    ]
+    assert difference(runs, "all layers", "none") == pytest.approx(-2)
+    assert difference(runs, "middle layers", "all layers") == pytest.approx(-1)
+    assert difference(runs[:1], "all layers", "none") is None
