@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 #: A loader that names more examples than this multiple of its data set is taken not to end.
 _PASSES = 2
+#: A share has as many batches, if they are not smaller than this many examples.
+_BATCHES, _BATCH = 8, 32
 #: Of a stream, which may not end, at most this multiple of the batches that are kept are read.
 _OF_STREAM = 64
 
@@ -70,8 +72,9 @@ def _drawn_examples(
     order = torch.randperm(len(named), generator=generator)[:num].tolist()
     chosen = [named[place] for place in order]
     size = loader.batch_size or next(map(len, iter(sampler)))
+    # Batches that share statistics stay whole, and the sampling error is the spread between them.
     # A last batch of a single example would have no variance to normalize by.
-    size = min(size, max(2, -(-len(chosen) // 2)))
+    size = min(size, max(_BATCH, len(chosen) // _BATCHES), max(2, -(-len(chosen) // 2)))
     share = Subset(examples, chosen)
     return list(DataLoader(share, batch_size=size, collate_fn=loader.collate_fn))
 

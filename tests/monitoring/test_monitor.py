@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, SubsetRandomSampler, TensorDataset
 from mining import InputError, Landscape, Monitor, make_dense
 from mining.curvature.operators import MatrixOperator
 from mining.curvature.preconditioned import PreconditionedOperator
+from mining.data import digits
 from mining.explain.groups import draw_groups
 from mining.functional.parameters import ParameterSpace
 from mining.monitoring.share import take_share
@@ -113,6 +114,31 @@ def test_values_are_those_of_a_computation_by_itself():
     assert layers.trace["0.weight"] == pytest.approx(
         block, abs=4 * layers.standard_error["0.weight"]
     )
+
+
+def test_shares_bracket_the_largest_eigenvalue_of_all_examples_on_average():
+    examples = digits().train
+    inputs, targets = examples.inputs[:400].double(), examples.labels[:400]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).double()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.2)
+    for _ in range(20):
+        optimizer.zero_grad()
+        F.cross_entropy(model(inputs), targets).backward()
+        optimizer.step()
+    data = DataLoader(TensorDataset(inputs, targets), batch_size=50)
+    truth = torch.linalg.eigvalsh(
+        make_dense(Landscape(model, nn.CrossEntropyLoss(), data, batchnorm="frozen").hessian())
+    )[-1]
+    rows = []
+    for seed in range(10):
+        monitor = Monitor(
+            model, nn.CrossEntropyLoss(), data, every=1, num_examples=20, probes=2, seed=seed
+        )
+        rows.append(monitor.step(0, optimizer))
+    means = pd.DataFrame(rows)[["lambda_max", "lambda_max_elsewhere"]].mean()
+    assert means.lambda_max_elsewhere < float(truth) < means.lambda_max
 
 
 def test_a_preconditioned_operator_has_the_eigenvalues_of_the_product():
@@ -250,6 +276,23 @@ def test_a_share_of_a_sorted_loader_has_all_classes():
         labels = torch.cat([batch[1] for batch in share])
         assert len(labels) == 48
         assert set(labels.tolist()) == {0, 1, 2}
+
+
+@pytest.mark.parametrize(("num", "groups"), [(64, 2), (128, 4), (300, 4)])
+def test_few_examples_that_share_statistics_have_a_sampling_error(num, groups):
+    inputs = torch.randn(600, 6, generator=generator(), dtype=DTYPE)
+    batches = DataLoader(TensorDataset(inputs, THIRDS), batch_size=128)
+    share = take_share(batches, 2 * num, generator())
+    assert sum(len(batch[0]) for batch in share) == 2 * num
+    model = network()
+    landscape = Landscape(model, nn.CrossEntropyLoss(), share, batchnorm="batch")
+    own, _ = draw_groups(landscape, num, 8, generator())
+    assert len(own) == groups
+    monitor = Monitor(model, nn.CrossEntropyLoss(), batches, num_examples=num)
+    row = monitor.step(0, torch.optim.SGD(model.parameters(), lr=0.1))
+    assert row["lambda_max_sampling_error"] > 0
+    assert row["trace_sampling_error"] > 0
+    assert row["gradient_noise"] > 0
 
 
 def test_a_share_is_of_the_examples_that_the_sampler_names():
