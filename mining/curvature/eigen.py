@@ -71,7 +71,7 @@ def eigenpairs(
     - ``lanczos``: thick-restart Lanczos on the operator's device, every vector orthogonalized
       twice against all others. One Krylov space serves both ends of the spectrum.
     - ``eigsh``: ARPACK through SciPy, on the CPU; Xu et al. (2024), Appendix B.1.
-    - ``power``: power iteration with deflation, shifted to reach one end; Alabdulkareem et al.
+    - ``power``: power iteration with deflation, shifted to reach one end; Alabdulkareem
       (2022), Algorithm 1. The slowest, for comparison.
 
     A pair has converged when ‖Hv - λv‖ ≤ tol·|λ|, the criterion of ARPACK. It is relative to each

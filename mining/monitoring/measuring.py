@@ -24,7 +24,7 @@ from mining.monitoring.stability import Stability, stability_of, update_of
 #: Largest residual of an eigenpair, relative to its eigenvalue, and most products for one. With
 #: 0.02, one product fewer, an eigenvalue that overtakes another is seen late, 5 % too small.
 _TOLERANCE, _PRODUCTS = 0.005, 40
-#: Power iterations of Alabdulkareem et al. (2022).
+#: Power iterations of Alabdulkareem (2022).
 _POWER_ITERATIONS = 10
 #: Most evaluations of the loss along the last update.
 _PASSES = 10
@@ -213,7 +213,7 @@ def _along(landscape: Landscape, vector: Tensor) -> float:
 
 
 def _power(operator: CurvatureOperator, generator: torch.Generator) -> tuple[Tensor, Row]:
-    """Iterate v ← Hv / ‖Hv‖; Alabdulkareem et al. (2022), Algorithm 1.
+    """Iterate v ← Hv / ‖Hv‖; Alabdulkareem (2022), Algorithm 1.
 
     The value is that of the eigenvalue of largest magnitude.
     """

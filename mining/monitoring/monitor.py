@@ -56,7 +56,7 @@ class Monitor:
         batchnorm: The policy under which the loss is measured. ``batch`` is the loss that the
             training sees.
         method: ``lanczos``, begun with the last eigenvector, or ``power``: ten power iterations
-            from a random vector, as in Alabdulkareem et al. (2022).
+            from a random vector, as in Alabdulkareem (2022).
         probes: Random vectors of the trace.
         path: CSV file that gets every row as soon as it is measured. A monitor of a training that
             goes on finds its rows there.
