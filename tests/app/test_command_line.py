@@ -846,8 +846,10 @@ def test_a_fault_of_the_program_keeps_its_traceback(
     text = kept.read_text()
     assert text.count("Traceback (most recent call last):") == 1
     assert "mining/pipelines/curve.py" in text
-    (failed,) = [run for run in run_states(folder / "outputs") if run.state == "failed"]
-    assert failed.directory == kept.parent
+    (failed,) = [
+        run for run in run_states(folder / "outputs") if run.directory == kept.parent.resolve()
+    ]
+    assert failed.state == "failed"
     assert failed.note.startswith(f"{name}: ")
     failed.remove()
 

@@ -172,18 +172,18 @@ def test_a_diverging_training_removes_its_own_files_alone(tmp_path, kept, monkey
     for name in others:
         (tmp_path / name).write_bytes(b"months of work")
     save_after_each_epoch(monkeypatch)
-    original = classification._test
+    original = classification.evaluate
 
     def late(model, batches):  # when there is a state and, of some, a checkpoint to remove
         row = original(model, batches)
         return (
-            row | {"test_loss": math.nan}
+            row | {"loss": math.nan}
             if (tmp_path / "history.csv").exists()
             and len(pd.read_csv(tmp_path / "history.csv")) == 2
             else row
         )
 
-    monkeypatch.setattr(classification, "_test", late)
+    monkeypatch.setattr(classification, "evaluate", late)
     with pytest.raises(DivergenceError):
         fit(tmp_path, network(), checkpoints=kept)
     assert {p.name for p in tmp_path.iterdir()} == others | {"history.csv"}
