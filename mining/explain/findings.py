@@ -119,8 +119,8 @@ def _other_statistics(of: Evidence) -> str:
         return ""
     return (
         f"With the stored batch-norm statistics the loss is lower, {stored:.3g}, than with "
-        f"recalibrated ones, {again:.3g}, as after training with augmented images. To assess the "
-        "network as it is in model.eval(), use batchnorm=frozen."
+        f"recalibrated ones, {again:.3g}, as after training with augmented images. "
+        "batchnorm=frozen assesses the network as it is in model.eval()."
     )
 
 

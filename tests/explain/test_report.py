@@ -22,7 +22,7 @@ def found():
 
 def test_reference_values_are_of_known_quantities():
     known = references()
-    assert len(known) == 3
+    assert len(known) == 4
     for reference in known:
         assert reference.command.startswith("python -m mining pipeline=assess ")
         assert {split_name(name)[0] for name in reference.values} <= set(MEANINGS)
@@ -54,7 +54,7 @@ def test_the_report_says_what_numbers_mean(found):
             assert MEANINGS[meaning].does_not_say in text
     rows = [line for line in text.splitlines() if line.startswith("| ")]
     columns = {len(re.findall(r"(?<!\\)\|", row)) for row in rows}
-    assert columns == {8}  # quantity, value, three references, two sentences
+    assert columns == {9}  # quantity, value, four references, two sentences
 
 
 def test_a_comparison_marks_what_is_beyond_noise(found):
