@@ -82,7 +82,9 @@ def _pick(key: str, values: Mapping[str, Any]) -> Any:
     """Choose one of several values; the key is mostly another value of the configuration."""
     if key not in values:
         raise InputError(f"No value for {key!r}, only for {', '.join(map(str, values))}.")
-    return values[key]
+    chosen = values[key]
+    # A node, into which other interpolations can reach: ${train.checkpoints[1]}.
+    return OmegaConf.create(chosen) if isinstance(chosen, list | dict) else chosen
 
 
 def _run_directory(*, _root_: DictConfig) -> str:

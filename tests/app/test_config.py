@@ -47,6 +47,13 @@ def composed(*overrides):
         )
 
 
+@pytest.mark.parametrize(("subject", "epoch"), [("mlp", 10), ("lenet", 1), ("resnet20", 1)])
+def test_the_early_checkpoint_is_the_second_also_where_it_depends_on_the_size(subject, epoch):
+    assert composed("view=gaussian_early", f"subject={subject}")["epoch"] == epoch
+    with initialize_config_module("mining.conf", **VERSION):
+        OmegaConf.resolve(compose("config", [f"subject={subject}"]))  # as --cfg job --resolve does
+
+
 def test_a_pair_of_data_sets_replaces_that_of_a_subject():
     config = composed("subject=lenet", "generalization=cifar10_cinic10")
     assert (config["model"]["name"], config["data"]["name"]) == ("lenet", "cifar10")
