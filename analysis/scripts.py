@@ -1,12 +1,13 @@
 """What the script of every figure does: find its runs, draw them, and write their numbers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.records import figure_options, save_csv
+from analysis.records import figure_options, run_script, save_csv
 from mining.plotting import save_figure
 
 
@@ -43,3 +44,17 @@ def draw_figure(experiment: str, description: str, draw: Draw) -> None:
     save_figure(drawing.picture, options.picture, dpi=options.dpi, width=options.width)
     print(options.picture)
     print(options.csv)
+
+
+def run_figure(paper: str, folder: str, figures: Mapping[str, tuple[str, Draw]], name: str) -> None:
+    """Be the script of a figure or table of a paper.
+
+    Args:
+        paper: Its authors and year.
+        folder: Of its experiments in ``conf/experiment``.
+        figures: What each shows and how it is drawn, by name.
+        name: Of the one to draw.
+    """
+    description, draw = figures[name]
+    about = f"{paper}, {description}."
+    run_script(partial(draw_figure, f"{folder}/{name}", about, draw))

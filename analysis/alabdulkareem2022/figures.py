@@ -7,8 +7,7 @@
 from functools import partial
 
 from analysis.alabdulkareem2022 import convergence, curvatures, images, table
-from analysis.records import run_script
-from analysis.scripts import Draw, draw_figure
+from analysis.scripts import Draw, run_figure
 
 #: What a figure or table shows and how it is drawn, by its name in ``conf/experiment``.
 FIGURES: dict[str, tuple[str, Draw]] = {
@@ -22,12 +21,5 @@ FIGURES: dict[str, tuple[str, Draw]] = {
 }
 
 
-def main(figure: str) -> None:
-    """Draw a figure of the table.
-
-    Args:
-        figure: Its name.
-    """
-    description, draw = FIGURES[figure]
-    about = f"Alabdulkareem (2022), {description}."
-    run_script(partial(draw_figure, f"alabdulkareem2022/{figure}", about, draw))
+#: Draws a figure of the table, given its name.
+main = partial(run_figure, "Alabdulkareem (2022)", "alabdulkareem2022", FIGURES)

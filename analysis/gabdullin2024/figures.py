@@ -8,8 +8,7 @@ from functools import partial
 
 from analysis.gabdullin2024 import accuracies, capped, explosions, spectra
 from analysis.panels import draw_panels
-from analysis.records import run_script
-from analysis.scripts import Draw, draw_figure
+from analysis.scripts import Draw, run_figure
 
 #: What a figure or table shows and how it is drawn, by its name in ``conf/experiment``.
 FIGURES: dict[str, tuple[str, Draw]] = {
@@ -63,12 +62,5 @@ FIGURES: dict[str, tuple[str, Draw]] = {
 }
 
 
-def main(figure: str) -> None:
-    """Draw a figure of the table.
-
-    Args:
-        figure: Its name.
-    """
-    description, draw = FIGURES[figure]
-    about = f"Gabdullin (2024), {description}."
-    run_script(partial(draw_figure, f"gabdullin2024/{figure}", about, draw))
+#: Draws a figure of the table, given its name.
+main = partial(run_figure, "Gabdullin (2024)", "gabdullin2024", FIGURES)

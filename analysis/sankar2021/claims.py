@@ -1,4 +1,4 @@
-"""The claims of Sankar (2021) and their criteria; ``analysis/criteria.md`` quotes the paper."""
+"""The claims of Sankar et al. (2021) and their criteria; ``criteria.md`` quotes the paper."""
 
 import math
 from collections.abc import Sequence

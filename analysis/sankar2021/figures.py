@@ -1,4 +1,4 @@
-"""What every figure and table of Sankar (2021) shows, and how it is drawn.
+"""What every figure and table of Sankar et al. (2021) shows, and how it is drawn.
 
 ``python -m analysis.sankar2021.fig03`` draws Fig. 3 from the runs of
 ``python -m mining experiment=sankar2021/fig03``.
@@ -6,9 +6,8 @@
 
 from functools import partial
 
-from analysis.records import run_script
 from analysis.sankar2021 import errors, spectra
-from analysis.scripts import Draw, draw_figure
+from analysis.scripts import Draw, run_figure
 
 #: What a figure or table shows and how it is drawn, by its name in ``conf/experiment``.
 FIGURES: dict[str, tuple[str, Draw]] = {
@@ -36,12 +35,5 @@ FIGURES: dict[str, tuple[str, Draw]] = {
 }
 
 
-def main(figure: str) -> None:
-    """Draw a figure of the table.
-
-    Args:
-        figure: Its name.
-    """
-    description, draw = FIGURES[figure]
-    about = f"Sankar (2021), {description}."
-    run_script(partial(draw_figure, f"sankar2021/{figure}", about, draw))
+#: Draws a figure of the table, given its name.
+main = partial(run_figure, "Sankar et al. (2021)", "sankar2021", FIGURES)

@@ -1,4 +1,4 @@
-"""Draw Table 2 of Sankar (2021); the table in ``figures`` says how."""
+"""Draw Table 2 of Sankar et al. (2021); the table in ``figures`` says how."""
 
 from analysis.sankar2021 import figures
 

@@ -9,8 +9,7 @@ hook.
 from functools import partial
 
 from analysis.panels import draw_panels
-from analysis.records import run_script
-from analysis.scripts import Draw, draw_figure
+from analysis.scripts import Draw, run_figure
 from analysis.xu2024 import (
     angles,
     complexity,
@@ -60,11 +59,5 @@ FIGURES: dict[str, tuple[str, Draw]] = {
 }
 
 
-def main(figure: str) -> None:
-    """Draw a figure of the table.
-
-    Args:
-        figure: Its name.
-    """
-    description, draw = FIGURES[figure]
-    run_script(partial(draw_figure, f"xu2024/{figure}", f"Xu et al. (2024), {description}.", draw))
+#: Draws a figure of the table, given its name.
+main = partial(run_figure, "Xu et al. (2024)", "xu2024", FIGURES)

@@ -1,4 +1,4 @@
-"""Figures and tables of Sankar (2021) at their smallest, their scripts, and the claims."""
+"""Figures and tables of Sankar et al. (2021) at their smallest, their scripts, and the claims."""
 
 import sys
 from pathlib import Path
