@@ -1,4 +1,4 @@
-"""How cuDNN chooses its algorithms while something is measured."""
+"""How cuDNN chooses its algorithms."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ import torch
 
 @contextmanager
 def deterministic_algorithms() -> Iterator[None]:
-    """Let cuDNN take deterministic algorithms, and time none, whose choice the training would find.
+    """Let cuDNN take deterministic algorithms, and time none; afterwards its choices are as before.
 
     ``torch.backends.cudnn.flags`` would set the precision too, and fails where convolutions and
     recurrent layers have different ones.

@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 from mining import InputError
+from mining.functional.algorithms import deterministic_algorithms
 from mining.functional.batchnorm import BatchNormPolicy, Mode
 from mining.functional.loss import LossFunction
 from mining.functional.model_call import Objective
 from mining.landscape import Landscape
 from mining.monitoring.alarm import alarm_of
-from mining.monitoring.algorithms import deterministic_algorithms
 from mining.monitoring.budget import SIZES, examples_and_interval, interval
 from mining.monitoring.measuring import Measured, Measurer
 from mining.monitoring.share import take_share

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
 from mining import InputError
+from mining.functional.algorithms import deterministic_algorithms
 from mining.storage.checkpoints import read_tensors
 from mining.storage.files import write_atomically
 from mining.storage.fingerprint import Fingerprint
@@ -204,7 +205,7 @@ class Loop(Generic[Batch]):
         started = time.monotonic()
         row = {"epoch": self.epoch + 1, "lr": float(self.optimizer.param_groups[0]["lr"])}
         # The same steps in every run.
-        with torch.backends.cudnn.flags(enabled=True, deterministic=True, benchmark=False):
+        with deterministic_algorithms():
             for batch in self.objective.batches(self.epoch):
                 loss = self.objective.loss(batch)
                 if self._loss_hook is not None:
