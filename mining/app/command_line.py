@@ -33,6 +33,7 @@ from mining.pipelines import PAGE, PIPELINE_KEYS, UNNAMED_KEYS
 from mining.pipelines.jobs import compute, find_run, redraw
 from mining.pipelines.settings import Picture, Settings
 from mining.storage.runs import Run
+from mining.storage.states import has_traceback
 
 _HYDRA = {"config_path": "pkg://mining.conf", "config_name": "config", **VERSION}
 _failures: list[BaseException] = []
@@ -84,8 +85,7 @@ def _list_runs(arguments: Sequence[str]) -> None:
     try:
         runs.main(arguments)
     except (InputError, OSError) as error:
-        _report(error, None)
-        _failures.clear()
+        print(f"error: {describe(error)}", file=sys.stderr)
         sys.exit(1)
 
 
@@ -163,7 +163,7 @@ def _remove_if_empty(directory: Path, cfg: DictConfig) -> None:
         return
     if {path.name for path in directory.iterdir()} - {own.name}:
         return
-    if own.exists() and "\nTraceback " in f"\n{own.read_text()}":
+    if has_traceback(own):
         return
     root = logging.getLogger()
     for handler in list(root.handlers):  # what is logged later would look for the folder

@@ -55,18 +55,18 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Give a configuration one level: ``{"train.lr": 0.1, …}``."""
     found: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{key}.")
+            found |= _flat(value, f"{prefix}{key}.")
         else:
             found[f"{prefix}{key}"] = value
     return found
 
 
-def differing(runs: Sequence[RunState]) -> list[dict[str, Any]]:
+def _differing(runs: Sequence[RunState]) -> list[dict[str, Any]]:
     """Give, for each run, its values of the keys in which the runs differ.
 
     Only keys count that their pipeline reads, and that all runs with a known configuration have.
@@ -74,7 +74,7 @@ def differing(runs: Sequence[RunState]) -> list[dict[str, Any]]:
     configs = [
         {
             key: value
-            for key, value in flat(run.config).items()
+            for key, value in _flat(run.config).items()
             if key.partition(".")[0] in PIPELINE_KEYS.get(run.pipeline, ())
         }
         for run in runs
@@ -89,12 +89,12 @@ def _matching(runs: Sequence[RunState], condition: str) -> list[RunState]:
     key, equals, wanted = condition.partition("=")
     if not equals:
         raise InputError(f"{condition!r} must be KEY=VALUE, as seed=1.")
-    known = {name for run in runs for name in flat(run.config)}
+    configs = [_flat(run.config) for run in runs]
+    known = {name for config in configs for name in config}
     if runs and key not in known:
         raise InputError(f"No run has the key {key}{suggest(key, sorted(known))}.")
-    return [
-        run for run in runs if key in flat(run.config) and _text(flat(run.config)[key]) == wanted
-    ]
+    pairs = zip(runs, configs, strict=True)
+    return [run for run, config in pairs if key in config and _text(config[key]) == wanted]
 
 
 def _text(value: Any) -> str:
@@ -105,7 +105,7 @@ def _listing(runs: Sequence[RunState]) -> Iterable[str]:
     """Give a line per run, pipeline by pipeline."""
     for pipeline in dict.fromkeys(run.pipeline for run in runs):
         group = [run for run in runs if run.pipeline == pipeline]
-        for run, values in zip(group, differing(group), strict=True):
+        for run, values in zip(group, _differing(group), strict=True):
             told = " ".join(f"{key}={_text(value)}" for key, value in values.items())
             age = _duration(time.time() - run.modified)
             line = f"{_state(run):<16} {age:>7} {_size(run.size):>8}  {run.directory}  {told}"

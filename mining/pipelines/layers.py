@@ -21,7 +21,7 @@ from mining.pipelines.problem import Problem
 from mining.pipelines.spectrum import Kind
 from mining.pipelines.titles import EPOCH, describe_point
 from mining.plotting import draw_layers, explain
-from mining.storage.files import drop_if_damaged, read_arrays, write_atomically
+from mining.storage.files import drop_if_damaged, finite, read_arrays, write_atomically
 from mining.storage.records import load_record, save_record
 
 #: What the whole matrix is called among the layers.
@@ -149,7 +149,8 @@ def summarize(directory: Path, kinds: Sequence[str]) -> list[dict[str, Any]]:
             row |= asdict(spectral_distances(density, whole))
             row["products"] = density.products + int(arrays["eigenvalue_products"])
             rows.append(row | {"seconds": float(arrays["seconds"])})
-    return [{k: _finite(v) for k, v in row.items()} for row in rows]
+    found: list[dict[str, Any]] = finite(rows)  # an infinite divergence has no word in a record
+    return found
 
 
 def read_densities(directory: Path, kinds: Sequence[str]) -> dict[str, dict[str, SpectralDensity]]:
@@ -174,11 +175,6 @@ def _of_eigenvalues(arrays: dict[str, np.ndarray], density: SpectralDensity) -> 
         found = count_outliers(values, residuals, zero=density.zero)
         row |= {"outliers": found.count, "gap": found.gap, "edge": found.edge}
     return row
-
-
-def _finite(value: Any) -> Any:
-    """Leave out what a record has no word for: an infinite divergence."""
-    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def draw(problem: Problem) -> None:

@@ -64,8 +64,8 @@ def is_held(directory: Path) -> bool:
         lock.acquire(timeout=0)
     except Timeout:
         return True
-    except OSError:  # no locks here, or not ours to take
-        return False
+    except OSError as error:  # another user's, if it is not that there are no locks here
+        return error.errno not in _UNSUPPORTED
     with suppress(OSError):  # of a process that died
         path.unlink()
     lock.release()

@@ -246,11 +246,9 @@ class Run:
 
     def _tidy(self, error: BaseException) -> None:
         """Leave no trace of a start that was refused or stopped at once, nor of this process."""
-        refused = isinstance(error, InputError | OSError) or not isinstance(error, Exception)
-        if refused and {path.name for path in self.directory.iterdir()} <= {
-            "started.json",
-            "mining.log",
-        }:
+        failed = isinstance(error, Exception) and not isinstance(error, InputError | OSError)
+        left = {path.name for path in self.directory.iterdir()} - {"started.json", "mining.log"}
+        if not failed and not left:
             self._start.unlink(missing_ok=True)
             return
         with suppress(OSError):  # a full disk has been reported

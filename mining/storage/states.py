@@ -70,7 +70,7 @@ def _state_of(directory: Path) -> Iterator[RunState]:
             state, record = "done", read_record(directory / "run.json")
         except InputError:
             note = "run.json is damaged"
-    elif start.get("error") or _has_traceback(log):
+    elif start.get("error") or has_traceback(log):
         state, record = "failed", start
         note = start.get("error") or _last_line(log)
     elif start:
@@ -88,7 +88,8 @@ def _state_of(directory: Path) -> Iterator[RunState]:
     )
 
 
-def _has_traceback(log: Path) -> bool:
+def has_traceback(log: Path) -> bool:
+    """Whether a log holds the traceback of a fault."""
     return log.exists() and "\nTraceback " in f"\n{log.read_text(errors='replace')}"
 
 
