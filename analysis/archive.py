@@ -29,8 +29,9 @@ _ARRAYS = {
 }
 #: Columns of the tables of a training that are kept, by file.
 _COLUMNS = {
-    "history.csv": ("epoch", "train_loss"),
+    "history.csv": ("epoch", "train_loss", "train_accuracy"),
     "curvature.csv": ("epoch", "lambda_max", "trace", "trace_standard_error"),
+    "curvature_layers.csv": ("epoch", "place", "lambda_max", "trace", "trace_standard_error"),
     "held_out.csv": ("epoch", "validation_accuracy", "test_accuracy", "noisy_accuracy"),
 }
 #: Keys of the configuration that say where and how a run was computed, and not what.
@@ -63,10 +64,12 @@ class Record:
 
     @property
     def network(self) -> str:
-        """Model and data set."""
-        name = self.directory.split("/")[1]
-        skips = self.config["model"].get("skip_connections", True)
-        return name if skips else f"{name}, no skip connections"
+        """Model and data set, and what is left out of the model."""
+        name, model = self.directory.split("/")[1], self.config["model"]
+        for option in ("skip_connections", "batch_norm"):
+            if not model.get(option, True):
+                name += f", no {option.replace('_', ' ')}"
+        return name
 
     @cached_property
     def curves(self) -> list[Curve]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Literal
 
 from analysis.archive import Record
@@ -20,6 +21,8 @@ class Criterion:
     bound: Bound
     #: Of the records of one training; ``None`` if they do not tell.
     quantity: Callable[[Sequence[Record]], float | None]
+    #: Names the network of a record: records of one network and seed are compared.
+    network: Callable[[Record], str] = attrgetter("network")
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,9 @@ def find(criterion: Criterion, records: Sequence[Record]) -> list[Finding]:
     """Judge a criterion on every network by the trainings that tell of it."""
     trainings: dict[str, dict[int, list[Record]]] = {}
     for record in records:
-        trainings.setdefault(record.network, {}).setdefault(record.seed, []).append(record)
+        trainings.setdefault(criterion.network(record), {}).setdefault(record.seed, []).append(
+            record
+        )
     findings = []
     for network, seeds in sorted(trainings.items()):
         told = {seed: criterion.quantity(found) for seed, found in sorted(seeds.items())}

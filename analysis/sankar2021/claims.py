@@ -8,7 +8,15 @@ import pandas as pd
 
 from analysis.archive import Record
 from analysis.findings import Claim, Criterion
-from analysis.sankar2021.errors import difference
+from analysis.sankar2021.errors import difference, treatment_of
+from analysis.sankar2021.evolution import (
+    architecture_of,
+    change,
+    last_trace,
+    middle_nearer,
+    share_of_falling_layers,
+    without,
+)
 from analysis.sankar2021.spectra import rows_of
 from analysis.verdicts import Bound
 from mining.pipelines.layers import WHOLE
@@ -85,6 +93,55 @@ CLAIMS = (
                 "3c", "test error with the penalty on the middle layers less that on all, points",
                 "paper", "table2", _LOWER,
                 partial(difference, ours="middle layers", other="all layers"),
+            ),
+        ),
+    ),
+    Claim(
+        "sankar2021",
+        4,
+        "λmax and the trace of the Hessian fall over the training.",
+        tuple(
+            Criterion(
+                name, f"log10 of {about}, last measurement less the first", "paper", "fig04",
+                _LOWER, partial(change, column=column),
+            )
+            for name, about, column in (("4a", "λmax", "lambda_max"), ("4b", "the trace", "trace"))
+        ),
+    ),
+    Claim(
+        "sankar2021",
+        5,
+        "So does λmax of every layer, and that of the middle layers is the nearest to the "
+        "network's.",
+        (
+            Criterion(
+                "5a", "share of layers whose λmax is lower at the last measurement", "ours",
+                "fig13", _MOST, share_of_falling_layers,
+            ),
+            Criterion(
+                "5b", "mean |log10(λ_l / λ)|, middle half of the layers less the others", "ours",
+                "fig13", _LOWER, middle_nearer,
+            ),
+        ),
+    ),
+    Claim(
+        "sankar2021",
+        6,
+        "Batch norm, skip connections and the penalty lower the trace.",
+        (
+            *(
+                Criterion(
+                    name, f"log10 of the last trace with {about} less that without", "paper",
+                    "fig05", _LOWER,
+                    partial(last_trace, ours="complete", other=f"no {about}", treatment=without),
+                    architecture_of,
+                )
+                for name, about in (("6a", "batch norm"), ("6b", "skip connections"))
+            ),
+            Criterion(
+                "6c", "log10 of the last trace with the penalty less that without", "paper",
+                "fig07", _LOWER,
+                partial(last_trace, ours="all layers", other="none", treatment=treatment_of),
             ),
         ),
     ),

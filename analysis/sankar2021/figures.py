@@ -6,7 +6,7 @@
 
 from functools import partial
 
-from analysis.sankar2021 import errors, spectra
+from analysis.sankar2021 import errors, evolution, spectra
 from analysis.scripts import Draw, run_figure
 
 #: What a figure or table shows and how it is drawn, by its name in ``conf/experiment``.
@@ -19,6 +19,16 @@ FIGURES: dict[str, tuple[str, Draw]] = {
         "Fig. 3: Wasserstein distances of the layers",
         partial(spectra.draw_distances, column="normalized_wasserstein"),
     ),
+    "fig04": ("Fig. 4: λmax and trace over the epochs", evolution.draw_networks),
+    "fig05": (
+        "Fig. 5: trace with and without batch norm and skip connections",
+        evolution.draw_pairs,
+    ),
+    "fig06": (
+        "Fig. 6: λmax of the layers of a VGG over the epochs",
+        partial(evolution.draw_layers, kind="vgg"),
+    ),
+    "fig07": ("Fig. 7: training accuracy and trace with the penalty", evolution.draw_penalty),
     "fig08": ("Fig. 8: frequency of the penalty", partial(errors.draw_line, option="every")),
     "fig09": (
         "Fig. 9: eigenspectra of the layers of a ResNet",
@@ -27,6 +37,10 @@ FIGURES: dict[str, tuple[str, Draw]] = {
     "fig12": (
         "Fig. 12: Jensen-Shannon divergences of the layers",
         partial(spectra.draw_distances, column="jensen_shannon"),
+    ),
+    "fig13": (
+        "Fig. 13: λmax of the layers of a ResNet over the epochs",
+        partial(evolution.draw_layers, kind="resnet"),
     ),
     "fig14": ("Fig. 14: strength of the penalty", partial(errors.draw_line, option="gamma")),
     "table1": ("Table 1: test error without and with the penalty", errors.draw_table),

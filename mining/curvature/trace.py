@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
@@ -56,6 +56,21 @@ class TraceEstimate:
     products: int  # matrix-vector products
     converged: bool  # whether the requested relative error was reached; True if none was requested
     layers: Mapping[str, Estimate]  # by parameter; their means add up to ``mean``
+    parts: Tensor  # (n, P) float64, the samples by parameter
+    inflation: float  # of standard errors, where samples depend on each other
+
+    def of(self, parameters: Sequence[str]) -> Estimate:
+        """Return the trace of the diagonal block of some of the parameters, by their names.
+
+        Raises:
+            InputError: If a name is none of ``layers``.
+        """
+        names = list(self.layers)
+        if not set(parameters) <= set(names):
+            raise InputError(f"parameters must be some of {names}, got {list(parameters)}.")
+        chosen = self.parts[:, [names.index(name) for name in parameters]]
+        mean, error = Estimate.of(chosen.sum(1))
+        return Estimate(mean, error * self.inflation)
 
 
 def trace(
@@ -135,6 +150,8 @@ def trace(
         products=operator.products - before,
         converged=goal.reached(samples),
         layers={n: samples.of_block(index) for index, n in enumerate(names) if n},
+        parts=samples.blocks,
+        inflation=samples.inflation,
     )
     if not result.converged:
         log.warning(

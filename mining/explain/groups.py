@@ -97,6 +97,10 @@ class GroupedHessian(CurvatureOperator):
         self.quadratics += torch.stack(told, 1)
         return products
 
+    def block(self, parameters: str | Sequence[str]) -> "GroupedHessian":
+        """Return the diagonal block of some of the parameters; see ``HessianOperator.block``."""
+        return GroupedHessian([part.block(parameters) for part in self._parts], self._groups)
+
     def quotients(self, vectors: Tensor) -> Tensor:
         """Estimate vᵀHv by each group for each column of ``vectors``, ``(D, P)``: ``(K, P)``."""
         self @ vectors

@@ -44,7 +44,7 @@ class Measured:
     """What was measured at one point."""
 
     row: dict[str, Any]
-    layers: list[dict[str, Any]]  # the trace of each parameter's block
+    layers: list[dict[str, Any]]  # a row for the block of each layer
 
 
 class Measurer:
@@ -54,15 +54,16 @@ class Measurer:
         method: ``lanczos`` or ``power``.
         probes: Random vectors of the trace.
         seed: Of all random vectors.
+        layers: Whether the largest eigenvalue of the block of each layer is found, too.
 
     Raises:
         InputError: If the method is unknown.
     """
 
-    def __init__(self, method: str, probes: int, seed: int) -> None:
+    def __init__(self, method: str, probes: int, seed: int, layers: bool = False) -> None:
         if method not in ("lanczos", "power"):
             raise InputError(f"method must be lanczos or power, got {method!r}.")
-        self._method, self._probes, self._seed = method, probes, seed
+        self._method, self._probes, self._seed, self._by_layer = method, probes, seed, layers
         self._vectors: dict[str, Tensor] = {}  # the last eigenvectors, by what they are of
 
     def measure(
@@ -105,11 +106,22 @@ class Measurer:
         row |= _gradient_columns(groups)
         row |= self._against_steps(own, model, optimizer, operator, row)
         row |= {"products": operator.products, "num_examples": own.num_examples}
-        layers = [
-            {"parameter": name, "trace": mean, "standard_error": error}
-            for name, (mean, error) in traced.layers.items()
-        ]
-        return Measured({"loss": loss, **row}, layers)
+        return Measured({"loss": loss, **row}, self._layers(operator, traced))
+
+    def _layers(self, operator: GroupedHessian, traced: TraceEstimate) -> list[dict[str, Any]]:
+        """Describe the diagonal block of every layer."""
+        assert operator.space is not None
+        layers, rows = operator.space.layers, []
+        for number, (layer, names) in enumerate(layers.items()):
+            mean, error = traced.of(names)
+            row: dict[str, Any] = {"layer": layer, "place": (number + 0.5) / len(layers)}
+            row |= {"trace": mean, "trace_standard_error": error}
+            if self._by_layer:
+                block = operator.block(names)
+                row |= self._largest(block, f"layer {layer}")[1]
+                row["products"] = block.products
+            rows.append(row)
+        return rows
 
     def time_product(self, landscape: Landscape) -> float:
         """Time a matrix-vector product as ``measure`` takes them, seconds.

@@ -22,6 +22,7 @@ class MonitorSettings:
         budget: Largest share of the time of the training that measuring takes.
         method: ``lanczos`` or ``power``.
         probes: Random vectors of the trace.
+        layers: Whether the largest eigenvalue of every layer is measured, too.
 
     Raises:
         InputError: If a fraction is not between 0 and 1.
@@ -32,6 +33,7 @@ class MonitorSettings:
     budget: float = 0.03
     method: str = "lanczos"
     probes: int = 10
+    layers: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.num_examples, float) and not 0 < self.num_examples < 1:
@@ -61,5 +63,6 @@ class MonitorSettings:
             budget=self.budget,
             method=self.method,
             probes=self.probes,
+            layers=self.layers,
             path=path,
         )

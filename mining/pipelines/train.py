@@ -7,11 +7,12 @@ from torch import nn
 
 from mining.landscape import Landscape
 from mining.monitoring import Monitor, MonitorSettings
+from mining.monitoring.monitor import beside
 from mining.pipelines.building import build_model
 from mining.pipelines.pictures import save_picture
 from mining.pipelines.problem import Problem
 from mining.pipelines.titles import name_seed
-from mining.plotting import draw_history, draw_monitor
+from mining.plotting import draw_history, draw_layer_history, draw_monitor
 from mining.storage.files import drop_if_damaged
 from mining.training import (
     Callback,
@@ -92,6 +93,10 @@ def draw(problem: Problem) -> None:
         log_scale=settings.picture.log_scale,
     )
     save_picture(problem, picture, "history")
-    if (directory / _CURVATURE).exists():
-        title = ", ".join([directory.parent.name, *name_seed(settings)])
-        save_picture(problem, draw_monitor(directory / _CURVATURE, title=title), "curvature")
+    measured = directory / _CURVATURE
+    title = ", ".join([directory.parent.name, *name_seed(settings)])
+    if measured.exists():
+        save_picture(problem, draw_monitor(measured, title=title), "curvature")
+    if beside(measured).exists():
+        picture = draw_layer_history(measured, beside(measured), title=title)
+        save_picture(problem, picture, beside(measured).stem)

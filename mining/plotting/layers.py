@@ -1,12 +1,18 @@
-"""Pictures of the spectra of layers."""
+"""Pictures of the curvature of layers: spectra, and numbers over a training."""
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 
+import matplotlib
+import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from mining.curvature import SpectralDensity
+from mining.plotting.layout import explain
 
 _COLUMNS = 4
 _FLOOR = 1e-10
@@ -49,3 +55,54 @@ def draw_layers(
             axes.set_ylabel("density", fontsize=8)
         drawn.append(axes)
     return picture, drawn
+
+
+def draw_layer_history(table: Path, layers: Path, *, title: str = "") -> Figure:
+    """Draw the curvature of every layer over the epochs, from the tables of a ``Monitor``.
+
+    Args:
+        table: That of the network.
+        layers: That of the layers.
+        title: Of the picture.
+    """
+    whole, parts = pd.read_csv(table), pd.read_csv(layers)
+    picture = Figure(figsize=(8, 3.6), layout="constrained")
+    panels = list(picture.subplots(1, 2))
+    names = {"lambda_max": "largest eigenvalue", "trace": "trace"}
+    for axes, (column, name) in zip(panels, names.items(), strict=True):
+        draw_layer_lines(axes, parts, whole, column)
+        axes.set_ylabel(name, fontsize=8)
+    add_places(picture, panels)
+    explain(picture, panels, "Blocks of the Hessian that belong to one layer each.")
+    picture.suptitle(title, fontsize=9)
+    return picture
+
+
+def draw_layer_lines(
+    axes: Axes, layers: pd.DataFrame, whole: pd.DataFrame, column: str, label: str = "network"
+) -> None:
+    """Draw a column over the epochs, a line for each layer and one for the network.
+
+    Args:
+        axes: Where to draw.
+        layers: ``epoch``, ``place`` and the column, of one training.
+        whole: ``epoch`` and the column.
+        column: Its name; the axis is logarithmic if all its values are positive.
+        label: Of the line of the network.
+    """
+    colors = matplotlib.colormaps["viridis"]
+    for place, rows in layers.groupby("place"):
+        axes.plot(rows["epoch"], rows[column], ".-", color=colors(float(str(place))), linewidth=0.9)
+    axes.plot(whole["epoch"], whole[column], ".-", color="black", linewidth=1.6, label=label)
+    if (layers[column].dropna() > 0).all() and (whole[column].dropna() > 0).all():
+        axes.set_yscale("log")
+    axes.set_xlabel("epoch", fontsize=8)
+    axes.tick_params(labelsize=8, which="both")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def add_places(picture: Figure, panels: list[Axes]) -> None:
+    """Put the scale of the colours of layers beside panels."""
+    scale = picture.colorbar(ScalarMappable(cmap="viridis"), ax=panels)
+    scale.set_label("place of the layer, (l - ½) / L", fontsize=8)
+    scale.ax.tick_params(labelsize=7)

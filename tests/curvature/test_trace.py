@@ -11,7 +11,7 @@ from scipy.stats import norm, sem, skew
 from scipy.stats import t as student
 from torch import Tensor
 
-from mining import MatrixOperator, make_dense, trace
+from mining import InputError, MatrixOperator, make_dense, trace
 from mining.curvature.trace import _skewness_factor
 from mining.curvature.xtrace import exchangeable_estimates, jackknife_factor
 
@@ -241,6 +241,10 @@ def test_layers_come_from_the_same_products(method, name):
         slack = 4.5 * estimate.standard_error + 1e-10
         assert estimate.mean == pytest.approx(exact[layer], abs=slack), layer
     assert sum(e.mean for e in found.layers.values()) == pytest.approx(found.mean, rel=1e-10)
+    assert found.of(list(found.layers)) == pytest.approx((found.mean, found.standard_error))
+    assert found.of(of.space.names[:1]) == pytest.approx(found.layers[of.space.names[0]])
+    with pytest.raises(InputError, match="must be some of"):
+        found.of(["nothing"])
     assert found.mean == pytest.approx(float(dense.trace()), abs=4.5 * found.standard_error + 1e-9)
     assert found.products <= 240
 

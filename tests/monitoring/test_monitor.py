@@ -86,8 +86,9 @@ def test_the_training_is_bit_for_bit_the_same(kind):
 def test_values_are_those_of_a_computation_by_itself():
     model, batches = network(batchnorm=False), loader(generator=generator(1))
     monitor = Monitor(
-        model, nn.CrossEntropyLoss(), batches, num_examples=24, probes=200, batchnorm="frozen"
-    )
+        model, nn.CrossEntropyLoss(), batches, num_examples=24, probes=200, batchnorm="frozen",
+        layers=True,
+    )  # fmt: skip
     optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
     row = monitor.step(0, optimizer)
     landscape = Landscape(
@@ -107,13 +108,17 @@ def test_values_are_those_of_a_computation_by_itself():
     assert row["loss"] == pytest.approx(float(halves[0].loss(halves[0].theta)))
     assert row["gradient_norm"] == pytest.approx(float(halves[0].gradient().norm()))
     assert row["stability"] == pytest.approx(0.3 * row["lambda_max"] / 2)
-    layers = monitor.layers.set_index("parameter")
+    layers = monitor.layers.set_index("layer")
+    assert list(layers.index) == ["0", "3"]
+    assert list(layers.place) == [0.25, 0.75]
     assert layers.trace.sum() == pytest.approx(row["trace"])
-    size = model[0].weight.numel()
-    block = float(dense[:size, :size].trace())
-    assert layers.trace["0.weight"] == pytest.approx(
-        block, abs=4 * layers.standard_error["0.weight"]
-    )
+    size = sum(p.numel() for p in model[0].parameters())
+    for layer, block in (("0", dense[:size, :size]), ("3", dense[size:, size:])):
+        found, largest = layers.loc[layer], float(torch.linalg.eigvalsh(block)[-1])
+        assert found.trace == pytest.approx(
+            float(block.trace()), abs=4 * found.trace_standard_error
+        )
+        assert found.lambda_max == pytest.approx(largest, rel=1e-3)
 
 
 def test_shares_bracket_the_largest_eigenvalue_of_all_examples_on_average():
@@ -442,7 +447,7 @@ def test_a_training_that_goes_on_has_one_table(tmp_path):
     path = tmp_path / "monitor.csv"
     model, batches = network(), loader()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    options = {"every": 1, "num_examples": 8, "path": path}
+    options = {"every": 1, "num_examples": 8, "path": path, "layers": True}
     first = Monitor(model, nn.CrossEntropyLoss(), batches, **options)
     for epoch in range(4):
         first.step(epoch, optimizer)
@@ -450,6 +455,9 @@ def test_a_training_that_goes_on_has_one_table(tmp_path):
     again.step(2, optimizer)  # the last state on disk was that after two epochs
     assert list(pd.read_csv(path).epoch) == [0, 1, 2]
     assert list(again.table.epoch) == [0, 1, 2]
+    layers = pd.read_csv(tmp_path / "monitor_layers.csv")
+    assert list(layers.epoch) == list(again.layers.epoch) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert layers.lambda_max.notna().all()
     path.write_text("a,b\n1,2\n")
     with pytest.raises(InputError, match="is not the table of a monitor"):
         Monitor(model, nn.CrossEntropyLoss(), batches, **options)

@@ -42,6 +42,19 @@ def test_the_setting_of_the_paper_takes_a_tenth_after_every_epoch(command):
     assert list(table.products) == [21, 21, 21]
 
 
+def test_the_curvature_of_layers_is_written_and_drawn(command):
+    directory = command(*TRAIN, "monitor=layers", "monitor.num_examples=40")
+    layers = pd.read_csv(directory / "curvature_layers.csv")
+    table = pd.read_csv(directory / "curvature.csv")
+    assert list(layers.layer) == ["layers.1", "layers.3"] * 3
+    traces = layers.groupby("epoch").trace.sum()
+    assert np.allclose(traces, table.set_index("epoch").trace)
+    # Eigenvalues of diagonal blocks interlace.
+    largest = layers.groupby("epoch").lambda_max.max()
+    assert (largest <= 1.01 * table.set_index("epoch").lambda_max).all()
+    assert (directory / "curvature_layers.png").stat().st_size > 10_000
+
+
 def test_a_fraction_of_more_than_all_examples_is_refused(command, capsys):
     with pytest.raises(SystemExit):
         command(*TRAIN, "monitor=default", "monitor.num_examples=1.5")
