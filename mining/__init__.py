@@ -97,6 +97,7 @@ if TYPE_CHECKING:
     from mining.monitoring import Monitor as Monitor
     from mining.plotting import draw_curves as draw_curves
     from mining.plotting import draw_surface as draw_surface
+    from mining.ranks import distributed as distributed
     from mining.storage.runs import load_runs as load_runs
     from mining.training.hessian_trace import HessianTrace as HessianTrace
 
@@ -157,6 +158,7 @@ _MODULES = {
     "eigenpairs": "curvature",
     "make_dense": "curvature",
     "spectral_density": "curvature",
+    "distributed": "ranks",
     "sample_size": "curvature.sample_size",
     "trace": "curvature",
     "Eigenvectors": "directions",

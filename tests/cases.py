@@ -188,8 +188,11 @@ def loader(num: int = 70, batch_size: int = 32, dtype: torch.dtype = torch.float
     return list(zip(inputs.split(batch_size), targets.split(batch_size), strict=True))
 
 
-def landscape(name: str = "mlp", batchnorm: str = "recalibrate", **options: Any) -> Landscape:
-    return Landscape(build(name), nn.CrossEntropyLoss(), loader(), batchnorm=batchnorm, **options)
+def landscape(
+    name: str = "mlp", batchnorm: str = "recalibrate", num_examples: int = 70, **options: Any
+) -> Landscape:
+    batches = loader(num_examples)
+    return Landscape(build(name), nn.CrossEntropyLoss(), batches, batchnorm=batchnorm, **options)
 
 
 def direction(of: Landscape, seed: int = 0) -> Direction:

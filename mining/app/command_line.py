@@ -5,8 +5,10 @@ import os
 import re
 import shutil
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -14,9 +16,10 @@ from typing import Any, cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mining import InputError
+from mining import InputError, ranks
 from mining.app import runs
 from mining.app.arguments import arrange, as_typed
 from mining.app.experiments import register_resolvers
@@ -30,12 +33,14 @@ from mining.app.messages import (
     passed_through_mining,
 )
 from mining.pipelines import PAGE, PIPELINE_KEYS, UNNAMED_KEYS
-from mining.pipelines.jobs import compute, find_run, redraw
+from mining.pipelines.jobs import complete, compute, find_run, redraw
 from mining.pipelines.settings import Picture, Settings
 from mining.storage.runs import Run
 from mining.storage.states import has_traceback
 
 _HYDRA = {"config_path": "pkg://mining.conf", "config_name": "config", **VERSION}
+#: Seconds for which the other ranks let the first one say what is wrong.
+_PRECEDENCE = 5.0
 _failures: list[BaseException] = []
 #: Of the process that started a sweep: its jobs may run in others.
 _main_pid: int | None = None
@@ -63,9 +68,11 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         sys.argv[1:] = arrange(sys.argv[1:])
+        _refuse_sweep(any(word in ("-m", "--multirun") for word in sys.argv[1:]))
         hydra.main(**_HYDRA)(_execute_or_report)()
     except KeyboardInterrupt:
-        print("Interrupted. The same command goes on from here.", file=sys.stderr)
+        if ranks.launched_index() == 0:
+            print("Interrupted. The same command goes on from here.", file=sys.stderr)
         sys.exit(130)
     except FailedJobError as error:  # in another process, which has reported it
         _failures.append(error)
@@ -92,10 +99,14 @@ def _list_runs(arguments: Sequence[str]) -> None:
 def _execute_or_report(cfg: DictConfig) -> None:
     directory = Path(HydraConfig.get().runtime.output_dir)
     try:
+        _refuse_sweep(HydraConfig.get().mode == RunMode.MULTIRUN)
         _execute(cfg)
     except Exception as error:  # before Hydra adds a line of its own
         _report(error, directory / "mining.log")
         _remove_if_empty(directory, cfg)
+        if ranks.launched():
+            _failures.clear()
+            sys.exit(1)  # also where Hydra has further jobs
         if os.getpid() != _main_pid:  # whose list of failures nobody reads
             raise FailedJobError(str(directory)) from error
     except BaseException:
@@ -110,7 +121,10 @@ def _report(error: Exception, log: Path | None) -> None:
         error: What was raised.
         log: Where the traceback of a fault of the program is kept; ``None``: on stderr.
     """
-    expected = is_expected(error)
+    expected, rank = is_expected(error), ranks.launched_index()
+    if rank and expected:
+        # The first one says the same, in most cases, and torchrun ends this one then.
+        time.sleep(_PRECEDENCE)
     print(f"error: {describe(error)}" if expected else describe_fault(error, log), file=sys.stderr)
     _failures.append(error)
 
@@ -119,15 +133,46 @@ def _execute(cfg: DictConfig) -> None:
     """Run one job, unless it is finished, and print its directory."""
     config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
     settings = Settings.read(config)
-    run = find_run(settings, Path(HydraConfig.get().runtime.output_dir))
-    _warn_of_unread(settings.pipeline, HydraConfig.get().overrides.task)
-    if not run.complete(partial(compute, settings, run)):
+    directory = Path(HydraConfig.get().runtime.output_dir)
+    if ranks.launched_index() > 0:
+        settings = replace(settings, progress=False)
+        _be_quiet()
+    with ranks.distributed() as group:
+        # One folder for all, also where its name is the time of the start.
+        directory = group.from_first(lambda: directory)
+        run = find_run(settings, directory)
+        _warn_of_unread(settings.pipeline, HydraConfig.get().overrides.task)
+        computed = complete(settings, run, partial(compute, settings, run))
+        ranks.on_first(partial(_conclude, settings, run, computed=computed))
+
+
+def _conclude(settings: Settings, run: Run, *, computed: bool) -> None:
+    """Print the directory of a finished run, and its page if it has one."""
+    if not computed:
         _redraw(settings, run)
         log.info("Finished before, skipped: %s", run.directory)
     page = run.directory / PAGE
     if page.exists():
         print(page.read_text(encoding="utf-8"))
     print(run.directory, flush=True)
+
+
+def _refuse_sweep(sweeps: bool) -> None:
+    """Raise ``InputError`` if several runs are asked of processes that share one."""
+    if sweeps and ranks.launched():
+        raise InputError(
+            "The processes of torchrun share one run: leave out -m, and experiments of several "
+            "runs. Many runs at once are for a launcher: python -m mining -m hydra/launcher=…"
+        )
+
+
+def _be_quiet() -> None:
+    """Leave log lines to the first rank, whose are the same; errors are reported by each."""
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+        handler.close()
+    root.addHandler(logging.NullHandler())
 
 
 def _warn_of_unread(pipeline: str, overrides: Sequence[str]) -> None:
@@ -157,6 +202,8 @@ def _remove_if_empty(directory: Path, cfg: DictConfig) -> None:
     A log with the traceback of a fault stays. Folders outside of ``outputs``, given as
     ``hydra.run.dir``, are the user's and stay.
     """
+    if ranks.launched_index() > 0:
+        return  # it is the first one's
     directory = directory.resolve()
     own = directory / "mining.log"
     if Path(str(cfg.outputs)).resolve() not in directory.parents:

@@ -19,6 +19,7 @@ from omegaconf.errors import (
 
 from mining import InputError
 from mining.app.help import options_in
+from mining.ranks import RankError
 from mining.storage.spelling import suggest
 
 #: ArithmeticErrors of Python; those that this package raises say what to change.
@@ -33,7 +34,7 @@ def is_expected(error: BaseException) -> bool:
     """Whether an error tells of the input or the machine; any other is a fault of the program."""
     if isinstance(error, HydraException | OmegaConfBaseException):
         return not _faults(error)  # of a resolver of this package, inside
-    if isinstance(error, InputError):
+    if isinstance(error, InputError | RankError):
         return True
     if isinstance(error, ArithmeticError):
         return not isinstance(error, _PYTHONS)

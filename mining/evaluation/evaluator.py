@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from mining import InputError
+from mining import InputError, ranks
 from mining.directions.base import Direction, cosine
 from mining.directions.update_rule import UpdateRule
 from mining.evaluation.curves import CEILING, SINGLE, Curve, Surface, fields_of
@@ -20,7 +20,7 @@ from mining.evaluation.refinement import Refinement
 from mining.functional.fingerprints import update_digest
 from mining.landscape import Landscape
 from mining.storage.fingerprint import Fingerprint
-from mining.storage.journal import Journal
+from mining.storage.journal import Journal, journal_of_rank
 
 
 class Evaluator:
@@ -196,14 +196,12 @@ class Evaluator:
         for direction in directions:
             self.landscape.space.check(direction.vector)
         self.landscape.warn_of_policy()
-        journal = None
-        if self._journal is not None:
-            journal = Journal(self._journal, self._fingerprint(directions, coefficients, rule))
+        journal, done = self._open_journal(directions, coefficients, rule)
         with tqdm(
             total=len(coefficients),
             desc=name,
             unit="point",
-            disable=not self._progress,
+            disable=not (self._progress and ranks.current().first),
             dynamic_ncols=True,
         ) as bar:
             points = Points(
@@ -213,15 +211,40 @@ class Evaluator:
                 coefficients,
                 chunk=self._chunk,
                 journal=journal,
+                done=done,
                 bar=bar,
                 rule=rule,
             )
             if self._tolerance is not None:
-                return points.estimate(self._tolerance)
-            if refinement is None:
-                return Values(points.evaluate(range(len(coefficients))))
-            rows, evaluated = refinement(points.evaluate)
-            return Values(rows, evaluated=evaluated)
+                values = points.estimate(self._tolerance)
+            elif refinement is None:
+                values = Values(points.evaluate(range(len(coefficients))))
+            else:
+                rows, evaluated = refinement(points.evaluate)
+                values = Values(rows, evaluated=evaluated)
+        group = ranks.current()
+        group.from_first(lambda: None)  # which has written down all points by now
+        if journal is not None and not group.first:
+            journal.remove()
+        return values
+
+    def _open_journal(
+        self,
+        directions: Sequence[Direction],
+        coefficients: Sequence[Sequence[float]],
+        rule: UpdateRule | None,
+    ) -> tuple[Journal | None, dict[int, list[float]]]:
+        """Open the journal of this rank, and return it with the finished points of all ranks."""
+        if self._journal is None:
+            return None, {}
+        group, path = ranks.current(), self._journal
+        fingerprint = self._fingerprint(directions, coefficients, rule)
+        if not group.first:
+            done = group.from_first(dict[int, list[float]])
+            return Journal(journal_of_rank(path, group.index), fingerprint), done
+        journal = Journal(path, fingerprint)
+        journal.take_over()
+        return journal, group.from_first(journal.read)
 
     @property
     def _rounding(self) -> float:

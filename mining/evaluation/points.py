@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from mining import ranks
 from mining.directions.update_rule import UpdateRule
 from mining.evaluation.adaptive import estimate_points
 from mining.functional.loss import Batch
@@ -38,7 +39,8 @@ class Points:
         vectors: K directions ε, each of shape ``(D,)``.
         coefficients: A row c of length K for each point.
         chunk: Points evaluated together.
-        journal: Where finished points are written; those in it are not evaluated again.
+        journal: Where this rank writes the points that it has finished.
+        done: Values of points that are finished already, by their numbers in the journal.
         bar: Shows how many points are finished.
         rule: Moves θ by two directions and two coefficients, if that is no addition.
     """
@@ -52,6 +54,7 @@ class Points:
         *,
         chunk: int,
         journal: Journal | None,
+        done: Mapping[int, Sequence[float]],
         bar: "tqdm[NoReturn]",
         rule: UpdateRule | None = None,
     ) -> None:
@@ -59,7 +62,7 @@ class Points:
         self._vectors, self._coefficients = vectors, coefficients
         self._chunk, self._journal, self._bar = chunk, journal, bar
         self._rule = rule
-        self._done = {} if journal is None else journal.read()
+        self._done = done
         self._statistics: dict[int, dict[str, Tensor]] = {}
         self._step = 0  # the same requests come in the same order after an interruption
 
@@ -70,11 +73,9 @@ class Points:
             found = self._landscape.evaluate_points(*self._displacements(chunk), self._sets)
             rows = torch.full((len(chunk), 4), math.nan, dtype=torch.float64)
             rows[:, : 2 * len(self._sets)] = found.flatten(1)
-            self._bar.update(len(chunk))
             return rows
 
-        self._bar.update(sum(number in self._done for number in numbers))
-        return self._measure(numbers, 0, measure)
+        return self._measure(numbers, 0, 4, measure, progress=True)
 
     def estimate(self, tolerance: float) -> Values:
         """Evaluate all points on as few examples as the tolerance takes."""
@@ -119,7 +120,10 @@ class Points:
             known = [self._statistics[p] for p in chunk]
             return landscape.losses_of_examples(vectors, points, batches, known)
 
-        return self._measure(numbers, first, measure).view(len(numbers), -1, 2)
+        # Statistics of a point stay with the rank that estimated them.
+        keeps = not self._landscape.statistics_are_fixed
+        found = self._measure(numbers, first, 2 * len(chosen), measure, keeps=keeps)
+        return found.view(len(numbers), -1, 2)
 
     def _displacements(
         self, chunk: Sequence[int]
@@ -145,28 +149,64 @@ class Points:
         return self._landscape.pick(examples, chosen, size)
 
     def _measure(
-        self, numbers: Sequence[int], first: int, measure: Callable[[Sequence[int]], Tensor]
+        self,
+        numbers: Sequence[int],
+        first: int,
+        width: int,
+        measure: Callable[[Sequence[int]], Tensor],
+        *,
+        keeps: bool = False,
+        progress: bool = False,
     ) -> Tensor:
-        """Evaluate points that are not finished, and write them down at once.
+        """Evaluate points that are not finished, this rank its share, and write them down at once.
 
         Args:
             numbers: Of n points.
             first: What is added to the number of a point in the journal.
+            width: The number v of values of a point.
             measure: Evaluates the points of a chunk, shape ``(p, ...)``.
+            keeps: Whether a point stays with one rank.
+            progress: Whether the bar counts these points.
 
         Returns:
             Values of each point, flattened, shape ``(n, v)``, float64.
         """
-        rows = {
-            number: torch.tensor(self._done[first + number], dtype=torch.float64)
-            for number in numbers
-            if first + number in self._done
-        }
-        to_do = [number for number in numbers if number not in rows]
-        for start in range(0, len(to_do), self._chunk):
-            chunk = to_do[start : start + self._chunk]
-            for number, values in zip(chunk, measure(chunk).flatten(1).cpu(), strict=True):
-                rows[number] = values
-                if self._journal is not None:
-                    self._journal.append(first + number, values.tolist())
-        return torch.stack([rows[number] for number in numbers])
+        rows = torch.zeros(len(numbers), width, dtype=torch.float64)
+        to_do = []
+        for row, number in enumerate(numbers):
+            if first + number in self._done:
+                rows[row] = torch.tensor(self._done[first + number], dtype=torch.float64)
+            else:
+                to_do.append(row)
+        group, size = ranks.current(), self._chunk
+        chunks = [to_do[start : start + size] for start in range(0, len(to_do), size)]
+        owners = [numbers[chunk[0]] for chunk in chunks] if keeps else None
+        known = sorted(set(range(len(numbers))) - set(to_do))
+        mine = list(known) if group.first else []
+        shown = self._show(progress, 0, len(known))
+        for piece in group.deal(len(chunks), fixed=owners):
+            chunk = chunks[piece]
+            with ranks.alone():
+                found = measure([numbers[row] for row in chunk]).flatten(1).cpu()
+            for row, values in zip(chunk, found, strict=True):
+                rows[row] = values
+                self._write_down(first + numbers[row], values)
+            mine += chunk
+            finished = min((piece + 1) * size, len(to_do))  # or dealt to other ranks
+            shown = self._show(progress, shown, len(known) + finished)
+        rows = group.join(rows, mine)
+        self._show(progress, shown, len(numbers))
+        if group.first:
+            for row in sorted(set(range(len(numbers))) - set(mine)):
+                self._write_down(first + numbers[row], rows[row])
+        return rows
+
+    def _write_down(self, number: int, values: Tensor) -> None:
+        if self._journal is not None:
+            self._journal.append(number, values.tolist())
+
+    def _show(self, progress: bool, before: int, now: int) -> int:
+        """Move the bar from one number of points to another, which is returned."""
+        if progress:
+            self._bar.update(now - before)
+        return now

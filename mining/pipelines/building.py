@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from mining import InputError
+from mining import InputError, ranks
 from mining.data import Dataset
 from mining.pipelines.settings import Settings
 from mining.pipelines.targets import Target
@@ -37,7 +37,12 @@ def find_device(settings: Settings) -> torch.device:
 
 def load_data(settings: Settings) -> Dataset:
     """Load the data set onto its device, in the configured precision."""
-    dataset = settings.data.make(Dataset)
+    group = ranks.current()
+    # The first rank may have to download it, or to decode it into a cache.
+    dataset = settings.data.make(Dataset) if group.first else None
+    group.from_first(lambda: None)
+    if dataset is None:
+        dataset = settings.data.make(Dataset)
     return dataset.to(find_device(settings), DTYPES[settings.precision])
 
 

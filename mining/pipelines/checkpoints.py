@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from mining import InputError
+from mining import InputError, ranks
 from mining.pipelines.building import build_model, load_data
 from mining.pipelines.jobs import find_run, finish
 from mining.pipelines.settings import Settings
@@ -43,7 +43,9 @@ class Checkpoints:
         assert not isinstance(given, list)  # two are assessed one after the other
         if given is None:
             start = self.at(self.settings.epoch)
-            return start if step is None else self._after(start, step)
+            if step is None:
+                return start
+            return ranks.current().from_first(partial(self._after, start, step))
         for key, value in {"epoch": self.settings.epoch, "step": step}.items():
             if value is not None:
                 raise InputError(f"{key} is that of a training: leave it out with checkpoint=FILE.")
@@ -61,7 +63,9 @@ class Checkpoints:
                 "train.checkpoints."
             )
         training = self._training(independent)
-        return self._initialization(training) if epoch == 0 else _trained(training, epoch)
+        if epoch == 0:
+            return ranks.current().from_first(partial(self._initialization, training))
+        return _trained(training, epoch)
 
     def trajectory(self) -> list[Path]:
         """Find all kept weights of the training, in the order of their epochs."""

@@ -1,12 +1,15 @@
 """Evaluate, name and draw curves."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 
 from matplotlib.figure import Figure
 
-from mining.evaluation.curves import rmse
+from mining import ranks
+from mining.directions import Direction
+from mining.evaluation.curves import Curve, rmse
 from mining.evaluation.storage import load_curves, save_curves
 from mining.explain.curve_shape import CurveShape, classify
 from mining.explain.falls import measure_falls
@@ -22,12 +25,18 @@ log = logging.getLogger(__name__)
 
 def run(problem: Problem) -> None:
     """Evaluate loss and accuracy along the configured directions."""
-    settings, grid, landscape = problem.settings, problem.grid, problem.landscape
+    settings = problem.settings
     evaluator = problem.evaluator()
     directions = take_directions(
         problem, lambda: find_directions(problem, settings.direction, settings.num_directions)
     )
-    curves = evaluator.curves(directions, grid.alphas)
+    curves = evaluator.curves(directions, problem.grid.alphas)
+    ranks.on_first(partial(_finish, problem, directions, curves))
+
+
+def _finish(problem: Problem, directions: Sequence[Direction], curves: Sequence[Curve]) -> None:
+    """Write and draw the curves, and record what they show."""
+    settings, landscape = problem.settings, problem.landscape
     save_curves(problem.run.directory / "curves.npz", curves)
     draw(problem)
     template = find_template(problem, curves[0])

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 
+from mining import ranks
 from mining.directions import Direction, DirectionSource
 from mining.directions.base import as_normalization
 from mining.directions.scaling import stretch, with_scales
@@ -79,9 +81,16 @@ def take_directions(problem: Problem, find: Callable[[], list[Direction]]) -> li
         The directions, each as long as it is to be followed.
     """
     stored, landscape = problem.run.directory / "directions.pt", problem.landscape
-    drop_if_damaged(stored, read_directions)
-    if not stored.exists():
-        save_directions(stored, with_scales(landscape, find(), problem.grid.scale), landscape)
+    group = ranks.current()
+
+    def is_stored() -> bool:
+        drop_if_damaged(stored, read_directions)
+        return stored.exists()
+
+    if not group.from_first(is_stored):
+        found = with_scales(landscape, find(), problem.grid.scale)
+        ranks.on_first(partial(save_directions, stored, found, landscape))
+    group.from_first(lambda: None)  # which has written them by now
     return [stretch(direction) for direction in load_directions(stored, landscape)]
 
 

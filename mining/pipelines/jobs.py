@@ -1,14 +1,19 @@
 """From settings to a finished run: it is skipped, continued or computed."""
 
 import logging
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
+from mining import ranks
 from mining.pipelines.settings import Settings
 from mining.storage.runs import Run
 
 log = logging.getLogger(__name__)
+
+#: Pipelines whose work several ranks share; the first rank computes the others alone.
+_SHARED = ("curve", "surface")
 
 
 def find_run(settings: Settings, directory: Path | None = None) -> Run:
@@ -22,6 +27,43 @@ def find_run(settings: Settings, directory: Path | None = None) -> Run:
     if directory is None:
         directory = Path(settings.outputs) / inputs.directory()
     return Run(directory, settings.record(), inputs.identity())
+
+
+def complete(settings: Settings, run: Run, compute: Callable[[], None], *read: str) -> bool:
+    """Compute a run unless it is finished; several ranks do it together, if they can.
+
+    The first rank looks what there is, holds the lock, and writes.
+
+    Args:
+        settings: Of the run.
+        run: The run.
+        compute: Computes it; called by all ranks that take part.
+        read: As for ``Run.complete``.
+
+    Returns:
+        Whether it was computed now.
+    """
+    group = ranks.current()
+    if group.size == 1:
+        return run.complete(compute, *read)
+    shared = settings.pipeline in _SHARED
+
+    def together() -> None:
+        group.from_first(lambda: shared)  # the others begin
+        if shared:
+            compute()
+        else:
+            log.info("pipeline=%s: one process computes.", settings.pipeline)
+            ranks.on_first(compute)
+
+    if not group.first:
+        if group.from_first(bool):
+            compute()
+        return group.from_first(bool)
+    computed = run.complete(together, *read)
+    if not computed:
+        group.from_first(lambda: False)
+    return group.from_first(lambda: computed)
 
 
 def compute(settings: Settings, run: Run) -> None:
@@ -57,7 +99,7 @@ def finish(settings: Settings, *read: str) -> Run:
         log.info("No finished %s in %s: computing it once now.", what, run.directory)
         compute(settings, run)
 
-    run.complete(make, *read)
+    complete(settings, run, make, *read)
     return run
 
 

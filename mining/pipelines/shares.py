@@ -17,12 +17,13 @@ def share_done(directory: Path, config: Mapping[str, Any]) -> float | None:
     Returns:
         The share; ``None`` of a pipeline that keeps no parts, or if nothing is kept yet.
     """
-    points, states = directory / "points.csv", sorted(directory.glob("resume*.pt"))
+    points, states = sorted(directory.glob("points*.csv")), sorted(directory.glob("resume*.pt"))
     if not config:  # of an earlier version
         return None
-    if points.exists() and "grid" in config:
-        finished = points.read_bytes().count(b"\n") - 1  # the first line is a fingerprint
-        return min(1.0, max(0, finished) / _num_points(config))
+    if points and "grid" in config:
+        # Of each rank; the first line is a fingerprint.
+        finished = sum(max(0, path.read_bytes().count(b"\n") - 1) for path in points)
+        return min(1.0, finished / _num_points(config))
     if states:
         return min(1.0, sum(map(_epoch, states)) / _num_epochs(config))
     return None

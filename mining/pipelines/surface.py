@@ -3,10 +3,11 @@
 import logging
 import math
 from dataclasses import replace
+from functools import partial
 
 from torch import Tensor
 
-from mining import InputError
+from mining import InputError, ranks
 from mining.directions import AdamMoments, Direction, DirectionSource, UpdateRule, cosine
 from mining.evaluation.curves import Surface
 from mining.evaluation.paths import with_path
@@ -26,13 +27,21 @@ _ADAM = "θ moves by α times a step of Adam whose second moment is multiplied b
 
 def run(problem: Problem) -> None:
     """Evaluate loss and accuracy over the plane of two directions."""
-    grid, landscape = problem.grid, problem.landscape
+    grid = problem.grid
     evaluator = problem.evaluator()
     rule = _rule(problem)
     x, y = take_directions(problem, lambda: _directions(problem))
     surface = evaluator.surface(x, y, grid.alphas, grid.betas, rule)
     if rule is None:
         surface = _with_path(problem, surface, x, y)
+    ranks.on_first(partial(_finish, problem, surface, x, y, rule))
+
+
+def _finish(
+    problem: Problem, surface: Surface, x: Direction, y: Direction, rule: UpdateRule | None
+) -> None:
+    """Write and draw the surface, and record what it shows."""
+    landscape = problem.landscape
     scales = [direction.scale for direction in (x, y)]
     names = surface.names
     axes = [f"{n} × {s:.3g}" if s else n for n, s in zip(names, scales, strict=True)]

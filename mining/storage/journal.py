@@ -28,7 +28,7 @@ class Journal:
     """
 
     def __init__(self, path: Path, fingerprint: Fingerprint) -> None:
-        self._path, self._digest = path, fingerprint.digest
+        self._path, self._fingerprint, self._digest = path, fingerprint, fingerprint.digest
         self._points: dict[int, list[float]] = {}
         if path.is_dir():
             raise InputError(f"{path} is a folder, but the journal is a file: remove it.")
@@ -62,6 +62,22 @@ class Journal:
             file.write(f"{line},{self._checksum(line)}\n")
         self._points[index] = list(values)
 
+    def take_over(self) -> None:
+        """Add the points in the journals of other ranks, and remove those journals.
+
+        An interrupted job of several ranks leaves them; see ``journal_of_rank``.
+        """
+        fingerprint = self._fingerprint
+        for path in sorted(self._path.parent.glob(journal_of_rank(self._path, "[0-9]*").name)):
+            for index, values in Journal(path, fingerprint).read().items():
+                if index not in self._points:
+                    self.append(index, values)
+            path.unlink()
+
+    def remove(self) -> None:
+        """Remove the file."""
+        self._path.unlink(missing_ok=True)
+
     def _take(self, line: str) -> bool:
         """Read a line, and tell whether it is whole."""
         content, _, checksum = line.rpartition(",")
@@ -73,3 +89,13 @@ class Journal:
 
     def _checksum(self, content: str) -> str:
         return f"{zlib.crc32(f'{self._digest},{content}'.encode()):08x}"
+
+
+def journal_of_rank(path: Path, index: int | str) -> Path:
+    """Name the journal of one of several ranks, beside that of the first one.
+
+    Args:
+        path: The journal of the first rank, or of one process.
+        index: The number of the rank, or a pattern for it.
+    """
+    return path.with_name(f"{path.stem}.rank{index}{path.suffix}")
