@@ -214,9 +214,9 @@ class Landscape:
         """
         return functional.activations(self._prepared, theta)
 
-    def loss(self, theta: Tensor) -> Tensor:
-        """Compute the loss at ``theta``, shape ``()``, float64, without a graph."""
-        return self.evaluate(theta).loss
+    def loss(self, theta: Tensor | None = None) -> Tensor:
+        """Compute the loss at ``theta``, by default that of the model: ``()``, float64, no graph."""
+        return self.evaluate(self.theta if theta is None else theta).loss
 
     def evaluate_points(
         self,

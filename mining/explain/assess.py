@@ -22,9 +22,9 @@ from mining.landscape import Landscape
 _SETS = {"": "examples", "_test": "test", "_shifted": "shifted"}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Assessment:
-    """What was measured at θ, by name, and what it shows.
+    """What was measured at θ, by name, and what it shows; ``print`` prints it as a page.
 
     Names of quantities that depend on the examples end in ``_test`` and ``_shifted`` for the
     second and the third set of examples.
@@ -36,6 +36,16 @@ class Assessment:
     density: SpectralDensity | None
     brackets: Mapping[str, tuple[float, float]]  # of lambda_max and lambda_min
     num_examples: Mapping[str, int]  # of each set, and those of which the curvature is
+
+    def __str__(self) -> str:
+        """Return the page that the command line prints, with its reference values."""
+        from mining.explain.report import page, references  # which reads assessments
+
+        return page(self, references())
+
+    def __repr__(self) -> str:
+        named = ", ".join(finding.name for finding in self.findings)
+        return f"<Assessment of {len(self.quantities)} quantities: {named}>"
 
     def __getitem__(self, name: str) -> Measurement:
         """Return one measurement."""

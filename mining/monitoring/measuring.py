@@ -254,11 +254,15 @@ def _gradient_columns(groups: Groups) -> Row:
 
 
 def _critical(landscape: Landscape, update: Tensor, lr: float) -> float | None:
-    """Search along the last step, in units of an eigenvalue: 2 / η if its length is critical."""
-    theta = landscape.theta
-    slope = -float(landscape.gradient().double() @ update.double())
+    """Search along the last step, in units of an eigenvalue: 2 / η if its length is critical.
+
+    The search begins where the step did. Behind it, where a step that overshot has landed, the
+    loss rises along the update, and there would be no value exactly where there is a warning.
+    """
+    before = landscape.theta + update
+    slope = -float(landscape.gradient(before).double() @ update.double())
     found = critical_sharpness(
-        lambda factor: float(landscape.loss(theta - factor * update)),
+        lambda factor: float(landscape.loss(before - factor * update)),
         slope,
         start=1.0,
         tolerance=0.1,

@@ -169,13 +169,14 @@ def _step(kind: str, rule: _Rule, parameter: Tensor) -> Tensor | None:
         mean = rule.state["exp_avg"] / (1 - rule.momentum**rule.steps)
         step: Tensor = mean / _adam_divisor(rule)
         return step
-    gradient = parameter.grad
-    if gradient is not None and rule.group.get("weight_decay", 0.0):
-        gradient = gradient + rule.group["weight_decay"] * parameter.detach()
-    buffer = rule.state.get("momentum_buffer")
-    if buffer is None:
-        return gradient
-    if rule.group.get("nesterov"):
-        return None if gradient is None else gradient + rule.momentum * buffer
-    found: Tensor = buffer
-    return found
+    buffer: Tensor | None = rule.state.get("momentum_buffer")
+    if buffer is not None and not rule.group.get("nesterov"):
+        return buffer
+    if parameter.grad is None:
+        return None
+    decay = float(rule.group.get("weight_decay", 0.0))
+    step = parameter.grad + decay * parameter.detach()
+    if buffer is not None:
+        step = step + rule.momentum * buffer
+    # The decay was taken before the step s, where θ was longer by η s: s = g + w (θ + η s) + ...
+    return step / (1 - rule.lr * decay)

@@ -80,6 +80,31 @@ def test_the_training_of_an_alarm_diverges_later():
     )
 
 
+@pytest.mark.parametrize("kind", LIMITS)
+@pytest.mark.parametrize("lr", [0.05, 0.3, 0.7])
+def test_critical_sharpness_is_that_of_the_step_that_was_taken(kind, lr):
+    """ΔᵀHΔ / ηgᵀΔ at the point where the update Δ was computed, whether or not it overshot."""
+    model = Quadratic()
+    optimizer = LIMITS[kind][0](model.parameters(), lr)
+    monitor = Monitor(
+        model, objective=lambda m, _: m(), batches=[torch.zeros(2, 1)] * 4, num_examples=4, every=1
+    )
+    for step in range(4):
+        before = model.theta.detach().clone()
+        optimizer.zero_grad()
+        model().backward()
+        gradient = model.theta.grad.clone()
+        optimizer.step()
+        row = monitor.step(step, optimizer)
+        update = before - model.theta.detach()
+        slope = gradient @ update
+        if slope <= 0:  # momentum may lead upwards
+            assert row["critical_sharpness"] is None
+            continue
+        expected = float(update @ (CURVATURES * update) / (lr * slope))
+        assert row["critical_sharpness"] == pytest.approx(expected, rel=1e-6)
+
+
 def test_a_single_measurement_beyond_the_limit_is_no_alarm():
     model = Quadratic()
     monitor = Monitor(
