@@ -7,7 +7,7 @@ SIZE ?= full
 
 CASES ?= 5000
 
-.PHONY: quickstart test lint bench fuzz
+.PHONY: quickstart test lint docs bench fuzz
 
 quickstart: $(VENV)/.installed
 	$(BIN)/python -m mining experiment=quickstart
@@ -21,6 +21,9 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(VENV)/.installed-docs
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -c docs . docs/_build/html
 
 fuzz: $(VENV)/.installed-dev
 	MINING_FUZZ=$(CASES) $(BIN)/python -m pytest tests/test_fuzz_*.py
@@ -42,4 +45,9 @@ $(VENV)/.installed-dev: pyproject.toml
 $(VENV)/.installed-bench: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	touch $@ $(VENV)/.installed

@@ -9,6 +9,7 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
+import mining
 from mining.app.arguments import with_packages
 from mining.app.experiments import plan, register_resolvers
 from mining.app.hydra_versions import VERSION
@@ -73,6 +74,40 @@ def test_the_example_of_the_readme_prints_what_it_says(capsys):
     exec(compile(example, "README.md", "exec"), {})
     (promised,) = re.findall(r"This prints `(.*?)`", (ROOT / "README.md").read_text())
     assert capsys.readouterr().out.splitlines() == [promised]
+
+
+def test_the_tutorial_prints_what_it_says(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = ROOT / "docs/tutorial.md"
+    found = re.findall(r"```(python|text)\n(.*?)```", page.read_text(), re.DOTALL)
+    names: dict = {}
+    for number, (language, block) in enumerate(found):
+        if language == "python":
+            exec(compile(block, f"docs/tutorial.md, block {number}", "exec"), names)
+        else:
+            printed, promised = capsys.readouterr().out.split(), block.split()
+            assert [word for word in printed if not is_number(word)] == [
+                word for word in promised if not is_number(word)
+            ]
+            # The rounding of a processor is amplified by training.
+            numbers = ([float(w) for w in words if is_number(w)] for words in (printed, promised))
+            assert next(numbers) == pytest.approx(next(numbers), rel=0.3, abs=0.01)
+    assert (tmp_path / "surface.png").exists()
+
+
+def is_number(word):
+    return re.fullmatch(r"-?[\d.]+", word) is not None
+
+
+def test_the_site_has_every_page_and_every_public_name():
+    contents = (ROOT / "docs/_toc.yml").read_text()
+    entries = set(re.findall(r"file: docs/([\w-]+)$", contents, re.MULTILINE))
+    assert entries == {page.stem for page in (ROOT / "docs").glob("*.md")}
+    listed = re.findall(
+        r"auto(?:class|function):: mining\.(\w+)",
+        "".join(page.read_text() for page in (ROOT / "docs/reference").glob("*.rst")),
+    )
+    assert sorted(listed) == sorted(mining.__all__)
 
 
 def test_the_example_of_an_objective_runs():
