@@ -215,7 +215,7 @@ class Landscape:
         return functional.activations(self._prepared, theta)
 
     def loss(self, theta: Tensor | None = None) -> Tensor:
-        """Compute the loss at ``theta``, by default that of the model: ``()``, float64, no graph."""
+        """Compute the loss, by default at θ of the model: shape ``()``, float64, no graph."""
         return self.evaluate(self.theta if theta is None else theta).loss
 
     def evaluate_points(
