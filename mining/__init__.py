@@ -67,6 +67,9 @@ if TYPE_CHECKING:
     from mining.explain.assess import assess as assess
     from mining.explain.assess import compare as compare
     from mining.explain.assessment_settings import AssessmentSettings as AssessmentSettings
+    from mining.explain.basins import Basin as Basin
+    from mining.explain.basins import find_basins as find_basins
+    from mining.explain.basins import find_basins_of_points as find_basins_of_points
     from mining.explain.calibration import Calibration as Calibration
     from mining.explain.calibration import calibration_error as calibration_error
     from mining.explain.criteria_over_batches import criteria_over_batches as criteria_over_batches
@@ -108,6 +111,9 @@ _MODULES = {
     "AssessmentSettings": "explain.assessment_settings",
     "assess": "explain.assess",
     "compare": "explain.assess",
+    "Basin": "explain.basins",
+    "find_basins": "explain.basins",
+    "find_basins_of_points": "explain.basins",
     "Calibration": "explain.calibration",
     "calibration_error": "explain.calibration",
     "CriticalSharpness": "curvature.critical_sharpness",

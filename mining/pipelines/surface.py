@@ -12,6 +12,7 @@ from mining.directions import AdamMoments, Direction, DirectionSource, UpdateRul
 from mining.evaluation.curves import Surface
 from mining.evaluation.paths import with_path
 from mining.evaluation.storage import load_surface, save_surface
+from mining.explain.basins import find_basins
 from mining.explain.critical_point import classify_critical_point
 from mining.pipelines.explosions import Explosions
 from mining.pipelines.finding import find_directions, take_directions
@@ -51,6 +52,7 @@ def _finish(
     row, column = int((surface.alphas == 0).nonzero()), int((surface.betas == 0).nonzero())
     accuracy, kind = surface.accuracy, classify_critical_point(surface)
     log.info("%s × %s: %s", *names, kind)
+    basins = find_basins(surface) if bool(surface.loss.isfinite().any()) else []
     explosions = Explosions(problem, problem.settings.x_direction)
 
     def point(at: tuple[float, float]) -> Tensor:
@@ -70,6 +72,7 @@ def _finish(
             "label_probabilities": {
                 name: shape.label_probability for name, shape in kind.lines.items()
             },
+            "basins": [basin.record() for basin in basins],
             "angle": math.degrees(math.acos(cosine(x.vector, y.vector))),
             "angle_before": y.metadata.get("angle_before"),
             "nonfinite": surface.nonfinite,

@@ -17,6 +17,7 @@ from scipy.ndimage import minimum_filter
 
 from mining.evaluation.curves import Surface
 from mining.evaluation.grid import index_of_zero
+from mining.explain.basins import find_basins
 from mining.explain.critical_point import Kind, classify_critical_point
 from mining.plotting.layout import explain
 from mining.plotting.losses import Array, cap, extent
@@ -51,7 +52,8 @@ def draw_surface(
 ) -> Figure:
     """Draw a surface as filled contours with θ marked, and in 3-D.
 
-    The title states what kind of critical point θ is, and what is missing or clipped. Colours are
+    If the surface has several minima inside, by ``find_basins``, they are marked, and the saddles at
+    which their basins join deeper ones. The title states what kind of critical point θ is, and what is missing or clipped. Colours are
     centred at the loss of θ where the surface goes both above and below it. In 3-D a saddle is cut
     off where it is too steep for its other side to be seen.
 
@@ -109,6 +111,7 @@ def draw_contours(
     axes.plot(0, 0, **_DOT, label="θ")
     if not np.isfinite(mesh.loss).any():
         return None
+    _mark_basins(axes, surface)
     filled = axes.contourf(mesh.x, mesh.y, mesh.loss, levels=mesh.levels, **mesh.colors(colormap))
     filled.set_edgecolor("face")  # viewers of PDF show gaps between faces without an edge
     if mesh.centred:
@@ -116,6 +119,21 @@ def draw_contours(
         label = "loss of θ, at which the colours are centred"
         axes.plot([], [], color="black", linewidth=0.8, label=label)
     return filled
+
+
+def _mark_basins(axes: Axes, surface: Surface) -> None:
+    """Mark the minima of several basins, and where these join deeper ones.
+
+    Those at the edge, to which the loss falls, are none that the surface shows.
+    """
+    found = [basin for basin in find_basins(surface) if not basin.on_edge]
+    if len(found) < 2:
+        return
+    minima = np.array([basin.at for basin in found])
+    saddles = np.array([basin.saddle for basin in found if basin.saddle is not None])
+    label = f"{len(found)} minima, at least 1 % of the range deep"
+    axes.plot(*minima.T, **_DOT | {"marker": "v", "color": "tab:orange"}, label=label)
+    axes.plot(*saddles.T, **_DOT | {"marker": "X"}, label="their saddles")
 
 
 def add_scale(

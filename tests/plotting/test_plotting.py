@@ -147,6 +147,18 @@ def test_colours_of_a_saddle_are_centred_at_the_loss_of_theta(steepness):
     assert labels == ["θ", "loss of θ, at which the colours are centred"]
 
 
+def test_minima_and_saddles_of_several_basins_are_marked():
+    x = torch.linspace(-2, 2, 21).double()
+    wells = (x[:, None] ** 2 - 1) ** 2 + x[None] ** 2 + 0.2 * x[:, None]
+    picture = draw_surface(Surface(x, x, wells, names=("x", "y")))
+    marked = {line.get_label(): line.get_xydata().tolist() for line in picture.axes[0].lines}
+    minima = marked["2 minima, at least 1 % of the range deep"]
+    assert np.allclose(minima, [(-1, 0), (1, 0)], atol=1e-6)
+    assert np.allclose(marked["their saddles"], [(0, 0)], atol=0.21)
+    bowl = draw_surface(Surface(x, x, x[:, None] ** 2 + x[None] ** 2, names=("x", "y")))
+    assert not any("minima" in str(line.get_label()) for line in bowl.axes[0].lines)
+
+
 def test_a_steep_saddle_is_cut_off_in_3d_so_that_both_sides_are_seen():
     relief = draw_surface(saddle(3)).axes[1]
     assert relief.get_zlim() == pytest.approx((0.9, 1.4), abs=0.03)
