@@ -52,10 +52,10 @@ def draw_surface(
 ) -> Figure:
     """Draw a surface as filled contours with θ marked, and in 3-D.
 
-    If the surface has several minima inside, by ``find_basins``, they are marked, and the saddles at
-    which their basins join deeper ones. The title states what kind of critical point θ is, and what is missing or clipped. Colours are
-    centred at the loss of θ where the surface goes both above and below it. In 3-D a saddle is cut
-    off where it is too steep for its other side to be seen.
+    Several minima inside, by ``find_basins``, are marked, and the saddles at which their basins
+    join deeper ones. The title states what kind of critical point θ is, and what is missing or
+    clipped. Colours are centred at the loss of θ where the surface goes both above and below it.
+    In 3-D a saddle is cut off where it is too steep for its other side to be seen.
 
     Args:
         surface: The surface; points that are not finite are left blank and counted.
