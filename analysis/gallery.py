@@ -109,6 +109,7 @@ def main() -> None:
     options = parse(arguments)
     if options.overrides:
         runs = planned_runs(options.overrides)
+        runs = runs[runs.pipeline == "curve"]
     else:
         command = "python -m mining experiment=quickstart"
         runs = find_runs(options.outputs, command, pipeline="curve")

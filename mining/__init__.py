@@ -18,6 +18,7 @@ class InputError(ValueError):
 
 
 if TYPE_CHECKING:
+    from mining.app.reports import report as report
     from mining.curvature import CurvatureOperator as CurvatureOperator
     from mining.curvature import Eigenpairs as Eigenpairs
     from mining.curvature import MatrixOperator as MatrixOperator
@@ -105,6 +106,7 @@ if TYPE_CHECKING:
     from mining.training.hessian_trace import HessianTrace as HessianTrace
 
 _MODULES = {
+    "report": "app.reports",
     "AdaptiveSharpness": "explain.adaptive_sharpness",
     "adaptive_sharpness": "explain.adaptive_sharpness",
     "Assessment": "explain.assess",

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +21,6 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from mining import InputError, ranks
-from mining.app import runs
 from mining.app.arguments import arrange, as_typed
 from mining.app.experiments import register_resolvers
 from mining.app.help import help_text
@@ -44,6 +44,8 @@ _PRECEDENCE = 5.0
 _failures: list[BaseException] = []
 #: Of the process that started a sweep: its jobs may run in others.
 _main_pid: int | None = None
+#: Commands that are no runs, and the modules whose ``main`` takes the arguments after them.
+_COMMANDS = {"runs": "mining.app.runs", "report": "mining.app.reports"}
 log = logging.getLogger("mining")
 
 
@@ -56,8 +58,8 @@ def main() -> None:
     if "--version" in sys.argv[1:]:
         print(f"mining {version('mining')}")
         return
-    if sys.argv[1:2] == ["runs"]:
-        _list_runs(sys.argv[2:])
+    if sys.argv[1:2] and sys.argv[1] in _COMMANDS:
+        _run_command(sys.argv[1], sys.argv[2:])
         return
     register_resolvers()
     register_resolver("mining.help", help_text)
@@ -88,9 +90,11 @@ def main() -> None:
         sys.exit(1)
 
 
-def _list_runs(arguments: Sequence[str]) -> None:
+def _run_command(name: str, arguments: Sequence[str]) -> None:
+    """Run a command that looks at runs instead of making one."""
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
     try:
-        runs.main(arguments)
+        import_module(_COMMANDS[name]).main(arguments)
     except (InputError, OSError) as error:
         print(f"error: {describe(error)}", file=sys.stderr)
         sys.exit(1)
@@ -140,8 +144,9 @@ def _execute(cfg: DictConfig) -> None:
     with ranks.distributed() as group:
         # One folder for all, also where its name is the time of the start.
         directory = group.from_first(lambda: directory)
-        run = find_run(settings, directory)
-        _warn_of_unread(settings.pipeline, HydraConfig.get().overrides.task)
+        typed = [as_typed(argument) for argument in HydraConfig.get().overrides.task]
+        run = find_run(settings, directory, typed)
+        _warn_of_unread(settings.pipeline, typed)
         computed = complete(settings, run, partial(compute, settings, run))
         ranks.on_first(partial(_conclude, settings, run, computed=computed))
 
@@ -180,7 +185,7 @@ def _warn_of_unread(pipeline: str, overrides: Sequence[str]) -> None:
     read = {*PIPELINE_KEYS[pipeline], *UNNAMED_KEYS}
     if any(key.endswith("direction") for key in read):
         read.add("descent")  # of a direction that is mined
-    for override in map(as_typed, overrides):
+    for override in overrides:
         key = re.split(r"[.=]", override.lstrip("+~"))[0]
         if key not in read:
             log.warning("pipeline=%s does not read %s: it changes nothing.", pipeline, override)

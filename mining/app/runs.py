@@ -6,11 +6,12 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Protocol, TypeVar, get_args
 
 from mining import InputError
 from mining.pipelines import PIPELINE_KEYS
 from mining.pipelines.shares import share_done
+from mining.reporting.records import flat
 from mining.storage.spelling import suggest
 from mining.storage.states import RunState, State, run_states
 
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str]) -> None:
     options = parse(arguments)
     found = [run for run in run_states(options.folder) if options.state in (None, run.state)]
     for condition in options.where:
-        found = _matching(found, condition)
+        found = matching(found, condition)
     if options.remove:
         _remove(found, sure=options.yes)
     elif options.json:
@@ -55,17 +56,6 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Give a configuration one level: ``{"train.lr": 0.1, …}``."""
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            found |= _flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
-
-
 def _differing(runs: Sequence[RunState]) -> list[dict[str, Any]]:
     """Give, for each run, its values of the keys in which the runs differ.
 
@@ -74,7 +64,7 @@ def _differing(runs: Sequence[RunState]) -> list[dict[str, Any]]:
     configs = [
         {
             key: value
-            for key, value in _flat(run.config).items()
+            for key, value in flat(run.config).items()
             if key.partition(".")[0] in PIPELINE_KEYS.get(run.pipeline, ())
         }
         for run in runs
@@ -85,11 +75,28 @@ def _differing(runs: Sequence[RunState]) -> list[dict[str, Any]]:
     return [{key: config[key] for key in chosen if key in config} for config in configs]
 
 
-def _matching(runs: Sequence[RunState], condition: str) -> list[RunState]:
+class _Configured(Protocol):
+    @property
+    def config(self) -> Mapping[str, Any]: ...
+
+
+Found = TypeVar("Found", bound=_Configured)
+
+
+def matching(runs: Sequence[Found], condition: str) -> list[Found]:
+    """Choose the runs that have a value.
+
+    Args:
+        runs: Finished or not.
+        condition: ``KEY=VALUE``, as ``train.lr=0.1``.
+
+    Raises:
+        InputError: If it is none, or no run has the key.
+    """
     key, equals, wanted = condition.partition("=")
     if not equals:
         raise InputError(f"{condition!r} must be KEY=VALUE, as seed=1.")
-    configs = [_flat(run.config) for run in runs]
+    configs = [flat(run.config) for run in runs]
     known = {name for config in configs for name in config}
     if runs and key not in known:
         raise InputError(f"No run has the key {key}{suggest(key, sorted(known))}.")

@@ -1,7 +1,7 @@
 """From settings to a finished run: it is skipped, continued or computed."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -16,17 +16,20 @@ log = logging.getLogger(__name__)
 _SHARED = ("curve", "surface")
 
 
-def find_run(settings: Settings, directory: Path | None = None) -> Run:
+def find_run(
+    settings: Settings, directory: Path | None = None, arguments: Sequence[str] | None = None
+) -> Run:
     """Return the run of the settings, finished or not.
 
     Args:
         settings: What is asked for.
         directory: Where it lies, if not where its settings say.
+        arguments: What was typed for it on the command line, if anything.
     """
     inputs = settings.inputs()
     if directory is None:
         directory = Path(settings.outputs) / inputs.directory()
-    return Run(directory, settings.record(), inputs.identity())
+    return Run(directory, settings.record(), inputs.identity(), arguments)
 
 
 def complete(settings: Settings, run: Run, compute: Callable[[], None], *read: str) -> bool:

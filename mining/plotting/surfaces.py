@@ -87,7 +87,7 @@ def draw_surface(
     loss_cap = cap(
         surface.loss.numpy(), surface.chance_loss, log_scale=log_scale, loss_cap=loss_cap
     )
-    notes = _surface_notes(surface, loss_cap)
+    notes = surface_notes(surface, loss_cap)
     picture.suptitle("\n".join(filter(None, [title, ", ".join(notes)])), fontsize=9)
     explain(picture, [contours], about)
     return picture
@@ -256,7 +256,7 @@ def _read_mesh(surface: Surface, *, log_scale: bool, loss_cap: float | None) -> 
     return _Mesh(x, y, loss, float(loss[row, column]), kind)
 
 
-def _surface_notes(surface: Surface, loss_cap: float | None) -> list[str]:
+def surface_notes(surface: Surface, loss_cap: float | None) -> list[str]:
     """State what kind of critical point θ is, and what is missing, estimated or clipped."""
     notes = [f"θ: {classify_critical_point(surface)}"] if _has_origin(surface) else []
     if surface.nonfinite:

@@ -43,11 +43,13 @@ class Run:
         directory: Where everything of the run lies.
         config: The resolved configuration.
         identity: What the run depends on; ``None`` does not compare it with what is found.
+        arguments: What was typed on the command line; ``None`` if another run needed this one.
     """
 
     directory: Path
     config: Mapping[str, Any]
     identity: Identity | None = None
+    arguments: Sequence[str] | None = None
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -123,6 +125,7 @@ class Run:
             "versions": versions(),
             "device": device,
             "git": git_state(),
+            "arguments": None if self.arguments is None else list(self.arguments),
             # Of the process that finished the run, not of interrupted ones before it.
             "seconds": round(time.monotonic() - self.started, 3),
             "metrics": finite(metrics),

@@ -21,7 +21,7 @@ CONFIG = {
     "device": "cpu",
     "checkpoint": None,
 }
-_LATER = ("identity", "files", "checksum")
+_LATER = ("identity", "files", "checksum", "arguments")
 KEYS = ("model", "data", "seed", "checkpoint")
 
 
@@ -45,7 +45,7 @@ def test_record_is_complete_and_written_last(tmp_path):
     run.finish({"labels": ["v-basin"]}, device="cpu")
     assert run.finished
     record = json.loads(run.record.read_text())
-    keys = ["config", "seed", "versions", "device", "git", "seconds", "metrics"]
+    keys = ["config", "seed", "versions", "device", "git", "arguments", "seconds", "metrics"]
     assert list(record) == [*keys, "identity", "files", "checksum"]
     assert record["config"] == CONFIG
     assert record["seed"] == 3

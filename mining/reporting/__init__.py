@@ -1,0 +1,1 @@
+"""The report: what runs found, as one HTML file that opens without a network."""
