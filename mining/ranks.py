@@ -41,10 +41,12 @@ class Ranks:
     Attributes:
         index: The number of this rank, from 0.
         size: The number of ranks.
+        on_machine: The number of ranks on this machine, which share its memory.
     """
 
     index: int = 0
     size: int = 1
+    on_machine: int = 1
 
     @property
     def first(self) -> bool:
@@ -78,6 +80,10 @@ class Ranks:
         """Give this rank's share of equal pieces of work, whose results are to be summed."""
         return items
 
+    def interval(self, total: int) -> tuple[int, int]:
+        """Give the first and the one after the last of ``total`` things that are this rank's."""
+        return total * self.index // self.size, total * (self.index + 1) // self.size
+
     def sum(self, tensor: "Tensor") -> "Tensor":
         """Sum a tensor over all ranks, in place; the same on all of them."""
         return tensor
@@ -97,8 +103,9 @@ class Ranks:
         """Raise ``RankError`` if another rank has failed."""
 
 
-_ONE = Ranks()
-_current: Ranks = _ONE
+#: What there is outside of ``distributed()``.
+ONE = Ranks()
+_current: Ranks = ONE
 #: Numbers of the messages in the store; they never repeat in a process.
 _numbers = count()
 
@@ -112,7 +119,7 @@ def current() -> Ranks:
 def alone() -> Iterator[None]:
     """Let this rank do all of the work within, without the others."""
     global _current
-    before, _current = _current, _ONE
+    before, _current = _current, ONE
     try:
         yield
     finally:
@@ -164,7 +171,7 @@ def distributed() -> Iterator[Ranks]:
     dist = sys.modules.get("torch.distributed")
     initialized = dist is not None and dist.is_available() and dist.is_initialized()
     if not initialized and not launched():
-        yield _ONE
+        yield ONE
         return
     ranks = _Group(own=not initialized)
     _current = ranks
@@ -176,7 +183,7 @@ def distributed() -> Iterator[Ranks]:
     else:
         ranks.leave()
     finally:
-        _current = _ONE
+        _current = ONE
 
 
 class _Group(Ranks):
@@ -202,6 +209,7 @@ class _Group(Ranks):
                     backend = "cpu:gloo,cuda:nccl"
             dist.init_process_group(backend, timeout=_PATIENCE)
         self.index, self.size = dist.get_rank(), dist.get_world_size()
+        self.on_machine = int(os.environ.get("LOCAL_WORLD_SIZE", self.size))
         # That of the caller may have no backend for the CPU.
         self._on_cpu = None if own else dist.new_group(backend="gloo", timeout=_PATIENCE)
         self._store = _get_default_store()

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from cases import direction, landscape
+from cases import direction, landscape, vectors
 
-from mining import Evaluator, distributed
+from mining import Evaluator, distributed, eigenpairs, spectral_density, trace
 from mining.ranks import RankError
 
 
@@ -49,6 +49,39 @@ def points(folder: Path) -> dict[str, torch.Tensor]:
     return found
 
 
+def sums(folder: Path) -> dict[str, torch.Tensor]:
+    """Sums over examples, which may differ by rounding."""
+    found = {}
+    for name, policy in (
+        ("batchnorm", "recalibrate"),
+        ("batchnorm", "batch"),
+        ("shared", "recalibrate"),  # one norm layer runs twice
+        ("counting", "recalibrate"),  # whose batches depend on those before: they are not shared
+        ("attention", "frozen"),
+    ):
+        of = landscape(name, policy, num_examples=200)
+        at = of.theta + 0.1 * direction(of).vector
+        found[f"gradient {name} {policy}"] = of.gradient(at)
+        found[f"gradient at θ {name} {policy}"] = of.gradient()
+        for kind in ("hessian", "gauss_newton", "residual") if name != "counting" else ():
+            operator = getattr(of, kind)(at, micro_batch=None if name == "attention" else 20)
+            found[f"{kind} {name} {policy}"] = operator @ vectors(of.space.size)
+        # The statistics of one rank, which evaluations take, are not those that were shared.
+        found[f"loss {name} {policy}"] = (
+            Evaluator(of, progress=False).curve(direction(of), torch.linspace(-1, 1, 3)).loss
+        )
+    of = landscape("batchnorm", num_examples=60)  # two batches, fewer than ranks
+    operator = of.hessian()
+    generator = torch.Generator().manual_seed(0)
+    pairs = eigenpairs(operator, 2, "both", tol=1e-8, generator=generator)
+    found["eigenvalues"], found["products"] = pairs.values, torch.tensor(pairs.products)
+    found["trace"] = trace(operator, generator=generator, num_products=40).samples
+    found["nodes"] = spectral_density(operator, 12, 3, generator=generator).nodes
+    layer = of.hessian(parameters="linear.weight")
+    found["block"] = layer @ vectors(layer.shape[0], 1)
+    return found
+
+
 def broken() -> str:
     """Say what the other ranks hear of one that fails while points are dealt out."""
     of = landscape("mlp", "frozen")
@@ -75,7 +108,7 @@ def run(folder: Path, rank: int, size: int) -> None:
     journals.mkdir(exist_ok=True)
     with distributed() as ranks:
         assert (ranks.index, ranks.size, ranks.first) == (rank, size, rank == 0)
-        found = {"points": points(journals)}
+        found = {"points": points(journals), "sums": sums(journals)}
     found["heard"] = broken()
     torch.save(found, folder / f"{size}.{rank}")
 

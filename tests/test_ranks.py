@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from ranks_job import points
+from ranks_job import points, sums
 
 SIZES = (2, 3)
 JOB = Path(__file__).parent / "ranks_job.py"
@@ -30,7 +30,7 @@ def one(tmp_path_factory):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("one")
-    found = {"points": points(folder)}
+    found = {"points": points(folder), "sums": sums(folder)}
     torch.set_num_threads(threads)
     return folder, found
 
@@ -43,6 +43,22 @@ def test_every_rank_has_the_points_of_one_process_bit_for_bit(jobs, one, size):
         assert rank["points"].keys() == expected.keys()
         for name, values in expected.items():
             assert torch.equal(rank["points"][name], values), name
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_rank_has_the_sums_of_one_process_to_rounding(jobs, one, size):
+    expected = one[1]["sums"]
+    for rank in jobs[1][size]:
+        assert rank["sums"].keys() == expected.keys()
+        for name, values in expected.items():
+            scale = float(values.abs().max())
+            assert torch.allclose(rank["sums"][name], values, rtol=0, atol=1e-11 * scale), name
+            if name.startswith("loss"):
+                assert torch.equal(rank["sums"][name], values), name
+    for name in expected:  # the ranks decide by them what to do next
+        assert all(
+            torch.equal(r["sums"][name], jobs[1][size][0]["sums"][name]) for r in jobs[1][size]
+        )
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -10,7 +10,6 @@ from mining import InputError
 from mining.curvature.krylov import KrylovSpace, check_basis, would_fit
 from mining.curvature.operators import CurvatureOperator, check_operator
 from mining.curvature.trace import Estimate
-from mining.functional.memory import available_memory
 from mining.functional.random_vectors import rademacher
 
 #: Errors of products, in units of the last place of the largest: a zero eigenvalue may be this big.
@@ -247,4 +246,4 @@ def _probes_at_once(operator: CurvatureOperator, num_steps: int, num_probes: int
         lambda fitting: would_fit("num_steps", fitting - 2, 1),
     )
     space = (num_steps + 2) * operator.shape[0] * operator.dtype.itemsize
-    return int(min(num_probes, max(1, available_memory(operator.device) // 2 // space)))
+    return int(min(num_probes, max(1, operator.free_memory() // 2 // space)))

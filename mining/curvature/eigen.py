@@ -16,7 +16,6 @@ from mining.curvature.lanczos import add_repeated, thick_restart_lanczos
 from mining.curvature.operators import CurvatureOperator, check_operator
 from mining.curvature.ritz import Which, largest_residuals, wanted_indices
 from mining.curvature.symmetry import check_symmetric
-from mining.functional.memory import available_memory
 from mining.functional.random_vectors import standard_normal, stream
 
 log = logging.getLogger(__name__)
@@ -180,7 +179,7 @@ def _check_start(start: Tensor, operator: CurvatureOperator, method: Method) -> 
 
 def _default_vectors(operator: CurvatureOperator, pairs: int) -> int:
     vector = operator.shape[0] * operator.dtype.itemsize
-    fitting = available_memory(operator.device) // 2 // vector - pairs - 1
+    fitting = operator.free_memory() // 2 // vector - pairs - 1
     return max(pairs + 2, min(max(128, 4 * pairs), fitting))
 
 
@@ -241,7 +240,7 @@ class _Watched(CurvatureOperator):
 
     def __init__(self, operator: CurvatureOperator) -> None:
         super().__init__(operator.shape[0], operator.device, operator.dtype, operator.space)
-        self._operator = operator
+        self._operator, self.ranks = operator, operator.ranks
         self.largest = 0.0
 
     def _multiply(self, rows: Tensor) -> Tensor:

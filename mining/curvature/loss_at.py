@@ -22,6 +22,7 @@ from mining.functional.parameters import ParameterSpace
 from mining.functional.prepare import Prepared
 from mining.functional.randomness import seeded
 from mining.functional.substitution import Forward
+from mining.ranks import Ranks
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,8 @@ class LossAt:
             within.
         loss_fn: Maps outputs and targets to the loss of a batch.
         batches: The micro-batches, each with its weight.
+        ranks: The ranks that share the examples.
+        own: The micro-batches of this rank.
     """
 
     space: ParameterSpace
@@ -45,6 +48,8 @@ class LossAt:
     running: Callable[[dict[str, Tensor]], AbstractContextManager[Callable[[Any], Tensor]]]
     loss_fn: Loss
     batches: Sequence[Batch]
+    ranks: Ranks
+    own: Sequence[Batch]
 
     def __repr__(self) -> str:
         """Say what it is, in one line."""
@@ -143,8 +148,9 @@ def loss_at(
     theta = prepared.derivable(theta)
     space = network.space if parameters is None else network.space.select(parameters)
     prepared.check_derivable(space)
-    statistics = prepared.statistics.at(given)
-    loss = evaluate(prepared, theta, statistics=statistics).loss
+    group = network.sharing()
+    statistics = prepared.statistics.at(given, group)
+    loss = evaluate(prepared, theta, statistics=statistics, group=group).loss
     if not torch.isfinite(loss):
         raise InputError(f"The loss at theta is {loss.item()}, so its curvature is undefined.")
     values = network.space.unflatten(theta)
@@ -171,7 +177,9 @@ def loss_at(
         if micro_batch is not None:
             batches = prepared.loss.split(batches, micro_batch)
     chosen = {name: values[name] for name in space.names}
-    differentiable = LossAt(space, space.flatten(chosen), running, prepared.loss, batches)
+    own = prepared.share(batches, group)
+    flat = space.flatten(chosen)
+    differentiable = LossAt(space, flat, running, prepared.loss, batches, group, own)
     differentiable.check_repeatable()
     return differentiable
 

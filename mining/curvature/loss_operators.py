@@ -19,6 +19,7 @@ from mining.functional.loss import Batch
 from mining.functional.memory import available_memory, is_out_of_memory
 from mining.functional.parameters import ParameterSpace
 from mining.functional.precision import products_in
+from mining.ranks import current
 
 #: Fraction of the free memory used for graphs that are kept between products.
 _KEPT_SHARE = 0.4
@@ -38,6 +39,7 @@ class HessianOperator(CurvatureOperator):
     def __init__(self, loss: LossAt, memory: int | None = None) -> None:
         super().__init__(loss.space.size, loss.theta.device, loss.theta.dtype, loss.space)
         self._loss = loss
+        self.ranks = loss.ranks
         self._graphs = _Graphs(loss, self._build, memory)
         self._part: ParameterSpace | None = None
 
@@ -56,6 +58,7 @@ class HessianOperator(CurvatureOperator):
         return _block(self, self._loss.space.select(parameters))
 
     def _multiply(self, rows: Tensor) -> Tensor:
+        _check_ranks(self)
         products = torch.zeros_like(rows)
         with products_in(self.device):
             for leaves, whole in self._graphs:
@@ -66,7 +69,7 @@ class HessianOperator(CurvatureOperator):
                         product += _pull_back(gradient, _cut(row, gradient), tensors)
                 # One that is not kept goes before the next is built.
                 del leaves, tensors, gradient, whole
-        return products
+        return self.ranks.sum(products)
 
     @staticmethod
     def _build(loss: LossAt, batch: Batch) -> tuple[dict[str, Tensor], list[Tensor]]:
@@ -100,6 +103,7 @@ class GaussNewtonOperator(CurvatureOperator):
             )
         super().__init__(loss.space.size, loss.theta.device, loss.theta.dtype, loss.space)
         self._loss = loss
+        self.ranks = loss.ranks
         self._graphs = _Graphs(loss, self._build, memory)
         self._part: ParameterSpace | None = None
 
@@ -108,6 +112,7 @@ class GaussNewtonOperator(CurvatureOperator):
         return _block(self, self._loss.space.select(parameters))
 
     def _multiply(self, rows: Tensor) -> Tensor:
+        _check_ranks(self)
         products = torch.zeros_like(rows)
         with products_in(self.device):
             for graph in self._graphs:
@@ -120,7 +125,7 @@ class GaussNewtonOperator(CurvatureOperator):
                         product += _pull_back([graph.outputs], [curved.view_as(graph.at)], tensors)
                 # One that is not kept goes before the next is built.
                 del graph, tensors, pulled
-        return products
+        return self.ranks.sum(products)
 
     @staticmethod
     def _build(loss: LossAt, batch: Batch) -> "_Linearization":
@@ -148,6 +153,7 @@ class ResidualOperator(CurvatureOperator):
     def __init__(self, hessian: HessianOperator, gauss_newton: GaussNewtonOperator) -> None:
         super().__init__(hessian.shape[0], hessian.device, hessian.dtype, hessian.space)
         self._hessian, self._gauss_newton = hessian, gauss_newton
+        self.ranks = hessian.ranks
 
     @classmethod
     def of(cls, loss: LossAt, memory: int | None = None) -> "ResidualOperator":
@@ -176,6 +182,15 @@ def _block(operator: _Operator, part: ParameterSpace) -> _Operator:
     block.space, block._part, block.shape = part, part, (part.size, part.size)
     block.products = 0
     return block
+
+
+def _check_ranks(operator: CurvatureOperator) -> None:
+    """Raise ``InputError`` if other ranks have a share of the examples, and do not take part."""
+    if operator.ranks.size > 1 and current() is not operator.ranks:
+        raise InputError(
+            "This operator was made by several ranks, each of which has its share of the examples: "
+            "multiply within the same mining.distributed(), in all of them."
+        )
 
 
 def _chosen(tensors: Mapping[str, Tensor], part: ParameterSpace | None) -> list[Tensor]:
@@ -234,13 +249,13 @@ class _Graphs(Generic[_Graph]):
         memory: int | None,
     ) -> None:
         self._loss, self._build, self._memory = loss, build, memory
-        self._batches = [batch for batch in loss.batches if batch.weight > 0]
+        self._batches = [batch for batch in loss.own if batch.weight > 0]
         self._kept: list[_Graph] = []
         self._num_kept: int | None = None
 
     def __iter__(self) -> Iterator[_Graph]:
         check_recording()
-        if self._num_kept is None:
+        if self._num_kept is None and self._batches:
             self._num_kept = self._count_kept()
         for index, batch in enumerate(self._batches):
             if index < len(self._kept):
@@ -248,7 +263,7 @@ class _Graphs(Generic[_Graph]):
                 continue
             with torch.enable_grad():
                 graph = self._build(self._loss, batch)
-            if index < self._num_kept:
+            if index < (self._num_kept or 0):
                 self._kept.append(graph)
             yield graph
             del graph

@@ -8,7 +8,9 @@ from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
 from mining import InputError
+from mining.functional.memory import available_memory
 from mining.functional.parameters import ParameterSpace
+from mining.ranks import ONE, Ranks
 
 
 class CurvatureOperator(ABC):
@@ -36,6 +38,8 @@ class CurvatureOperator(ABC):
         self.dtype = dtype
         self.space = space
         self.products = 0
+        #: The ranks that share its products.
+        self.ranks: Ranks = ONE
 
     def __repr__(self) -> str:
         """Say what it is, in one line."""
@@ -75,6 +79,10 @@ class CurvatureOperator(ABC):
                 "the precision is too low."
             )
         return products[0] if vectors.dim() == 1 else products.T
+
+    def free_memory(self) -> int:
+        """Return the bytes for vectors that each of its ranks can still allocate on its device."""
+        return self.ranks.smallest(available_memory(self.device))
 
     def to_scipy(self) -> LinearOperator:
         """Wrap the operator for ``scipy.sparse.linalg``; vectors are NumPy arrays on the CPU."""

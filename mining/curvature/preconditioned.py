@@ -30,7 +30,7 @@ class PreconditionedOperator(CurvatureOperator):
                 )
         if not bool(torch.isfinite(scales).all()) or bool((scales < 0).any()):
             raise InputError("scales must be finite and not negative.")
-        self._operator = operator
+        self._operator, self.ranks = operator, operator.ranks
         self._roots = scales.double().sqrt().to(operator.device, operator.dtype)
         self._shifts = None if shifts is None else shifts.to(operator.device, operator.dtype)
 

@@ -15,7 +15,6 @@ from mining import InputError
 from mining.curvature.krylov import check_basis, would_fit
 from mining.curvature.operators import CurvatureOperator, check_operator
 from mining.curvature.xtrace import exchangeable_estimates, jackknife_factor
-from mining.functional.memory import available_memory
 from mining.functional.random_vectors import Distribution, random_vector
 
 log = logging.getLogger(__name__)
@@ -328,7 +327,7 @@ def _xtrace(probes: _Probes, num_products: int, goal: _Goal) -> _Samples:
         # Of a single parameter there is a single sample, which is exact.
         blocks = blocks.expand(max(num, 2), -1)
         estimates = _Samples(blocks, factor, exact=num == size, independent=False)
-        room = available_memory(operator.device) // (size * operator.dtype.itemsize)
+        room = operator.free_memory() // (size * operator.dtype.itemsize)
         if num == most or goal.reached(estimates) or room < _XTRACE_VECTORS * num:
             return estimates
         num = min(2 * num, most)

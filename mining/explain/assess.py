@@ -17,6 +17,7 @@ from mining.explain.measuring import Parts
 from mining.explain.quantity import Difference, Quantity, difference
 from mining.explain.surroundings import Surroundings
 from mining.landscape import Landscape
+from mining.ranks import alone
 
 #: What the suffixes of names stand for.
 _SETS = {"": "examples", "_test": "test", "_shifted": "shifted"}
@@ -98,6 +99,7 @@ def compare(first: Assessment, second: Assessment) -> dict[str, Difference]:
     }
 
 
+@alone()
 def assess(
     landscape: Landscape,
     *,
@@ -112,7 +114,8 @@ def assess(
     """Assess a trained network: its fit, whether θ is a minimum, and how sharp it is there.
 
     Every number has a standard error and says whether it applies, see ``Measurement``. What
-    cannot be measured of a model or loss is missing, with the reason.
+    cannot be measured of a model or loss is missing, with the reason. Each rank of a job computes
+    all of it.
 
     Args:
         landscape: Of the examples on which the network was trained, or some of them.

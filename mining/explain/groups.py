@@ -85,7 +85,7 @@ class GroupedHessian(CurvatureOperator):
     def __init__(self, parts: Sequence[HessianOperator], groups: Groups) -> None:
         first = parts[0]
         super().__init__(first.shape[0], first.device, first.dtype, first.space)
-        self._parts, self._groups = parts, groups
+        self._parts, self._groups, self.ranks = parts, groups, first.ranks
         self.quadratics: list[Tensor] = []
 
     def _multiply(self, rows: Tensor) -> Tensor:

@@ -1,14 +1,16 @@
 """Batch-norm statistics away from the point at which they were collected."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
 from mining import InputError
+from mining.ranks import ONE, Ranks
 
 Mode = Literal["recalibrate", "frozen", "batch"]
 
@@ -53,6 +55,13 @@ class BatchNormPolicy:
 def norm_layers(model: nn.Module) -> list[_NormBase]:
     """List the layers of ``model`` that keep running statistics."""
     return [m for m in model.modules() if isinstance(m, _NormBase) and m.running_mean is not None]
+
+
+def names_of_statistics(model: nn.Module) -> set[str]:
+    """List the buffers of those layers by name."""
+    layers = norm_layers(model)
+    modules = model.named_modules(remove_duplicate=False)
+    return {n for p, module in modules if module in layers for n, _ in module.named_buffers(p)}
 
 
 def mixes_examples(model: nn.Module, policy: BatchNormPolicy) -> bool:
@@ -111,7 +120,12 @@ def modes(model: nn.Module, *, batch_statistics: bool) -> Iterator[None]:
             module.training = training
 
 
-def recalibrate(model: nn.Module, batches: Iterable[Any], forward: Callable[[Any], object]) -> None:
+def recalibrate(
+    model: nn.Module,
+    batches: Iterable[Any],
+    forward: Callable[[Any], object],
+    group: Ranks = ONE,
+) -> None:
     """Estimate the running statistics of ``model`` anew, in place.
 
     The estimate is the mean over batches of the batch mean and the unbiased batch variance, each
@@ -121,8 +135,10 @@ def recalibrate(model: nn.Module, batches: Iterable[Any], forward: Callable[[Any
 
     Args:
         model: The model, whose buffers are overwritten.
-        batches: Inputs, each with its examples along the first axis.
+        batches: Inputs, each with its examples along the first axis; of several ranks each has
+            its share of them.
         forward: Runs the model on inputs.
+        group: The ranks.
     """
     layers = norm_layers(model)
     if not layers:
@@ -132,14 +148,37 @@ def recalibrate(model: nn.Module, batches: Iterable[Any], forward: Callable[[Any
         assert layer.running_var is not None
         layer.running_mean.zero_()
         layer.running_var.fill_(1)
-    with modes(model, batch_statistics=True), _cumulative_average(layers):
+    with modes(model, batch_statistics=True), _cumulative_average(layers) as seen:
         for inputs in batches:
             forward(inputs)
+    if group.size > 1:
+        _average_over_ranks(seen, group)
+
+
+def _average_over_ranks(seen: Mapping[_NormBase, int], group: Ranks) -> None:
+    """Average the statistics of ranks, each weighing as many times as it has seen examples."""
+    parts = []
+    for layer, num in seen.items():
+        assert layer.running_mean is not None
+        assert layer.running_var is not None
+        statistics = torch.cat([layer.running_mean.double(), layer.running_var.double()])
+        parts.append(torch.cat([num * statistics, statistics.new_tensor([num])]))
+    sums = torch.split(group.sum(torch.cat(parts)), [len(part) for part in parts])
+    for layer, part in zip(seen, sums, strict=True):
+        assert layer.running_mean is not None
+        assert layer.running_var is not None
+        if part[-1] > 0:  # else it is in no batch
+            mean, variance = (part[:-1] / part[-1]).chunk(2)
+            layer.running_mean.copy_(mean)
+            layer.running_var.copy_(variance)
 
 
 @contextmanager
-def _cumulative_average(layers: Iterable[_NormBase]) -> Iterator[None]:
-    """Let running statistics be plain averages over examples, also of a layer used twice."""
+def _cumulative_average(layers: Iterable[_NormBase]) -> Iterator[Mapping[_NormBase, int]]:
+    """Let running statistics be plain averages over examples, also of a layer used twice.
+
+    Gives how many examples each layer has seen.
+    """
     seen = dict.fromkeys(layers, 0)
     momenta = {layer: layer.momentum for layer in seen}
 
@@ -153,7 +192,7 @@ def _cumulative_average(layers: Iterable[_NormBase]) -> Iterator[None]:
 
     hooks = [layer.register_forward_pre_hook(before_forward, with_kwargs=True) for layer in seen]
     try:
-        yield
+        yield seen
     finally:
         for hook in hooks:
             hook.remove()

@@ -16,6 +16,7 @@ from mining.functional.metrics import (
 )
 from mining.functional.points import combine, measure_together
 from mining.functional.prepare import Prepared
+from mining.ranks import ONE, Ranks
 
 #: Buffers by name.
 Buffers = dict[str, Tensor]
@@ -27,6 +28,7 @@ def evaluate(
     theta: Tensor,
     batches: Sequence[Batch] | None = None,
     statistics: Buffers | None = None,
+    group: Ranks = ONE,
 ) -> Evaluation:
     """Evaluate loss and accuracy at ``theta``.
 
@@ -35,14 +37,16 @@ def evaluate(
         theta: Flat parameters, shape ``(D,)``.
         batches: Other examples, as ``Prepared.hold`` returns them.
         statistics: The buffers of the point, to share them between sets of examples.
+        group: Ranks that share the batches.
 
     Returns:
         Loss and accuracy over all examples. A loss that overflows stays ``inf`` or ``nan``.
     """
     batches = prepared.batches if batches is None else batches
-    buffers = prepared.statistics.at(theta) if statistics is None else statistics
+    buffers = prepared.statistics.at(theta, group) if statistics is None else statistics
     metrics = MeanMetrics(prepared.loss, batches, classes=prepared.num_classes is not None)
-    prepared.network.measure(metrics, theta, batches, buffers)
+    prepared.network.measure(metrics, theta, prepared.share(batches, group), buffers)
+    metrics.add_up(group)
     return metrics.mean()
 
 
@@ -177,7 +181,8 @@ def gradient(
     given = network.theta if theta is None else theta
     theta = prepared.derivable(theta)
     batches = prepared.batches if batches is None else batches
-    buffers = prepared.statistics.at(given) if statistics is None else statistics
+    group = network.sharing()
+    buffers = prepared.statistics.at(given, group) if statistics is None else statistics
     prepared.check_derivable(network.space)
     # A forward pass may write to buffers: under ``batch`` it updates running statistics.
     buffers = {name: buffer.clone() for name, buffer in buffers.items()}
@@ -186,7 +191,7 @@ def gradient(
         raise InputError("All targets are ignored: there is no loss to differentiate.")
     found = torch.zeros_like(theta)
     with torch.enable_grad():
-        for number, (inputs, targets, weight, *_) in enumerate(batches):
+        for number, (inputs, targets, weight, *_) in enumerate(prepared.share(batches, group)):
             if weight > 0:
                 leaf = theta.detach().requires_grad_()
                 tensors = network.tensors(leaf, buffers)
@@ -194,4 +199,4 @@ def gradient(
                     loss = loss_fn(forward(inputs), targets) * (weight / total)
                     if loss.requires_grad:  # else no batch depends on any parameter
                         found += torch.autograd.grad(loss, leaf, materialize_grads=True)[0]
-    return found
+    return group.sum(found)

@@ -13,7 +13,7 @@ from torch.nn import functional as F  # noqa: N812  (the name under which everyb
 from mining import InputError
 from mining.functional.memory import is_out_of_memory
 from mining.functional.model_call import Objective
-from mining.functional.pytrees import num_examples, split
+from mining.functional.pytrees import num_examples, rows, split
 from mining.storage.fingerprint import describe
 
 #: Maps outputs and targets to the loss of a batch, shape ``()``.
@@ -272,6 +272,19 @@ class Loss:
                 parts.append(batch)
             else:
                 parts += [self.batch(*pair) for pair in split((batch.inputs, batch.targets), size)]
+        return parts
+
+    def cut(self, batches: Iterable[Batch], low: int, high: int) -> list[Batch]:
+        """Take the examples from number ``low`` to before ``high`` of batches laid end to end."""
+        parts: list[Batch] = []
+        start = 0
+        for batch in batches:
+            first, last = max(low - start, 0), min(high - start, batch.num_examples)
+            if last - first == batch.num_examples:
+                parts.append(batch)
+            elif first < last:
+                parts.append(self.batch(*rows((batch.inputs, batch.targets), slice(first, last))))
+            start += batch.num_examples
         return parts
 
     def describe(self, counters: Collection[str] = ()) -> list[object]:

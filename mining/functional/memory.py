@@ -3,14 +3,16 @@
 import psutil
 import torch
 
+from mining.ranks import current
+
 
 def available_memory(device: torch.device) -> int:
-    """Return the bytes that can still be allocated on ``device``."""
+    """Return the bytes that this rank can still allocate on ``device``."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return free + unused
-    return int(psutil.virtual_memory().available)
+    return int(psutil.virtual_memory().available) // current().on_machine
 
 
 def check_memory(needed: int, device: torch.device, what: str, remedy: str) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from mining import InputError
 from mining.functional.loss import Batch, Loss
 from mining.functional.pytrees import tensors_of
+from mining.ranks import Ranks
 
 
 class Evaluation(NamedTuple):
@@ -61,6 +62,10 @@ class MeanMetrics:
                 "the landscape was made. Use Landscape(..., plan=ExecutionPlan())."
             )
         self._loss += loss.detach().double() * batch.weight
+
+    def add_up(self, group: Ranks) -> None:
+        """Add what other ranks have of the batches."""
+        self._loss, self._correct = group.sum(torch.stack([self._loss, self._correct])).unbind()
 
     def mean(self) -> Evaluation:
         """Give the means over all batches."""

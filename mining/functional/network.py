@@ -14,6 +14,7 @@ from mining.functional.batchnorm import (
     BatchNormPolicy,
     mixes_examples,
     modes,
+    names_of_statistics,
     norm_layers,
     recalibrate,
 )
@@ -31,6 +32,7 @@ from mining.functional.randomness import seeded
 from mining.functional.right_gradients import RightGradients
 from mining.functional.substitution import Forward, Substitution
 from mining.functional.trial import Trial
+from mining.ranks import ONE, Ranks, current
 
 #: Bytes of parameters of the points that share the products of a first layer.
 _POINTS_MEMORY = 2**28
@@ -85,6 +87,9 @@ class Network:
         self.needs_graph = False
         #: Whether a forward pass writes to parameters.
         self.changes_parameters = False
+        #: Whether a forward pass writes to buffers that are no statistics, so that its result may
+        #: depend on the batches before.
+        self.changes_buffers = False
         #: Whether torch's gradient of a function in it is wrong, and replaced.
         self.corrects_gradients = False
         #: Whether fewer examples than those of a batch were refused, or there are no fewer.
@@ -199,8 +204,16 @@ class Network:
         with self.modes(), products_in(self.theta.device):
             return find_plan(trial, self._rounding)
 
-    def statistics(self, theta: Tensor, inputs: Sequence[Any]) -> dict[str, Tensor]:
-        """Give buffers with which to evaluate at ``theta``, estimated on batches of inputs."""
+    def statistics(
+        self, theta: Tensor, inputs: Sequence[Any], group: Ranks = ONE
+    ) -> dict[str, Tensor]:
+        """Give buffers with which to evaluate at ``theta``, estimated on batches of inputs.
+
+        Args:
+            theta: Shape ``(D,)``.
+            inputs: The batches.
+            group: The ranks that share them.
+        """
         buffers = self.copy_buffers()
         if self.policy.mode == "recalibrate":
             with (
@@ -214,7 +227,7 @@ class Network:
                     with self.noise(next(seeds)):
                         return self.forward(batch)
 
-                recalibrate(self.model, inputs, forward)
+                recalibrate(self.model, group.share(inputs), forward, group)
         return buffers
 
     def copy_buffers(self) -> dict[str, Tensor]:
@@ -271,7 +284,8 @@ class Network:
         self.call.changes_inputs = True
         before = self.tensors(self.theta, {})
         copies = {name: tensor.clone() for name, tensor in before.items()}
-        tensors = {**copies, **self.copy_buffers()}
+        buffers = self.copy_buffers()
+        tensors = {**copies, **buffers}
         changed: list[bool] = []
 
         def run(inputs: Any) -> Tensor:
@@ -292,6 +306,17 @@ class Network:
         self.changes_parameters = any(
             not torch.equal(tensors[name], value) for name, value in before.items()
         )
+        others = self.buffers.keys() - names_of_statistics(self.model)
+        self.changes_buffers = any(
+            not torch.equal(buffers[name], self.buffers[name]) for name in others
+        )
+
+    def sharing(self) -> Ranks:
+        """Return the ranks among which batches can be shared.
+
+        One if what is computed for a batch depends on its number, or on the batches before.
+        """
+        return ONE if self.stochastic or self.changes_buffers else current()
 
     @contextmanager
     def at_theta(self) -> Iterator[Forward]:

@@ -15,6 +15,7 @@ from mining.functional.loss import Batch, Loss
 from mining.functional.metrics import MeanMetrics
 from mining.functional.network import Network
 from mining.functional.pytrees import num_examples, signature
+from mining.ranks import ONE, Ranks
 
 log = logging.getLogger(__name__)
 
@@ -39,16 +40,25 @@ class Statistics:
     ) -> None:
         self.inputs = inputs
         self._network, self._loss_fn, self._batches = network, loss_fn, batches
-        self._kept: dict[int, dict[str, Tensor]] = {}  # of θ, by its version
+        # Of θ, by its version and by how many ranks estimated them.
+        self._kept: dict[tuple[int, int], dict[str, Tensor]] = {}
         self._compared: list[PolicyEffect | None] = []
 
-    def at(self, theta: Tensor) -> dict[str, Tensor]:
-        """Give the buffers with which to evaluate at ``theta``, shape ``(D,)``."""
-        if theta is not self._network.theta or torch.is_inference_mode_enabled():
-            return self._network.statistics(theta, self.inputs)
-        if theta._version not in self._kept:
-            self._kept = {theta._version: self._network.statistics(theta, self.inputs)}
-        return {name: buffer.clone() for name, buffer in self._kept[theta._version].items()}
+    def at(self, theta: Tensor, group: Ranks = ONE) -> dict[str, Tensor]:
+        """Give the buffers with which to evaluate at ``theta``.
+
+        Args:
+            theta: Shape ``(D,)``.
+            group: Ranks that share the examples, which round otherwise than one.
+        """
+        network = self._network
+        if theta is not network.theta or torch.is_inference_mode_enabled():
+            return network.statistics(theta, self.inputs, group)
+        key = (theta._version, group.size)
+        if key not in self._kept:
+            current = {known: kept for known, kept in self._kept.items() if known[0] == key[0]}
+            self._kept = current | {key: network.statistics(theta, self.inputs, group)}
+        return {name: buffer.clone() for name, buffer in self._kept[key].items()}
 
     @property
     def effect(self) -> "PolicyEffect | None":

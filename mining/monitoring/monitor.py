@@ -22,6 +22,7 @@ from mining.monitoring.alarm import alarm_of
 from mining.monitoring.budget import SIZES, examples_and_interval, interval
 from mining.monitoring.measuring import Measured, Measurer
 from mining.monitoring.share import take_share
+from mining.ranks import alone
 from mining.storage.files import write_atomically
 from mining.training.isolation import isolated
 
@@ -140,6 +141,7 @@ class Monitor:
         """
         return alarm_of(self._rows)
 
+    @alone()
     def step(self, epoch: float, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
         """Measure, if it is time to.
 

@@ -1,8 +1,12 @@
 """Compute eigenvectors of the Hessian as directions."""
 
+from collections.abc import Sequence
+from functools import partial
+
 from matplotlib.figure import Figure
 
-from mining import InputError
+from mining import InputError, ranks
+from mining.directions import Direction
 from mining.directions.storage import read_directions, save_directions
 from mining.pipelines.pictures import save_picture
 from mining.pipelines.problem import Problem
@@ -22,6 +26,12 @@ def run(problem: Problem) -> None:
     source = source.bind(problem.checkpoints)
     num = settings.num_directions
     directions = source.directions(landscape, num, generator=problem.generator)
+    ranks.on_first(partial(_finish, problem, directions))
+
+
+def _finish(problem: Problem, directions: Sequence[Direction]) -> None:
+    """Write, draw and record the eigenvectors."""
+    landscape = problem.landscape
     save_directions(problem.run.directory / "directions.pt", directions, landscape)
     draw(problem)
     problem.run.finish(

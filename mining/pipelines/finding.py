@@ -1,6 +1,6 @@
 """From a problem to directions; those that take long are computed once and kept."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -13,6 +13,7 @@ from mining.directions.scaling import stretch, with_scales
 from mining.directions.storage import load_directions, read_directions, save_directions
 from mining.evaluation.curves import Curve
 from mining.functional.memory import check_memory
+from mining.landscape import Landscape
 from mining.pipelines.jobs import finish
 from mining.pipelines.problem import Problem
 from mining.pipelines.targets import Target
@@ -39,8 +40,10 @@ def find_directions(problem: Problem, target: Target, num: int) -> list[Directio
     source = problem.source(target)
     source.check_grid(grid.betas if target.key == "y_direction" else grid.alphas, grid.scale)
     if source.kept_by is None:
-        source = source.bind(replace(problem.checkpoints, asked_by=target.key))
-        found = source.directions(landscape, num, generator=problem.generator)
+        bound = source.bind(replace(problem.checkpoints, asked_by=target.key))
+        found = _of_first(
+            landscape, lambda: bound.directions(landscape, num, generator=problem.generator)
+        )
     else:
         found = _find_kept(problem, source, target, num)
     if settings.freeze is None:
@@ -88,10 +91,20 @@ def take_directions(problem: Problem, find: Callable[[], list[Direction]]) -> li
         return stored.exists()
 
     if not group.from_first(is_stored):
-        found = with_scales(landscape, find(), problem.grid.scale)
+        directions = find()
+        found = _of_first(landscape, lambda: with_scales(landscape, directions, problem.grid.scale))
         ranks.on_first(partial(save_directions, stored, found, landscape))
     group.from_first(lambda: None)  # which has written them by now
     return [stretch(direction) for direction in load_directions(stored, landscape)]
+
+
+def _of_first(landscape: Landscape, find: Callable[[], Sequence[Direction]]) -> list[Direction]:
+    """Find directions on the first of several ranks, where they are those of one process."""
+    group = ranks.current()
+    if group.size == 1:
+        return list(find())
+    found = group.from_first(lambda: [replace(d, vector=d.vector.cpu()) for d in find()])
+    return [replace(d, vector=d.vector.to(landscape.device)) for d in found]
 
 
 def find_template(problem: Problem, curve: Curve) -> list[tuple[float, float]] | None:

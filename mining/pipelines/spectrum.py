@@ -2,8 +2,9 @@
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from mining import InputError
+from mining import InputError, ranks
 from mining.curvature import (
     CurvatureOperator,
     Eigenpairs,
@@ -105,25 +106,32 @@ def run(problem: Problem) -> None:
         ("trace", settings.trace_products, _trace),
         ("density", settings.density_probes, _density),
     ]
+    group = ranks.current()
     for number, (name, wanted, compute) in enumerate(parts):
         path = directory / f"{name}.npz"
-        if wanted and not _is_done(path):
+        if wanted and not group.from_first(partial(_is_done, path)):
             # Each part has random numbers of its own: they do not depend on what was done before.
             generator = torch.Generator().manual_seed(1000 * problem.settings.seed + number)
             compute(settings, operator, landscape, generator, path)
-    metrics = _metrics(directory)
+    measured = _seconds(operator, landscape) | {"gradient_norm": float(landscape.gradient().norm())}
+    ranks.on_first(partial(_finish, problem, operator.shape[0], measured))
+
+
+def _finish(problem: Problem, num_differentiated: int, measured: Mapping[str, float]) -> None:
+    """Draw the parts, and record all numbers."""
+    landscape = problem.landscape
+    metrics = _metrics(problem.run.directory)
     draw(problem)
-    metrics |= _seconds(operator, landscape)
     evaluated = landscape.evaluate(landscape.theta)
     problem.run.finish(
         {
             **metrics,
             **problem.record(),
-            "num_differentiated": operator.shape[0],
+            **measured,
+            "num_differentiated": num_differentiated,
             "loss_at_theta": float(evaluated.loss),
             "accuracy_at_theta": None if evaluated.accuracy is None else float(evaluated.accuracy),
             "parameter_norm": float(landscape.theta.norm()),
-            "gradient_norm": float(landscape.gradient().norm()),
         },
         device=str(landscape.device),
     )
@@ -179,7 +187,8 @@ def _eigenpairs(
     )
     seconds = time.perf_counter() - start
     num_largest = min(k, (len(found) + 1) // 2)
-    _save_vectors(path.with_name("eigenvectors.pt"), found, num_largest, operator, landscape)
+    vectors = path.with_name("eigenvectors.pt")
+    ranks.on_first(partial(_save_vectors, vectors, found, num_largest, operator, landscape))
     arrays = {
         "eigenvalues": found.values,
         "residuals": found.residuals,
@@ -190,7 +199,7 @@ def _eigenpairs(
         "products": found.products,
         "seconds": seconds,
     }
-    save_arrays(path, arrays)
+    ranks.on_first(partial(save_arrays, path, arrays))
 
 
 def _save_vectors(
@@ -237,7 +246,7 @@ def _trace(
         "products": found.products,
         "seconds": time.perf_counter() - start,
     }
-    save_arrays(path, arrays)
+    ranks.on_first(partial(save_arrays, path, arrays))
 
 
 def _density(
@@ -252,14 +261,13 @@ def _density(
         operator, settings.density_steps, settings.density_probes, generator=generator
     )
     points = found.grid()
-    save_record(
-        path,
-        found,
-        points=points,
-        density=found.evaluate(points),
-        width=found.width,
-        seconds=time.perf_counter() - start,
-    )
+    more = {
+        "points": points,
+        "density": found.evaluate(points),
+        "width": found.width,
+        "seconds": time.perf_counter() - start,
+    }
+    ranks.on_first(partial(save_record, path, found, **more))
 
 
 def _metrics(directory: Path) -> dict[str, Any]:

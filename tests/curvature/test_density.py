@@ -117,7 +117,9 @@ def test_single_level_has_a_density(level):
 def test_probes_in_several_blocks_are_the_same_probes(monkeypatch):
     operator = MatrixOperator(rotated(torch.randn(60)))
     together = spectral_density(operator, 10, 4, generator=generator())
-    monkeypatch.setattr("mining.curvature.density.available_memory", lambda device: 2 * 60 * 8 * 13)
+    monkeypatch.setattr(
+        "mining.curvature.operators.available_memory", lambda device: 2 * 60 * 8 * 13
+    )
     apart = spectral_density(operator, 10, 4, generator=generator())
     torch.testing.assert_close(together.nodes, apart.nodes, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(together.weights, apart.weights, rtol=1e-6, atol=1e-9)

@@ -353,8 +353,12 @@ def test_sketch_that_does_not_fit_is_refused(monkeypatch):
 
 @pytest.mark.parametrize("method", ["hutch++", "xtrace"])
 def test_number_of_products_that_would_fit_does(monkeypatch, method):
-    for name in ("mining.functional.memory", "mining.curvature.krylov", "mining.curvature.trace"):
-        module = sys.modules[name]  # mining.curvature.trace is also the name of the function
+    for name in (
+        "mining.functional.memory",
+        "mining.curvature.krylov",
+        "mining.curvature.operators",
+    ):
+        module = sys.modules[name]
         monkeypatch.setattr(module, "available_memory", lambda device: 150 * 200 * 8)
     operator = MatrixOperator(outliers_and_bulk())
     with pytest.raises(MemoryError, match=r"num_products=\d+ would fit") as refusal:
