@@ -101,6 +101,8 @@ if TYPE_CHECKING:
     from mining.monitoring import Monitor as Monitor
     from mining.plotting import draw_curves as draw_curves
     from mining.plotting import draw_surface as draw_surface
+    from mining.plotting.latex import latex_table as latex_table
+    from mining.plotting.meshes import export_surface as export_surface
     from mining.ranks import distributed as distributed
     from mining.storage.runs import load_runs as load_runs
     from mining.training.hessian_trace import HessianTrace as HessianTrace
@@ -189,6 +191,8 @@ _MODULES = {
     "classify_critical_point": "explain.critical_point",
     "draw_curves": "plotting",
     "draw_surface": "plotting",
+    "export_surface": "plotting.meshes",
+    "latex_table": "plotting.latex",
     "filter_normalize": "directions.normalization",
     "load_runs": "storage.runs",
     "orthogonalize": "directions.normalization",

@@ -45,7 +45,11 @@ _failures: list[BaseException] = []
 #: Of the process that started a sweep: its jobs may run in others.
 _main_pid: int | None = None
 #: Commands that are no runs, and the modules whose ``main`` takes the arguments after them.
-_COMMANDS = {"runs": "mining.app.runs", "report": "mining.app.reports"}
+_COMMANDS = {
+    "runs": "mining.app.runs",
+    "report": "mining.app.reports",
+    "export": "mining.app.exports",
+}
 log = logging.getLogger("mining")
 
 
