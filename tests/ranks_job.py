@@ -11,7 +11,16 @@ import torch
 import torch.distributed as dist
 from cases import direction, landscape, vectors
 
-from mining import Evaluator, distributed, eigenpairs, spectral_density, trace
+from mining import (
+    Descent,
+    Evaluator,
+    Xu2024WPeak,
+    distributed,
+    eigenpairs,
+    mine,
+    spectral_density,
+    trace,
+)
 from mining.ranks import RankError
 
 
@@ -70,6 +79,22 @@ def sums(folder: Path) -> dict[str, torch.Tensor]:
         found[f"loss {name} {policy}"] = (
             Evaluator(of, progress=False).curve(direction(of), torch.linspace(-1, 1, 3)).loss
         )
+    for name, policy in (("mlp", "frozen"), ("batchnorm", "recalibrate")):
+        mined = mine(
+            Xu2024WPeak(Descent(epochs=3, batch_size=25)),
+            landscape(name, policy),
+            generator=torch.Generator().manual_seed(3),
+            checkpoint=folder / f"{name}.pt",
+            callbacks=[lambda loop: torch.manual_seed(loop.epoch)],
+        )
+        found[f"mined {name}"] = mined.direction.vector
+        again = mine(  # goes on from the end
+            Xu2024WPeak(Descent(epochs=3, batch_size=25)),
+            landscape(name, policy),
+            generator=torch.Generator().manual_seed(3),
+            checkpoint=folder / f"{name}.pt",
+        )
+        assert torch.equal(again.direction.vector, mined.direction.vector)
     of = landscape("batchnorm", num_examples=60)  # two batches, fewer than ranks
     operator = of.hessian()
     generator = torch.Generator().manual_seed(0)

@@ -14,7 +14,10 @@ from mining.functional.loss import Loss
 from mining.functional.network import Network
 from mining.functional.prepare import Prepared
 from mining.functional.pytrees import map_tensors, num_examples, rows
+from mining.ranks import ONE
 
+#: A loss, shape (), and its gradient (D,).
+_Gradient = tuple[Tensor, Tensor]
 #: Maps flat parameters (D,) to the loss on one batch, shape (), and its gradient (D,).
 LossOnBatch = Callable[[Tensor], tuple[Tensor, Tensor]]
 
@@ -28,6 +31,7 @@ class MiniBatches:
         inputs: Of n examples, the first axis.
         targets: Of the same examples.
         batch_size: Most examples of a mini-batch, at least 1.
+        regroups: Whether several ranks may share the examples of a mini-batch.
     """
 
     def __init__(
@@ -37,8 +41,10 @@ class MiniBatches:
         inputs: Any,
         targets: Any,
         batch_size: int,
+        *,
+        regroups: bool,
     ) -> None:
-        self._network, self._loss_fn = network, loss_fn
+        self._network, self._loss_fn, self._regroups = network, loss_fn, regroups
         self._inputs, self._targets = inputs, targets
         self._num_examples = num_examples(inputs)
         num_batches = -(-self._num_examples // batch_size)
@@ -78,7 +84,7 @@ class MiniBatches:
         # That of a sum over all examples, as estimated from these.
         scale = self._num_examples / num_examples(inputs) if self._loss_fn.sums else 1.0
 
-        def loss_and_gradient(theta: Tensor) -> tuple[Tensor, Tensor]:
+        def compute(theta: Tensor, inputs: Any, targets: Any, scale: float) -> _Gradient:
             check_recording()
             leaf = theta.detach().clone().requires_grad_()
             # Copies of the buffers: a forward pass may write to them.
@@ -89,7 +95,24 @@ class MiniBatches:
                 (gradient,) = torch.autograd.grad(loss, leaf)
             return loss.detach(), gradient
 
-        return loss_and_gradient
+        group = network.sharing() if self._regroups else ONE
+        if group.size == 1:
+            return lambda theta: compute(theta, inputs, targets, scale)
+        whole = self._loss_fn.batch(inputs, targets)
+        own = self._loss_fn.cut([whole], *group.interval(whole.num_examples))
+        total = self._loss_fn.denominator([whole.weight])
+
+        def compute_together(theta: Tensor) -> _Gradient:
+            sums = torch.zeros(len(theta) + 1, dtype=theta.dtype, device=theta.device)
+            for part in own:
+                if part.weight > 0:
+                    share = scale * part.weight / total
+                    loss, gradient = compute(theta, part.inputs, part.targets, share)
+                    sums = torch.cat([gradient, loss.to(gradient)[None]])
+            group.sum(sums)
+            return sums[-1], sums[:-1]
+
+        return compute_together
 
 
 def _drawn(chosen: Tensor, tensor: Tensor) -> Tensor:
@@ -116,4 +139,6 @@ def mini_batches(
     )
     if all(batch.targets is batch.inputs for batch in prepared.batches):
         targets = inputs
-    return MiniBatches(network, prepared.loss, inputs, targets, batch_size)
+    # Examples that are normalized together cannot be divided.
+    regroups = prepared.regroups and not (network.mixes_examples or network.needs_graph)
+    return MiniBatches(network, prepared.loss, inputs, targets, batch_size, regroups=regroups)

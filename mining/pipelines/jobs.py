@@ -13,7 +13,7 @@ from mining.storage.runs import Run
 log = logging.getLogger(__name__)
 
 #: Pipelines whose work several ranks share; the first rank computes the others alone.
-_SHARED = ("curve", "surface", "spectrum", "eigenvectors")
+_SHARED = ("curve", "surface", "spectrum", "eigenvectors", "mine")
 
 
 def find_run(

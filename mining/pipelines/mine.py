@@ -1,11 +1,13 @@
 """Mine directions by optimization."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import pandas as pd
 import torch
 
-from mining import InputError
+from mining import InputError, ranks
 from mining.directions import Mined, Miner, mine
 from mining.directions.storage import read_directions, save_directions
 from mining.pipelines.pictures import save_picture
@@ -31,7 +33,7 @@ def run(problem: Problem) -> None:
     states, found = [], list[Mined]()
     for index in range(settings.num_directions):
         states.append(directory / f"resume_{index + 1}.pt")
-        drop_if_damaged(states[-1], read_state)
+        ranks.on_first(partial(drop_if_damaged, states[-1], read_state))
         mined = mine(
             miner,
             landscape,
@@ -41,6 +43,14 @@ def run(problem: Problem) -> None:
             progress=settings.progress,
         )
         found.append(replace(mined, direction=replace(mined.direction, index=index)))
+    ranks.on_first(partial(_finish, problem, found))
+    for state in states if ranks.current().first else ():
+        state.unlink(missing_ok=True)
+
+
+def _finish(problem: Problem, found: Sequence[Mined]) -> None:
+    """Write, draw and record the directions."""
+    landscape, directory = problem.landscape, problem.run.directory
     directions = [mined.direction for mined in found]
     save_directions(directory / "directions.pt", directions, landscape)
     histories = [mined.history.assign(direction=i + 1) for i, mined in enumerate(found)]
@@ -59,8 +69,6 @@ def run(problem: Problem) -> None:
         },
         device=str(landscape.device),
     )
-    for state in states:
-        state.unlink(missing_ok=True)
 
 
 def draw(problem: Problem) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
-from mining import InputError
+from mining import InputError, ranks
 from mining.functional.algorithms import deterministic_algorithms
 from mining.storage.checkpoints import read_tensors
 from mining.storage.files import write_atomically
@@ -180,18 +180,21 @@ class Loop(Generic[Batch]):
             total=self._epochs,
             desc=self.objective.task,
             unit="epoch",
-            disable=not progress,
+            disable=not (progress and ranks.current().first),
             dynamic_ncols=True,
         )
         for _ in bar:
             self._run_epoch()
-            if self._callbacks:
-                with isolated(
-                    self.objective.modules,
-                    self.objective.variables,
-                    self.optimizer,
-                    self.objective.generators,
-                ) as restore:
+            if self._callbacks and ranks.current().first:
+                with (
+                    ranks.alone(),
+                    isolated(
+                        self.objective.modules,
+                        self.objective.variables,
+                        self.optimizer,
+                        self.objective.generators,
+                    ) as restore,
+                ):
                     for callback in self._callbacks:
                         callback(self)
                         restore()
@@ -220,8 +223,8 @@ class Loop(Generic[Batch]):
         self.history.append(row | {"seconds": time.monotonic() - started})
 
     def save(self) -> None:
-        """Write the state to the file of this loop, if it has one."""
-        if self._path is None:
+        """Write the state to the file of this loop, if it has one; of several ranks the first."""
+        if self._path is None or not ranks.current().first:
             return
         started = time.monotonic()
         buffer = io.BytesIO()
@@ -248,9 +251,9 @@ class Loop(Generic[Batch]):
         Raises:
             InputError: If it is damaged, or belongs to another optimization.
         """
-        if self._path is None or not self._path.exists():
+        content = ranks.current().from_first(self._stored)
+        if content is None:
             return False
-        content = read_state(self._path)
         stateless = self._stateful is not None and "loss_hook" not in content
         if self._mark is None or stateless or not self._mark.matches(content["mark"]):
             raise InputError(f"{self._path} {self.objective.refusal}")
@@ -262,6 +265,12 @@ class Loop(Generic[Batch]):
         self.epoch, self.history = content["epoch"], content["history"]
         self._saved_epoch = self.epoch
         return True
+
+    def _stored(self) -> dict[str, Any] | None:
+        """Read the file of this loop, if there is one."""
+        if self._path is None or not self._path.exists():
+            return None
+        return read_state(self._path)
 
 
 def read_state(path: Path) -> dict[str, Any]:
