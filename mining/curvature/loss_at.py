@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from mining import InputError
 from mining.functional.calls import CallMode, TorchFunction
 from mining.functional.checks import check_independent
-from mining.functional.evaluation import evaluate
+from mining.functional.evaluation import evaluate, share
 from mining.functional.loss import Batch, Loss
 from mining.functional.network import Network
 from mining.functional.parameters import ParameterSpace
@@ -177,7 +177,7 @@ def loss_at(
         if micro_batch is not None:
             batches = prepared.loss.split(batches, micro_batch)
     chosen = {name: values[name] for name in space.names}
-    own = prepared.share(batches, group)
+    own = share(prepared, batches, group)
     flat = space.flatten(chosen)
     differentiable = LossAt(space, flat, running, prepared.loss, batches, group, own)
     differentiable.check_repeatable()

@@ -17,6 +17,7 @@ from mining.functional.loss import Batch, Loss
 from mining.functional.network import Network
 from mining.functional.prepare import Prepared
 from mining.functional.pytrees import num_examples, rows, tensors_of
+from mining.functional.recalibration import estimate_statistics
 
 _NORM_LAYERS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.LocalResponseNorm)
 #: Examples on which parameters that the loss does not use are looked for.
@@ -50,7 +51,7 @@ def describe(prepared: Prepared) -> dict[str, object]:
             batches,
             recalibration,
             lambda few: evaluate(prepared, network.theta, few, stored),
-            lambda inputs: network.statistics(network.theta, inputs),
+            lambda inputs: estimate_statistics(network, network.theta, inputs),
         ),
     }
 

@@ -22,6 +22,21 @@ from mining.ranks import ONE, Ranks
 Buffers = dict[str, Tensor]
 
 
+def share(prepared: Prepared, batches: Sequence[Batch], group: Ranks) -> Sequence[Batch]:
+    """Give this rank's share of batches: equally many examples, or else equally many batches.
+
+    Args:
+        prepared: The model and the loss.
+        batches: As ``Prepared.hold`` returns them, or cut into smaller ones.
+        group: The ranks among which they are shared.
+    """
+    if group.size == 1:
+        return batches
+    if not prepared.regroups or prepared.network.needs_graph:
+        return group.share(batches)
+    return prepared.loss.cut(batches, *group.interval(sum(b.num_examples for b in batches)))
+
+
 @torch.no_grad()
 def evaluate(
     prepared: Prepared,
@@ -45,7 +60,7 @@ def evaluate(
     batches = prepared.batches if batches is None else batches
     buffers = prepared.statistics.at(theta, group) if statistics is None else statistics
     metrics = MeanMetrics(prepared.loss, batches, classes=prepared.num_classes is not None)
-    prepared.network.measure(metrics, theta, prepared.share(batches, group), buffers)
+    prepared.network.measure(metrics, theta, share(prepared, batches, group), buffers)
     metrics.add_up(group)
     return metrics.mean()
 
@@ -191,7 +206,7 @@ def gradient(
         raise InputError("All targets are ignored: there is no loss to differentiate.")
     found = torch.zeros_like(theta)
     with torch.enable_grad():
-        for number, (inputs, targets, weight, *_) in enumerate(prepared.share(batches, group)):
+        for number, (inputs, targets, weight, *_) in enumerate(share(prepared, batches, group)):
             if weight > 0:
                 leaf = theta.detach().requires_grad_()
                 tensors = network.tensors(leaf, buffers)

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
-from itertools import count
 from typing import Any
 
 import torch
@@ -16,7 +15,6 @@ from mining.functional.batchnorm import (
     modes,
     names_of_statistics,
     norm_layers,
-    recalibrate,
 )
 from mining.functional.compiled import CompiledForward, FreeForward
 from mining.functional.derivatives import check_recording
@@ -203,32 +201,6 @@ class Network:
         )
         with self.modes(), products_in(self.theta.device):
             return find_plan(trial, self._rounding)
-
-    def statistics(
-        self, theta: Tensor, inputs: Sequence[Any], group: Ranks = ONE
-    ) -> dict[str, Tensor]:
-        """Give buffers with which to evaluate at ``theta``, estimated on batches of inputs.
-
-        Args:
-            theta: Shape ``(D,)``.
-            inputs: The batches.
-            group: The ranks that share them.
-        """
-        buffers = self.copy_buffers()
-        if self.policy.mode == "recalibrate":
-            with (
-                torch.set_grad_enabled(self.needs_graph),
-                self.substitution(self.tensors(theta, buffers)),
-                products_in(self.theta.device, tf32=self.tf32),
-            ):
-                seeds = count()
-
-                def forward(batch: Any) -> Tensor:
-                    with self.noise(next(seeds)):
-                        return self.forward(batch)
-
-                recalibrate(self.model, group.share(inputs), forward, group)
-        return buffers
 
     def copy_buffers(self) -> dict[str, Tensor]:
         """Copy the buffers: a forward pass may write to them."""

@@ -31,7 +31,6 @@ from mining.functional.pytrees import is_divisible, num_examples
 from mining.functional.randomness import seeded
 from mining.functional.reading import as_leaves, read_batches
 from mining.functional.recalibration import Statistics
-from mining.ranks import Ranks
 
 log = logging.getLogger(__name__)
 
@@ -98,19 +97,6 @@ class Prepared:
             and all(is_divisible((batch.inputs, batch.targets)) for batch in self.batches)
             and all(batch.num_examples == num_examples(batch.inputs) for batch in self.batches)
         )
-
-    def share(self, batches: Sequence[Batch], group: Ranks) -> Sequence[Batch]:
-        """Give this rank's share of batches: equally many examples, or else equally many batches.
-
-        Args:
-            batches: As ``hold`` returns them, or cut into smaller ones.
-            group: The ranks among which they are shared.
-        """
-        if group.size == 1:
-            return batches
-        if not self.regroups or self.network.needs_graph:
-            return group.share(batches)
-        return self.loss.cut(batches, *group.interval(sum(b.num_examples for b in batches)))
 
     def restrict(self, batches: Sequence[Batch]) -> "Prepared":
         """Take other examples, as ``hold`` returns them; the statistics stay those they were."""

@@ -4,16 +4,18 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mining.functional.batches import mixed, pick_examples, random_order
-from mining.functional.batchnorm import norm_layers, recalibration_batch_size
+from mining.functional.batchnorm import norm_layers, recalibrate, recalibration_batch_size
 from mining.functional.loss import Batch, Loss
 from mining.functional.metrics import MeanMetrics
 from mining.functional.network import Network
+from mining.functional.precision import products_in
 from mining.functional.pytrees import num_examples, signature
 from mining.ranks import ONE, Ranks
 
@@ -53,11 +55,11 @@ class Statistics:
         """
         network = self._network
         if theta is not network.theta or torch.is_inference_mode_enabled():
-            return network.statistics(theta, self.inputs, group)
+            return estimate_statistics(network, theta, self.inputs, group)
         key = (theta._version, group.size)
         if key not in self._kept:
             current = {known: kept for known, kept in self._kept.items() if known[0] == key[0]}
-            self._kept = current | {key: network.statistics(theta, self.inputs, group)}
+            self._kept = current | {key: estimate_statistics(network, theta, self.inputs, group)}
         return {name: buffer.clone() for name, buffer in self._kept[key].items()}
 
     @property
@@ -92,8 +94,36 @@ class Statistics:
             network = network.with_recalibration()
             held = [batch.inputs for batch in self._batches]
             inputs = mixed(held, recalibration_batch_size(max(map(num_examples, held))))
-            buffers = network.statistics(network.theta, inputs)
+            buffers = estimate_statistics(network, network.theta, inputs)
         return policy_effect(network, self._loss_fn, self._batches, buffers)
+
+
+def estimate_statistics(
+    network: Network, theta: Tensor, inputs: Sequence[Any], group: Ranks = ONE
+) -> dict[str, Tensor]:
+    """Give buffers with which to evaluate at ``theta``.
+
+    Args:
+        network: Runs the model under its policy.
+        theta: Shape ``(D,)``.
+        inputs: Batches of inputs on which ``recalibrate`` estimates.
+        group: The ranks that share them.
+    """
+    buffers = network.copy_buffers()
+    if network.policy.mode == "recalibrate":
+        with (
+            torch.set_grad_enabled(network.needs_graph),
+            network.substitution(network.tensors(theta, buffers)),
+            products_in(network.theta.device, tf32=network.tf32),
+        ):
+            seeds = count()
+
+            def forward(batch: Any) -> Tensor:
+                with network.noise(next(seeds)):
+                    return network.forward(batch)
+
+            recalibrate(network.model, group.share(inputs), forward, group)
+    return buffers
 
 
 @dataclass(frozen=True)
