@@ -61,24 +61,25 @@ class HessianOperator(CurvatureOperator):
         _check_ranks(self)
         products = torch.zeros_like(rows)
         with products_in(self.device):
-            for leaves, whole in self._graphs:
-                tensors = _chosen(leaves, self._part)
-                gradient = _chosen(dict(zip(leaves, whole, strict=True)), self._part)
+            for leaves, slopes in self._graphs.through(self._part):
+                tensors, gradient = _chosen(leaves, self._part), _chosen(slopes, self._part)
                 with self._loss.running(leaves):
                     for row, product in zip(rows, products, strict=True):
                         product += _pull_back(gradient, _cut(row, gradient), tensors)
                 # One that is not kept goes before the next is built.
-                del leaves, tensors, gradient, whole
+                del leaves, tensors, gradient, slopes
         return self.ranks.sum(products)
 
     @staticmethod
-    def _build(loss: LossAt, batch: Batch) -> tuple[dict[str, Tensor], list[Tensor]]:
-        leaves = loss.leaves()
+    def _build(
+        loss: LossAt, batch: Batch, part: ParameterSpace | None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        leaves, differentiated = _leaves(loss, part)
         with loss.running(leaves) as forward:
             with FastSecondDerivatives():
                 value = loss.loss_fn(forward(batch.inputs), batch.targets)
-            tensors = list(leaves.values())
-            return leaves, _gradient(value * (batch.weight / loss.total), tensors)
+            slopes = _gradient(value * (batch.weight / loss.total), list(differentiated.values()))
+            return leaves, dict(zip(differentiated, slopes, strict=True))
 
 
 class GaussNewtonOperator(CurvatureOperator):
@@ -115,9 +116,9 @@ class GaussNewtonOperator(CurvatureOperator):
         _check_ranks(self)
         products = torch.zeros_like(rows)
         with products_in(self.device):
-            for graph in self._graphs:
+            for graph in self._graphs.through(self._part):
                 tensors = _chosen(graph.leaves, self._part)
-                pulled = _chosen(dict(zip(graph.leaves, graph.pulled, strict=True)), self._part)
+                pulled = _chosen(graph.pulled, self._part)
                 with self._loss.running(graph.leaves):
                     for row, product in zip(rows, products, strict=True):
                         push = _pull_back(pulled, _cut(row, pulled), [graph.cotangent])
@@ -128,9 +129,9 @@ class GaussNewtonOperator(CurvatureOperator):
         return self.ranks.sum(products)
 
     @staticmethod
-    def _build(loss: LossAt, batch: Batch) -> "_Linearization":
-        leaves = loss.leaves()
-        tensors = list(leaves.values())
+    def _build(loss: LossAt, batch: Batch, part: ParameterSpace | None) -> "_Linearization":
+        leaves, differentiated = _leaves(loss, part)
+        tensors = list(differentiated.values())
         with loss.running(leaves) as forward:
             outputs = forward(batch.inputs)
             # Jᵀu is linear in u: differentiating it by u gives J v, and no forward mode is needed.
@@ -139,7 +140,8 @@ class GaussNewtonOperator(CurvatureOperator):
             at = outputs.detach().requires_grad_()
             value = _loss_of_outputs(loss, at, batch.targets, tensors)
             (slope,) = _gradient(value * (batch.weight / loss.total), [at])
-        return _Linearization(leaves, outputs, cotangent, pulled, at, slope)
+        named = dict(zip(differentiated, pulled, strict=True))
+        return _Linearization(leaves, outputs, cotangent, named, at, slope)
 
 
 class ResidualOperator(CurvatureOperator):
@@ -193,6 +195,18 @@ def _check_ranks(operator: CurvatureOperator) -> None:
         )
 
 
+def _leaves(
+    loss: LossAt, part: ParameterSpace | None
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Give θ by name, and of it what is differentiated by: those of a block, all for ``None``."""
+    leaves = loss.leaves()
+    if part is None:
+        return leaves, leaves
+    differentiated = {name: leaves[name] for name in part.names}
+    fixed = {name: leaf.detach() for name, leaf in leaves.items() if name not in differentiated}
+    return {name: fixed.get(name, leaf) for name, leaf in leaves.items()}, differentiated
+
+
 def _chosen(tensors: Mapping[str, Tensor], part: ParameterSpace | None) -> list[Tensor]:
     """Take the tensors of a block, all for ``None``."""
     return list(tensors.values()) if part is None else [tensors[name] for name in part.names]
@@ -205,7 +219,7 @@ class _Linearization:
     leaves: dict[str, Tensor]
     outputs: Tensor  # (B, ...)
     cotangent: Tensor  # u, of the shape of the outputs
-    pulled: list[Tensor]  # Jᵀu
+    pulled: dict[str, Tensor]  # Jᵀu of the parameters that are differentiated by
     at: Tensor  # the outputs without their graph
     slope: Tensor  # the gradient of the loss in them
 
@@ -245,7 +259,7 @@ class _Graphs(Generic[_Graph]):
     def __init__(
         self,
         loss: LossAt,
-        build: Callable[[LossAt, Batch], _Graph],
+        build: Callable[[LossAt, Batch, ParameterSpace | None], _Graph],
         memory: int | None,
     ) -> None:
         self._loss, self._build, self._memory = loss, build, memory
@@ -253,7 +267,8 @@ class _Graphs(Generic[_Graph]):
         self._kept: list[_Graph] = []
         self._num_kept: int | None = None
 
-    def __iter__(self) -> Iterator[_Graph]:
+    def through(self, part: ParameterSpace | None) -> Iterator[_Graph]:
+        """Go through the graphs; one that is not kept has no more than ``part`` needs."""
         check_recording()
         if self._num_kept is None and self._batches:
             self._num_kept = self._count_kept()
@@ -261,9 +276,10 @@ class _Graphs(Generic[_Graph]):
             if index < len(self._kept):
                 yield self._kept[index]
                 continue
+            kept = index < (self._num_kept or 0)
             with torch.enable_grad():
-                graph = self._build(self._loss, batch)
-            if index < (self._num_kept or 0):
+                graph = self._build(self._loss, batch, None if kept else part)
+            if kept:
                 self._kept.append(graph)
             yield graph
             del graph
@@ -282,7 +298,7 @@ class _Graphs(Generic[_Graph]):
             return tensor
 
         with torch.enable_grad(), saved_tensors_hooks(record, lambda tensor: tensor):
-            self._build(self._loss, self._batches[0])
+            self._build(self._loss, self._batches[0], None)
         return memory // max(sum(sizes.values()), 1)
 
 
