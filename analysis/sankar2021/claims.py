@@ -8,6 +8,7 @@ import pandas as pd
 
 from analysis.archive import Record
 from analysis.findings import Claim, Criterion
+from analysis.sankar2021.clusters import mean_silhouette, share_of_classes
 from analysis.sankar2021.errors import difference, treatment_of
 from analysis.sankar2021.evolution import (
     architecture_of,
@@ -142,6 +143,21 @@ CLAIMS = (
                 "6c", "log10 of the last trace with the penalty less that without", "paper",
                 "fig07", _LOWER,
                 partial(last_trace, ours="all layers", other="none", treatment=treatment_of),
+            ),
+        ),
+    ),
+    Claim(
+        "sankar2021",
+        7,
+        "The class means of the Gauss-Newton matrix of every layer form C clusters.",
+        (
+            Criterion(
+                "7a", "silhouette of δ_{c,c'} by class c, mean over the layers", "ours", "fig02",
+                _MOST, mean_silhouette,
+            ),
+            Criterion(
+                "7b", "share of the C largest eigenvalues of G that the δ_c explain", "ours",
+                "fig02", _MOST, share_of_classes,
             ),
         ),
     ),

@@ -6,7 +6,7 @@
 
 from functools import partial
 
-from analysis.sankar2021 import errors, evolution, spectra
+from analysis.sankar2021 import clusters, errors, evolution, kinds, methods, spectra
 from analysis.scripts import Draw, run_figure
 
 #: What a figure or table shows and how it is drawn, by its name in ``conf/experiment``.
@@ -14,6 +14,10 @@ FIGURES: dict[str, tuple[str, Draw]] = {
     "fig01": (
         "Fig. 1: eigenspectra of the layers of VGG-11",
         partial(spectra.draw_spectra, kind="vgg"),
+    ),
+    "fig02": (
+        "Fig. 2: t-SNE of the class means of the layers of VGG-11",
+        partial(clusters.draw_means, kind="vgg"),
     ),
     "fig03": (
         "Fig. 3: Wasserstein distances of the layers",
@@ -34,6 +38,14 @@ FIGURES: dict[str, tuple[str, Draw]] = {
         "Fig. 9: eigenspectra of the layers of a ResNet",
         partial(spectra.draw_spectra, kind="resnet"),
     ),
+    "fig10": (
+        "Fig. 10: eigenspectra of the layers of a DenseNet",
+        partial(spectra.draw_spectra, kind="densenet"),
+    ),
+    "fig11": (
+        "Fig. 11: t-SNE of the class means of the layers of a DenseNet",
+        partial(clusters.draw_means, kind="densenet"),
+    ),
     "fig12": (
         "Fig. 12: Jensen-Shannon divergences of the layers",
         partial(spectra.draw_distances, column="jensen_shannon"),
@@ -43,6 +55,9 @@ FIGURES: dict[str, tuple[str, Draw]] = {
         partial(evolution.draw_layers, kind="resnet"),
     ),
     "fig14": ("Fig. 14: strength of the penalty", partial(errors.draw_line, option="gamma")),
+    "ablation": ("strength and frequency of the penalty together", methods.draw_grid),
+    "transformer": ("spectra of a transformer by kind of layer", kinds.draw),
+    "tuned": ("the penalty beside weight decay and SAM, tuned alike", methods.draw),
     "table1": ("Table 1: test error without and with the penalty", errors.draw_table),
     "table2": ("Table 2: test error, middle layers and all", errors.draw_table),
     "table3": ("Table 3: test error with L2, without and with the penalty", errors.draw_table),

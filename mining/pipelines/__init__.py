@@ -33,6 +33,7 @@ PIPELINE_KEYS: dict[str, tuple[str, ...]] = {
     "surface": (*_EVALUATION, "x_direction", "y_direction", "orthogonalize", "refine", "update"),
     "spectrum": (*_LOSS, "spectrum"),
     "layers": (*_LOSS, "layers"),
+    "class_means": _LOSS,
     "second_order": (*_GRID, "direction", "expansion"),
     "perturbation": (*_LOSS, "perturbation"),
     "power_iteration": (*_LOSS, "power"),

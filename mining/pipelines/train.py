@@ -17,7 +17,7 @@ from mining.storage.files import drop_if_damaged
 from mining.training import (
     Callback,
     HeldOutSettings,
-    HessianTraceSettings,
+    Regularizer,
     TrainingSettings,
     train,
 )
@@ -48,7 +48,7 @@ def run(problem: Problem) -> None:
         callbacks=callbacks,
         loss_hook=None
         if regularizer is None
-        else regularizer.make(HessianTraceSettings).hook(model, problem.settings.seed),
+        else regularizer.make(Regularizer).hook(model, problem.settings.seed),
     )
     draw(problem)
     last = {str(key): value for key, value in history.iloc[-1].items()}

@@ -14,6 +14,7 @@ from mining.plotting.histories import draw_history as draw_history
 from mining.plotting.histories import draw_mining as draw_mining
 from mining.plotting.histories import draw_monitor as draw_monitor
 from mining.plotting.layers import add_places as add_places
+from mining.plotting.layers import draw_clusters as draw_clusters
 from mining.plotting.layers import draw_layer_history as draw_layer_history
 from mining.plotting.layers import draw_layer_lines as draw_layer_lines
 from mining.plotting.layers import draw_layers as draw_layers

@@ -1,10 +1,11 @@
 """Pictures of the curvature of layers: spectra, and numbers over a training."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -106,3 +107,33 @@ def add_places(picture: Figure, panels: list[Axes]) -> None:
     scale = picture.colorbar(ScalarMappable(cmap="viridis"), ax=panels)
     scale.set_label("place of the layer, (l - ½) / L", fontsize=8)
     scale.ax.tick_params(labelsize=7)
+
+
+def draw_clusters(
+    points: np.ndarray, layers: Sequence[str], silhouettes: Sequence[float]
+) -> tuple[Figure, list[Axes]]:
+    """Draw embedded class means, a panel for each layer; Sankar et al. (2021), Fig. 2.
+
+    Args:
+        points: Shape ``(L, C (C - 1), 2)``, those of one class together.
+        layers: Names of the layers.
+        silhouettes: Of the clusters of each layer; nan where there is none.
+    """
+    num_classes = round((1 + math.sqrt(1 + 4 * points.shape[1])) / 2)
+    rows, columns = -(-len(layers) // _COLUMNS), min(_COLUMNS, len(layers))
+    picture = Figure(figsize=(2.6 * columns, 2.5 * rows + 0.5), layout="constrained")
+    colors = matplotlib.colormaps["tab10" if num_classes <= 10 else "turbo"]
+    drawn = []
+    for number, (own, layer, silhouette) in enumerate(
+        zip(points, layers, silhouettes, strict=True)
+    ):
+        axes = picture.add_subplot(rows, columns, number + 1)
+        for label, cluster in enumerate(own.reshape(num_classes, num_classes - 1, 2)):
+            color = colors(label if num_classes <= 10 else label / (num_classes - 1))
+            axes.plot(*cluster.T, ".", color=color, markersize=3, label=f"class {label}")
+            axes.plot(*cluster.mean(0), "o", color=color, markersize=6, alpha=0.5)
+        axes.set_title(f"{layer}: silhouette {silhouette:.2f}", fontsize=8)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        drawn.append(axes)
+    return picture, drawn

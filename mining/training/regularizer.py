@@ -1,5 +1,6 @@
 """How a training of the command line is regularized."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,6 +8,23 @@ from typing import Any
 from torch import Tensor, nn
 
 from mining.training.hessian_trace import HessianTrace, Method
+from mining.training.loop import LossHook
+
+
+class Regularizer(ABC):
+    """The options of a change to the loss of every step that a configuration can give."""
+
+    @abstractmethod
+    def hook(self, model: nn.Module, seed: int) -> LossHook:
+        """Make the hook of a training with cross-entropy.
+
+        Args:
+            model: The model that is trained.
+            seed: Of all random numbers that it draws.
+
+        Raises:
+            InputError: If the options do not fit the model.
+        """
 
 
 class Penalized:
@@ -34,7 +52,7 @@ class Penalized:
 
 
 @dataclass(frozen=True)
-class HessianTraceSettings:
+class HessianTraceSettings(Regularizer):
     """The options of a ``HessianTrace`` that a configuration can give.
 
     Args:

@@ -6,10 +6,12 @@ from runpy import run_module
 
 import pandas as pd
 import pytest
+from scipy.stats import t as student
 
 from analysis import claims
 from analysis.archive import Record
 from analysis.findings import find
+from analysis.sankar2021 import methods
 from analysis.sankar2021.claims import CLAIMS, middle_against_others, share_with_outliers
 from analysis.sankar2021.errors import difference
 from analysis.sankar2021.evolution import (
@@ -20,14 +22,22 @@ from analysis.sankar2021.evolution import (
     without,
 )
 from analysis.sankar2021.figures import FIGURES
+from analysis.sankar2021.kinds import kind_of
 from mining.app.command_line import main
 from mining.app.experiments import plan
+from mining.functional.parameters import ParameterSpace
+from mining.models import ViT
 
 EXPERIMENTS = Path(__file__).parents[2] / "conf/experiment/sankar2021"
 SKIPS = "skip_connections"
 SMALL = ("size=smoke", "num_threads=1", "progress=false")
 #: The experiments that others draw from.
-BASES = ["evolution", "layers", "training"]
+BASES = ["class_means", "evolution", "layers", "training", "tuned_sam", "tuned_trace"]
+#: Experiments that are run for the test: of some figures those of another.
+RUNS = (
+    *("layers", "evolution", "class_means", "fig07", "fig10", "transformer"),
+    *("table1", "table2", "table3", "fig08", "fig14"),
+)
 
 
 def call(module, monkeypatch, *arguments):
@@ -41,16 +51,7 @@ def work(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sankar2021")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for name in (
-            "layers",
-            "evolution",
-            "fig07",
-            "table1",
-            "table2",
-            "table3",
-            "fig08",
-            "fig14",
-        ):
+        for name in RUNS:
             patch.setattr(sys, "argv", ["mining", f"experiment=sankar2021/{name}", *SMALL])
             main()
     return folder
@@ -89,12 +90,19 @@ def test_sweeps_have_the_treatments_that_they_compare():
         (run.settings.model.options.get("batch_norm"), run.settings.model.options.get(SKIPS))
         for run in evolution
     ]
-    assert left_out == [(None, None), (True, None), (False, None), (None, True), (None, False)]
+    assert left_out == [
+        (None, None),
+        (True, None),
+        (False, None),
+        (None, True),
+        (None, False),
+        (None, None),
+    ]
     recipes = [run.settings.train.options for run in evolution]
     assert all(recipe == recipes[0] for recipe in recipes)
 
 
-@pytest.mark.parametrize("figure", FIGURES)
+@pytest.mark.parametrize("figure", sorted(set(FIGURES) - {"tuned"}))
 def test_every_figure_is_drawn(figure, work, monkeypatch, capsys):
     monkeypatch.chdir(work)
     picture = work / f"{figure}.png"
@@ -109,7 +117,7 @@ def test_the_claims_are_judged(work, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["claims", "sankar2021", *SMALL, "--csv", str(path)])
     claims.main()
     written = pd.read_csv(path)
-    told = {"1a", "1b", "2a", "2b", "3a", "3b", "3c", "4a", "5a", "5b", "6c"}
+    told = {"1a", "1b", "2a", "2b", "3a", "3b", "3c", "4a", "5a", "5b", "6c", "7a", "7b"}
     assert told <= set(written.criterion)  # a trace after a single step may be negative
     assert "6a" not in set(written.criterion)  # the images are too small for a VGG
     assert set(written.verdict) == {"not decided"}  # of two seeds
@@ -190,3 +198,54 @@ def test_pairs_are_compared_within_an_architecture():
     assert [f.network for f in find(largest, pair)] == [
         "vgg11-cifar10", "vgg11-cifar10, no batch norm",
     ]  # fmt: skip
+
+
+def test_methods_are_chosen_by_validation_and_compared_in_pairs(tmp_path, monkeypatch):
+    def training(seed, validation, test, decay=0.0, **regularizer):
+        accuracies = {"validation": [0.5, validation], "test": [0.5, test], "noisy": [0.5, 0.5]}
+        arrays = {f"held_out.{split}_accuracy": found for split, found in accuracies.items()}
+        config = {"train": {"weight_decay": decay}, "regularizer": regularizer or None}
+        return Record(
+            "train/lenet-mnist/0", {"seed": seed, "model": {}, **config}, {}, arrays, 1.0, "cpu"
+        )
+
+    sam = (0.91, 0.94, 0.93)
+    given = {
+        "sankar2021/tuned": [
+            *(training(seed, 0.9, 0.90 + 0.01 * seed) for seed in range(3)),
+            *(training(seed, 0.95, 0.92 + 0.01 * seed, decay=0.01) for seed in range(3)),
+            *(training(seed, 0.85, 0.99, decay=0.1) for seed in range(3)),
+        ],
+        "sankar2021/tuned_sam": [training(seed, 0.9, sam[seed], rho=0.1) for seed in range(3)],
+        "sankar2021/tuned_trace": [training(seed, 0.9, 0.8, gamma=0.1) for seed in range(2)],
+    }
+    monkeypatch.setattr(methods, "kept_or_finished", lambda name, overrides: given[name])
+    rows = methods.rows_of([record for found in given.values() for record in found])
+    found = methods.compare(methods.choose(rows)).set_index("method")
+    assert found.loc["weight decay", "strength"] == 0.01  # not the better one on the test images
+    assert found.loc["weight decay", "difference"] == pytest.approx(-2)
+    assert found.loc["SAM", "difference"] == pytest.approx(-(1 + 3 + 1) / 3)
+    differences = pd.Series([-1.0, -3.0, -1.0])
+    t = differences.mean() / (differences.std() / 3**0.5)
+    assert found.loc["SAM", "p"] == pytest.approx(2 * student.sf(abs(t), 2))
+    assert dict(found.n) == {"nothing": 3, "weight decay": 3, "SAM": 3, "trace penalty": 2}
+    monkeypatch.chdir(tmp_path)
+    call("analysis.sankar2021.tuned", monkeypatch, "--picture", tmp_path / "tuned.png")
+    assert len(pd.read_csv(tmp_path / "tuned.csv")) == 14
+
+
+def test_methods_are_tuned_as_often():
+    found = []
+    for name in ("tuned", "tuned_sam", "tuned_trace"):
+        runs = plan([f"experiment=sankar2021/{name}", "size=cpu", "seed=0", "data=mnist"])
+        found += [methods.method_of(Record("", run.config, {}, {}, 1.0, "")) for run in runs]
+    counts = pd.Series([method for method, _ in found]).value_counts()
+    assert dict(counts) == {"weight decay": 4, "SAM": 4, "trace penalty": 4, "nothing": 1}
+
+
+def test_every_layer_of_a_transformer_has_a_kind():
+    names = ParameterSpace.of(ViT((1, 8, 8), 10, patch=2, width=8, depth=1, heads=2)).layers
+    kinds = pd.Series([kind_of(name) for name in names]).value_counts()
+    assert dict(kinds) == {
+        "norm": 3, "query and key": 2, "value and out": 2, "MLP": 2, "embedding": 2, "head": 1,
+    }  # fmt: skip

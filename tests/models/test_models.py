@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from torch import nn
 from torch.nn import functional
 
+from mining import InputError
 from mining.app.hydra_versions import VERSION
 from mining.data import from_arrays
 from mining.models import (
@@ -20,7 +21,9 @@ from mining.models import (
     MLP,
     VGG,
     CifarResNet,
+    DenseNet,
     LeNet,
+    ViT,
     efficientnet_lite0,
     torchvision_model,
 )
@@ -58,6 +61,7 @@ def tiny():
         (CifarResNet(COLOUR, 10, depth=32), 464_154),
         (CifarResNet(COLOUR, 10, depth=110), 1_727_962),
         (CifarResNet(COLOUR, 10, depth=20, skip_connections=False), 269_722),
+        (DenseNet(COLOUR, 10), 1_019_722),  # 1.0 M in Huang et al. (2017), Table 2
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else str(value),
 )
@@ -77,6 +81,8 @@ def test_parameter_counts_are_those_of_the_literature(model, parameters):
         (CNN, (3, 32, 32)),
         (lambda *shape: CifarResNet(*shape, depth=8, width=8), (1, 8, 8)),
         (lambda *shape: CifarResNet(*shape, depth=8, skip_connections=False), (3, 32, 32)),
+        (lambda *shape: DenseNet(*shape, depth=10, growth=4), (1, 8, 8)),
+        (lambda *shape: ViT(*shape, patch=2, width=8, depth=2, heads=2), (1, 8, 8)),
         (lambda *shape: VGG(*shape, depth=11), (1, 32, 32)),
         (lambda *shape: VGG(*shape, depth=11, batch_norm=False), (3, 65, 64)),
     ],
@@ -397,3 +403,34 @@ def test_efficientnet_lite0_has_its_accuracy_on_imagenet():
         outputs = efficientnet_lite0(1000).eval()((inputs - 127.0) / 128)
     found = outputs.argmax(1) == torch.from_numpy(images["test_labels"][:100])
     assert float(found.float().mean()) == pytest.approx(0.88, abs=0.015)
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: DenseNet(COLOUR, 10, depth=11), "depth must be 3n"),
+        (lambda: DenseNet(COLOUR, 10, growth=0), "growth must be positive"),
+        (lambda: DenseNet((3, 2, 8), 10), "at least 4×4"),
+        (lambda: ViT(COLOUR, 10, patch=5), "multiples of 5 pixels"),
+        (lambda: ViT(COLOUR, 10, width=6), "a multiple of heads"),
+    ],
+)
+def test_options_of_dense_networks_and_transformers_are_checked(make, told):
+    with pytest.raises(InputError, match=told):
+        make()
+
+
+def test_a_layer_of_a_dense_network_sees_all_outputs_before_it():
+    model = DenseNet((1, 8, 8), 3, depth=10, growth=4)
+    shapes = [m.weight.shape[:2] for m in model.blocks.modules() if isinstance(m, nn.Conv2d)]
+    assert shapes == [(4, 16), (4, 20), (24, 24), (4, 24), (4, 28), (32, 32), (4, 32), (4, 36)]
+
+
+def test_a_transformer_without_positions_does_not_see_the_order_of_patches():
+    model = ViT((1, 4, 4), 3, patch=2, width=8, depth=2, heads=2).double().eval()
+    inputs = torch.randn(2, 1, 4, 4, dtype=torch.float64)
+    swapped = torch.cat([inputs[..., 2:], inputs[..., :2]], -1)
+    nn.init.zeros_(model.position)
+    torch.testing.assert_close(model(inputs), model(swapped))
+    nn.init.normal_(model.position)
+    assert (model(inputs) - model(swapped)).abs().max() > 1e-3

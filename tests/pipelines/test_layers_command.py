@@ -7,6 +7,7 @@ from command_line import QUICK, record
 from torch import nn
 
 from mining import Landscape, make_dense
+from mining.curvature.class_means import class_means
 from mining.data import digits
 from mining.models import MLP
 from mining.pipelines.layers import WHOLE
@@ -62,6 +63,23 @@ def test_an_interrupted_run_computes_what_is_missing(command, monkeypatch):
     after = pd.read_csv(directory / "layers.csv")
     assert before.drop(columns="seconds").equals(after.drop(columns="seconds"))
     assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
+
+
+def test_class_means_of_every_layer(command):
+    directory = command("pipeline=class_means", *LAYERS[1:])
+    table = pd.read_csv(directory / "class_means.csv")
+    of = landscape(directory)
+    assert list(table.layer) == [*of.space.layers, WHOLE]
+    means = class_means(of.loss_at(), 10)
+    values, vectors = torch.linalg.eigh(make_dense(of.gauss_newton()))
+    whole = table.iloc[-1]
+    assert whole.eigenvalues == pytest.approx(float(values[-10:].sum()), rel=1e-3)
+    of_classes, of_pairs = means.explained(vectors[:, -10:])
+    assert whole.class_share == pytest.approx(of_classes / whole.eigenvalues, rel=1e-2)
+    assert whole.pair_share == pytest.approx(of_pairs / whole.eigenvalues, rel=1e-2)
+    assert table.silhouette.between(-1, 1).all()
+    assert (directory / "class_means.png").stat().st_size > 10_000
+    assert record(directory)["metrics"]["layers"][0]["place"] == 0.25
 
 
 def test_wrong_operators_are_refused(command, capsys):
