@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -78,14 +79,26 @@ def compute(settings: Settings, run: Run) -> None:
 
     if settings.num_threads is not None:
         torch.set_num_threads(settings.num_threads)
-    _module(settings).run(Problem(settings.as_read(), run))
+    with _styled(settings):
+        _module(settings).run(Problem(settings.as_read(), run))
 
 
 def redraw(settings: Settings, run: Run) -> None:
     """Draw the pictures of a finished run again."""
     from mining.pipelines.problem import Problem
 
-    _module(settings).draw(Problem(settings.as_read(), run))
+    with _styled(settings):
+        _module(settings).draw(Problem(settings.as_read(), run))
+
+
+def _styled(settings: Settings) -> AbstractContextManager[None]:
+    """Draw in the style of the settings, if they have one."""
+    style = settings.picture.style
+    if style is None:
+        return nullcontext()
+    from mining.plotting.styles import in_style
+
+    return in_style(style)
 
 
 def finish(settings: Settings, *read: str) -> Run:

@@ -4,6 +4,7 @@ from matplotlib.figure import Figure
 
 from mining.pipelines.problem import Problem
 from mining.plotting import save_figure
+from mining.plotting.styles import WIDTHS
 
 
 def save_picture(problem: Problem, figure: Figure, name: str) -> None:
@@ -16,5 +17,6 @@ def save_picture(problem: Problem, figure: Figure, name: str) -> None:
     """
     wanted = problem.settings.picture
     path = problem.run.directory / f"{name}.{wanted.format}"
-    save_figure(figure, path, dpi=wanted.dpi, width=wanted.width)
+    width = WIDTHS[wanted.width] if isinstance(wanted.width, str) else wanted.width
+    save_figure(figure, path, dpi=wanted.dpi, width=width)
     problem.run.keep_picture(path)

@@ -26,17 +26,22 @@ class Picture:
     Runs of earlier versions record fewer keys: those that are missing have their default.
 
     Raises:
-        InputError: If matplotlib has no such colormap.
+        InputError: If matplotlib has no such colormap, or there is no such style.
     """
 
     log_scale: bool = False
     loss_cap: Annotated[float, Field(gt=0)] | None = None
     format: Literal["png", "pdf", "svg"] = "png"
     dpi: Annotated[int, Field(ge=10, le=1200)] = 150
-    width: Annotated[float, Field(ge=1, le=40)] | None = None
+    width: Annotated[float, Field(ge=1, le=40)] | Literal["one_column", "two_columns"] | None = None
     colormap: str | None = None
+    style: str | None = None
 
     def __post_init__(self) -> None:
+        if self.style is not None:
+            from mining.plotting.styles import find_style  # matplotlib, as below
+
+            find_style(self.style)
         if self.colormap is None:
             return
         from matplotlib import colormaps  # takes longer to import than a finished run to skip

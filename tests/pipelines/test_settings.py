@@ -82,7 +82,7 @@ def test_settings_are_read_recorded_and_read_again():
     assert record["normalization"]["name"] == "filter"
     assert record["picture"] == {
         "log_scale": False, "loss_cap": None, "format": "png", "dpi": 150, "width": None,
-        "colormap": None,
+        "colormap": None, "style": None,
     }  # fmt: skip
 
 
@@ -103,8 +103,11 @@ def test_how_a_run_is_drawn_names_no_directory():
         ("format=jpg", "picture.format must be png or pdf or svg, got 'jpg'"),
         ("dpi=0", "picture.dpi must be at least 10, got 0"),
         ("dpi=72.5", "picture.dpi must be an integer, got 72.5"),
-        ("width=0", "picture.width must be at least 1.0, got 0"),
+        ("width=0", "picture.width must be at least 1.0 or one_column or two_columns, got 0"),
         ("colormap=viridjs", r"got 'viridjs' \(did you mean viridis\?\)"),
+        ("width=three_columns", "picture.width must be .*one_column.*, got 'three_columns'"),
+        ("style=papr", r"got 'papr' \(did you mean paper\?\)"),
+        ("style=gone.mplstyle", "a file ending in .mplstyle, or null, got 'gone.mplstyle'"),
         ("colormap=1", "picture.colormap must be text or null, got 1"),
     ],
 )
