@@ -153,11 +153,17 @@ function lookAt(number, position) {
   });
 }
 
+let hovered = "";
+
 function onHoverCurve(event) {
   const point = event.points[0];
   if (point.data.meta === undefined) return;
   const number = point.data.meta;
   const position = point.pointIndex;
+  // To move the marker draws the plot again, which tells of the same point once more.
+  const key = `${number} ${position}`;
+  if (key === hovered) return;
+  hovered = key;
   if (number !== state.curve) {
     state.curve = number;
     at("curve").value = number;
