@@ -74,7 +74,7 @@ def _of_surfaces(surfaces: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         about = f" ({surface['differs']})" if surface.get("differs") else ""
         yield (
             f"On the surface {' × '.join(surface['names'])}{about}, θ is{sure} "
-            f"{surface['kind']['words']}: each line through it is a {shapes}."
+            f"{surface['kind']['words']}: the lines through it are labelled {shapes}."
         )
 
 

@@ -111,6 +111,10 @@ def test_curves_and_surfaces_of_python_are_shown(tmp_path):
     surface, _ = evaluated_surface(landscape)
     page = report(surface, [parabola(), parabola("other")], output=tmp_path / "page.html")
     content = content_of(page)
+    (network,) = content["networks"]
+    assert network["summary"]["θ"][-1] == (
+        "Along the direction “other”: v-basin (one valley, with θ at its bottom)."
+    )
     assert np.array_equal(decoded(content["surfaces"][0]["loss"]), surface.loss.numpy())
     own = [curve for curve in content["curves"] if curve.get("of_surface") is None]
     assert [(curve["name"], curve["label"]) for curve in own] == [
