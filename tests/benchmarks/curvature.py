@@ -65,7 +65,7 @@ def product_costs(num_images: int, repeats: int) -> list[Row]:
 
 
 def blocks(num_images: int, depth: int, repeats: int) -> list[Row]:
-    """Seconds of a product of every layer's block, on one graph and each with its own."""
+    """Seconds of a product of every layer's block: on one graph, on its own, or built anew."""
     torch.manual_seed(0)
     model = CifarResNet((3, 32, 32), 10, depth=depth)
     pair = (torch.randn(num_images, 3, 32, 32), torch.randint(10, (num_images,)))
@@ -75,6 +75,8 @@ def blocks(num_images: int, depth: int, repeats: int) -> list[Row]:
     for kind in ("hessian", "gauss_newton"):
         operator = getattr(landscape, kind)()
         shared = [operator.block(names) for names in layers]
+        anew = getattr(landscape, kind)(memory=0)
+        built = [anew.block(names) for names in layers]
 
         def multiply(operators: list[Any]) -> None:
             for block in operators:
@@ -84,6 +86,8 @@ def blocks(num_images: int, depth: int, repeats: int) -> list[Row]:
             {
                 "whole": lambda operator=operator: multiply([operator]),
                 "blocks of one graph": lambda shared=shared: multiply(shared),
+                "whole, graph built anew": lambda anew=anew: multiply([anew]),
+                "blocks, graphs built anew": lambda built=built: multiply(built),
             },
             repeats,
         )
@@ -96,10 +100,12 @@ def blocks(num_images: int, depth: int, repeats: int) -> list[Row]:
             {
                 f"ResNet-{depth}, {num_images} images, {len(shared)} layers": f"{kind}, {name}",
                 "seconds": value,
-                "products of the whole, for each layer": value / seconds["whole"] / len(shared),
+                "products of the whole, for each layer": value
+                / seconds["whole, graph built anew" if name.endswith("anew") else "whole"]
+                / len(shared),
             }
             for name, value in seconds.items()
-            if name != "whole"
+            if not name.startswith("whole")
         ]
     return rows
 
