@@ -18,7 +18,7 @@ from mining.pipelines.settings import Picture
 from mining.pipelines.targets import Target
 from mining.storage.files import write_atomically
 from mining.storage.identity import data_name
-from mining.storage.runs import load_runs, read_runs
+from mining.storage.table import load_runs, read_runs
 
 
 def parser(description: str, output: str) -> argparse.ArgumentParser:

@@ -104,7 +104,7 @@ if TYPE_CHECKING:
     from mining.plotting.latex import latex_table as latex_table
     from mining.plotting.meshes import export_surface as export_surface
     from mining.ranks import distributed as distributed
-    from mining.storage.runs import load_runs as load_runs
+    from mining.storage.table import load_runs as load_runs
     from mining.training.hessian_trace import HessianTrace as HessianTrace
 
 _MODULES = {
@@ -194,7 +194,7 @@ _MODULES = {
     "export_surface": "plotting.meshes",
     "latex_table": "plotting.latex",
     "filter_normalize": "directions.normalization",
-    "load_runs": "storage.runs",
+    "load_runs": "storage.table",
     "orthogonalize": "directions.normalization",
 }
 

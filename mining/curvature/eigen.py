@@ -120,8 +120,7 @@ def eigenpairs(
     before = operator.products
     verified = False
     if method == "lanczos":
-        if verify is None:
-            verify = operator.shape[0] <= _VERIFIED_SIZE
+        verify = operator.shape[0] <= _VERIFIED_SIZE if verify is None else verify
         if max_vectors is None:
             max_vectors = _default_vectors(operator, pairs)
         found, verified = _lanczos(
@@ -138,10 +137,7 @@ def eigenpairs(
         log.warning(
             "%d of %d eigenpairs converged to a residual of %g |lambda| in %d matrix-vector "
             "products.",
-            int(converged.sum()),
-            pairs,
-            tol,
-            result.products,
+            *(int(converged.sum()), pairs, tol, result.products),
         )
     return result
 
@@ -231,8 +227,9 @@ def _by_vectors(
     products = watched @ vectors
     values = (vectors.double() * products.double()).sum(0)
     residuals = vector_norm(products.double() - vectors.double() * values, dim=0).cpu()
-    order = wanted_indices(values.cpu(), k, which)
-    return RitzPairs(values.cpu()[order], vectors[:, order], residuals[order], watched.largest)
+    values = values.cpu()
+    order = wanted_indices(values, k, which)
+    return RitzPairs(values[order], vectors[:, order], residuals[order], watched.largest)
 
 
 class _Watched(CurvatureOperator):

@@ -16,7 +16,7 @@ from analysis.xu2024.figures import FIGURES as TABLE
 from analysis.xu2024.overlaps import overlaps
 from mining.app.command_line import main
 from mining.app.experiments import plan
-from mining.storage.runs import read_runs
+from mining.storage.table import read_runs
 
 EXPERIMENTS = Path(__file__).parents[2] / "conf/experiment/xu2024"
 FIGURES = sorted(path.stem for path in EXPERIMENTS.glob("fig*.yaml"))

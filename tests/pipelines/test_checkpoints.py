@@ -13,7 +13,7 @@ from mining.pipelines.building import build_model, load_data
 from mining.pipelines.checkpoints import Checkpoints
 from mining.pipelines.titles import describe_point
 from mining.storage.checkpoints import load_optimizer_state, load_state_dict, read_tensors
-from mining.storage.runs import load_runs
+from mining.storage.table import load_runs
 from mining.training import TrainingSettings
 
 

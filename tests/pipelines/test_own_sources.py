@@ -5,7 +5,7 @@ import torch
 from command_line import QUICK, record
 
 from mining.evaluation.storage import load_surface
-from mining.storage.runs import load_runs
+from mining.storage.table import load_runs
 
 SOURCES = '''
 from dataclasses import dataclass, field, replace

@@ -12,7 +12,7 @@ from mining.app.experiments import plan
 from mining.data import digits, shifted
 from mining.models import MLP
 from mining.storage.checkpoints import load_weights
-from mining.storage.runs import read_runs
+from mining.storage.table import read_runs
 
 QUICK = ["train.epochs=2", "train.checkpoints=[0,2]", "split=test", "num_threads=1"]
 QUICK += ["progress=false", "pipeline=spectrum", "spectrum.num_eigenvalues=0"]
