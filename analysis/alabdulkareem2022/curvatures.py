@@ -44,17 +44,20 @@ def draw_groups(_: str, overrides: Sequence[str]) -> Drawing:
     picture = Figure(figsize=(11, 6.4), layout="constrained")
     panels = picture.subplots(2, len(_SHOWN))
     names = {"lr": "learning rate", "batch_size": "batch size"}
-    for row, (key, name) in zip(panels, names.items(), strict=True):
+    for number, (row, (key, name)) in enumerate(zip(panels, names.items(), strict=True)):
         # Of the other hyperparameters the smallest value: the colours differ in one only.
         others = [other for other in ("lr", "batch_size", "weight_decay") if other != key]
         chosen = sgd[(sgd[others] == sgd[others].min()).all(axis=1)]
         for axes, (column, label) in zip(row, _SHOWN.items(), strict=True):
-            _draw_bands(axes, chosen, key, name, column)
+            _draw_bands(axes, chosen, key, name, column, first_color=2 * number)
             axes.set_xlabel("epoch", fontsize=8)
-            axes.set_title(label, fontsize=8)
+            axes.set_title(f"{label}, by {name}", fontsize=8)
             if column == "lambda_max" and (chosen[column] > 0).all():
                 axes.set_yscale("log")
-    about = f"Running mean and standard deviation over {_WINDOW} epochs; a line for each seed."
+    about = (
+        f"Running mean and standard deviation over {_WINDOW} epochs; a line for each seed. A band "
+        "that reaches zero goes down to the edge of a logarithmic axis."
+    )
     explain(picture, list(panels.flatten()), about)
     rows = [
         {
@@ -69,9 +72,11 @@ def draw_groups(_: str, overrides: Sequence[str]) -> Drawing:
     return Drawing(picture, table(rows), sgd)
 
 
-def _draw_bands(axes: Axes, chosen: pd.DataFrame, key: str, name: str, column: str) -> None:
+def _draw_bands(
+    axes: Axes, chosen: pd.DataFrame, key: str, name: str, column: str, *, first_color: int
+) -> None:
     """Draw a column of every training over the epochs, a colour for each value of ``key``."""
-    for color, (value, trainings) in enumerate(chosen.groupby(key)):
+    for color, (value, trainings) in enumerate(chosen.groupby(key), start=first_color):
         for _, rows in trainings.groupby("run"):
             line = rows.sort_values("epoch")
             smooth = line[column].rolling(_WINDOW, min_periods=1)
@@ -121,6 +126,7 @@ def draw_sizes(_: str, overrides: Sequence[str]) -> Drawing:
             axes.axhline(mean, color="0.4", linewidth=0.8, label="mean of all epochs")
             axes.set_yscale("log")
             axes.tick_params(labelbottom=False)
+            axes.set_ylabel("random vectors", fontsize=8)
             axes.set_title(
                 f"{bound}: error {goal[0]:.0%} or 1, {goal[1]:.0%}, mean {mean:.3g}", fontsize=8
             )

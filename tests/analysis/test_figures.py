@@ -279,7 +279,7 @@ def test_missing_runs_name_the_command_that_makes_them(figure, tmp_path, monkeyp
     ("argument", "message"),
     [
         ("subjct=mlp", "Could not override 'subjct'"),
-        ("subject=nope", "Could not find 'subject/nope' Available options in 'subject': lenet"),
+        ("subject=nope", "Could not find 'subject/nope' Available options in 'subject': densenet"),
         ("size=", "Could not find 'size/' Available options in 'size': cpu"),
         ("size", "size"),
     ],
