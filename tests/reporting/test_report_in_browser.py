@@ -95,8 +95,8 @@ def test_it_turns_by_mouse_and_by_keyboard(page):
     page.mouse.down()
     page.mouse.move(x + 120, y, steps=4)
     page.mouse.up()
-    settle(page)
-    assert abs(camera(page)["x"] - turned["x"]) > 0.05
+    moved = "x => Math.abs(document.getElementById('relief').layout.scene.camera.eye.x - x) > 0.05"
+    page.wait_for_function(moved, arg=turned["x"])
 
 
 def test_a_point_of_a_curve_shows_its_place_on_the_surface(page):
@@ -126,6 +126,7 @@ def test_a_point_of_a_curve_shows_its_place_on_the_surface(page):
 
 def test_the_same_by_keyboard(page):
     name = page.locator("#curve option", has_text="other").inner_text()
+    page.mouse.move(1, 1)  # what it hovers over is told, too
     choose(page, "curve", label=name)
     page.locator("#alpha").focus()
     page.keyboard.press("End")
