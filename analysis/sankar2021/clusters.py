@@ -6,8 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.archive import Record
-from analysis.records import experiment_runs
-from analysis.sankar2021.spectra import rows_of
+from analysis.sankar2021.spectra import first_run, rows_of
 from analysis.scripts import Drawing
 from mining.pipelines.class_means import CLUSTERS
 from mining.pipelines.layers import WHOLE
@@ -39,8 +38,7 @@ def draw_means(experiment: str, overrides: Sequence[str], *, kind: str) -> Drawi
         overrides: What it was run with besides.
         kind: Part of the name of the model; the first training of all if there is none such.
     """
-    runs = list(experiment_runs(experiment, overrides).itertuples())
-    run = next((r for r in runs if kind in r.config["model"]["name"]), runs[0])
+    run = first_run(experiment, overrides, kind)
     directory, rows = Path(run.directory), pd.DataFrame(run.metrics["layers"])
     points = read_arrays(directory / "class_means.npz")["points"]
     picture, drawn = draw_clusters(points, list(rows["layer"]), list(rows["silhouette"]))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -33,6 +34,18 @@ def rows_of(records: Sequence[Record]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def first_run(experiment: str, overrides: Sequence[str], kind: str) -> Any:
+    """Find the first run of a network; the first of all if there is none such.
+
+    Args:
+        experiment: Its name.
+        overrides: What it was run with besides.
+        kind: Part of the name of the model.
+    """
+    runs = list(experiment_runs(experiment, overrides).itertuples())
+    return next((run for run in runs if kind in run.config["model"]["name"]), runs[0])
+
+
 def draw_spectra(experiment: str, overrides: Sequence[str], *, kind: str) -> Drawing:
     """Draw the densities of all layers of the first training of a network.
 
@@ -41,8 +54,7 @@ def draw_spectra(experiment: str, overrides: Sequence[str], *, kind: str) -> Dra
         overrides: What it was run with besides.
         kind: Part of the name of the model; the first training of all if there is none such.
     """
-    runs = list(experiment_runs(experiment, overrides).itertuples())
-    run = next((r for r in runs if kind in r.config["model"]["name"]), runs[0])
+    run = first_run(experiment, overrides, kind)
     operators = run.config["layers"]["operators"]
     picture, drawn = draw_layers(read_densities(Path(run.directory), operators))
     name = "/".join(Path(run.directory).parts[-2:-1])
