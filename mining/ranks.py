@@ -99,6 +99,10 @@ class Ranks:
         """
         return make()
 
+    def wait_for_first(self) -> None:
+        """Wait until the first rank has come as far."""
+        self.from_first(lambda: None)
+
     def check(self) -> None:
         """Raise ``RankError`` if another rank has failed."""
 

@@ -223,7 +223,7 @@ class Evaluator:
                 rows, evaluated = refinement(points.evaluate)
                 values = Values(rows, evaluated=evaluated)
         group = ranks.current()
-        group.from_first(lambda: None)  # which has written down all points by now
+        group.wait_for_first()  # which has written down all points by then
         if journal is not None and not group.first:
             journal.remove()
         return values

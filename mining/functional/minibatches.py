@@ -108,7 +108,7 @@ class MiniBatches:
                 if part.weight > 0:
                     share = scale * part.weight / total
                     loss, gradient = compute(theta, part.inputs, part.targets, share)
-                    sums = torch.cat([gradient, loss.to(gradient)[None]])
+                    sums += torch.cat([gradient, loss.to(gradient)[None]])
             group.sum(sums)
             return sums[-1], sums[:-1]
 

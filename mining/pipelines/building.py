@@ -40,7 +40,7 @@ def load_data(settings: Settings) -> Dataset:
     group = ranks.current()
     # The first rank may have to download it, or to decode it into a cache.
     dataset = settings.data.make(Dataset) if group.first else None
-    group.from_first(lambda: None)
+    group.wait_for_first()
     if dataset is None:
         dataset = settings.data.make(Dataset)
     return dataset.to(find_device(settings), DTYPES[settings.precision])

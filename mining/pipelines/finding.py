@@ -94,7 +94,7 @@ def take_directions(problem: Problem, find: Callable[[], list[Direction]]) -> li
         directions = find()
         found = _of_first(landscape, lambda: with_scales(landscape, directions, problem.grid.scale))
         ranks.on_first(partial(save_directions, stored, found, landscape))
-    group.from_first(lambda: None)  # which has written them by now
+    group.wait_for_first()  # which has written them by then
     return [stretch(direction) for direction in load_directions(stored, landscape)]
 
 
