@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import DisjointSet
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 from torch import Tensor
 
@@ -116,13 +118,10 @@ def find_basins_of_points(
         raise InputError("The losses must be finite: leave out points at which they are not.")
     _, nearest = cKDTree(place).query(place, neighbors + 1)
     edges = np.stack([np.repeat(np.arange(len(values)), neighbors + 1), nearest.ravel()], 1)
-    parts = DisjointSet(range(len(values)))
-    for first, second in edges:
-        parts.merge(int(first), int(second))
-    if parts.n_subsets > 1:
-        raise InputError(
-            f"{neighbors} neighbors leave the points in {parts.n_subsets} parts: give more."
-        )
+    graph = coo_array((np.ones(len(edges)), edges.T), shape=(len(values), len(values)))
+    parts, _ = connected_components(graph, directed=False)
+    if parts > 1:
+        raise InputError(f"{neighbors} neighbors leave the points in {parts} parts: give more.")
     return _list(place, values, edges, least_depth, None, None)
 
 

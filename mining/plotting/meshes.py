@@ -30,7 +30,7 @@ def export_surface(
 
     Coordinates are α, β and the loss as it is drawn. ``.vts`` (VTK, binary) also has every array of
     the surface, unchanged; ``.ply`` (binary) has the loss and a colour of each point, ``.obj`` the
-    colour. Points whose loss is not finite have no faces in the latter two; in the first they lie
+    colour. Points without a finite height have no faces in the latter two; in the first they lie
     at the highest finite loss, and their ``loss`` says what they are.
 
     Args:

@@ -18,7 +18,15 @@ from mining.reporting.summary import summarize
 from mining.reporting.surfaces import line_contents, surface_content
 from mining.reporting.tables import assessment_content, layers_content, training_content
 
-_KINDS = (*("surfaces", "curves", "spectra", "trainings", "assessments", "layers", "pictures"),)
+_KINDS = (
+    "surfaces",
+    "curves",
+    "spectra",
+    "trainings",
+    "assessments",
+    "layers",
+    "pictures",
+)
 #: Pictures of runs that the page does not draw itself are shown up to this many bytes in all.
 _PICTURES = 1_000_000
 #: Network and θ of what was not read from runs.
