@@ -1,8 +1,9 @@
 """On how many examples, and how often, to measure within a share of the time of a training."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 #: Examples of the first measurement, and what may follow: the errors go as one over the root.
 SIZES = (64, 128, 256, 512)
@@ -16,7 +17,13 @@ class Schedule:
 
     num_examples: int
     every: int  # calls
-    time_share: float  # expected time of the measurements relative to that of the training
+    seconds: float  # expected time of a measurement
+    trained: float  # time of the training between two calls, seconds
+
+    @property
+    def time_share(self) -> float:
+        """Expected time of the measurements relative to that of the training."""
+        return self.seconds / (self.every * self.trained)
 
     def __str__(self) -> str:
         """Say it in a sentence."""
@@ -39,7 +46,7 @@ def interval(seconds: float, trained: float, budget: float, num_examples: int) -
         num_examples: Examples of the measurement.
     """
     every = max(1, math.ceil(seconds / (budget * trained)))
-    return Schedule(num_examples, every, seconds / (every * trained))
+    return Schedule(num_examples, every, seconds, trained)
 
 
 def examples_and_interval(
@@ -70,3 +77,30 @@ def examples_and_interval(
             break
         chosen = tried
     return chosen
+
+
+@dataclass
+class Account:
+    """What measuring and training have taken so far."""
+
+    spent: float = 0.0  # by measuring, and by choosing how often to, seconds
+    trained: float = 0.0  # between calls, seconds
+    next: float | None = None  # what a measurement is expected to take, seconds; None: not known
+
+    @classmethod
+    def of(cls, rows: Sequence[Mapping[str, Any]]) -> "Account":
+        """Go on with the account of an earlier process, whose table has these rows."""
+        if not rows:
+            return cls()
+        spent = sum(float(row["seconds"]) for row in rows)
+        share = float(rows[-1]["time_share"])  # NaN before the training had begun
+        return cls(spent, spent / share if share > 0 else 0.0, float(rows[-1]["seconds"]))
+
+    @property
+    def share(self) -> float:
+        """Time of measuring relative to that of the training; NaN before it began."""
+        return self.spent / self.trained if self.trained > 0 else math.nan
+
+    def allows(self, budget: float) -> bool:
+        """Whether one more measurement keeps the budget, a fraction; the first one has none."""
+        return self.next is None or self.spent + self.next <= budget * self.trained

@@ -19,7 +19,7 @@ from mining.functional.loss import LossFunction
 from mining.functional.model_call import Objective
 from mining.landscape import Landscape
 from mining.monitoring.alarm import alarm_of
-from mining.monitoring.budget import SIZES, examples_and_interval, interval
+from mining.monitoring.budget import SIZES, Account, examples_and_interval, interval
 from mining.monitoring.measuring import Measured, Measurer
 from mining.monitoring.share import take_share
 from mining.ranks import alone
@@ -46,14 +46,15 @@ class Monitor:
         batches: Examples of the training, as for ``Landscape``; a ``DataLoader`` or another
             iterable that can be gone through again.
         objective: Instead of ``loss_fn``: maps model and batch to the loss of the batch.
-        every: Measure at every such call of ``step``, the first one included; ``None`` chooses the
-            interval at the second call such that ``budget`` is kept. A training that goes on is
-            measured where it would have been without the interruption.
+        every: Measure at every such call of ``step``, the first one included. A training that
+            goes on is measured where it would have been without the interruption. ``None``:
+            measure at the first call, choose the interval at the second such that ``budget`` is
+            kept, and wait longer while it is not.
         num_examples: Size of the share; ``None``: 512 if ``every`` is given, and otherwise 64 at
             the first call, and then as many, up to 512, as ``budget`` allows at every tenth call.
             As many other examples serve the bracket.
-        budget: Largest share of the time of the training, as a fraction, that measuring takes if
-            ``every`` is not given.
+        budget: Largest share of the time of the training, as a fraction, that measuring takes
+            after its first row if ``every`` is not given; what that row took counts.
         batchnorm: The policy under which the loss is measured. ``batch`` is the loss that the
             training sees.
         method: ``lanczos``, begun with the last eigenvector, or ``power``: ten power iterations
@@ -100,6 +101,7 @@ class Monitor:
         if not 0 < budget < 1:
             raise InputError(f"budget must be between 0 and 1, got {budget}.")
         self.model, self.every = model, every
+        self._regular = every is not None
         self._loss_fn, self._batches, self._objective = loss_fn, batches, objective
         self._budget, self._policy = budget, batchnorm
         self._measurer = Measurer(method, probes, seed, layers)
@@ -113,10 +115,11 @@ class Monitor:
         self._layers = _read(self._layers_path)
         self._share: tuple[int, list[Any]] | None = None  # number of examples, and batches
         self._calls = 0
-        self._first: float | None = None  # what the first measurement took, seconds
-        self._spent = 0.0  # by measuring, seconds
+        self._measured: int | None = None  # call of the last measurement
+        self._account = Account.of(self._rows)
+        # What a measurement on the first number of examples took, seconds.
+        self._first = self._account.next if self._rows and _succeeded(self._rows[-1]) else None
         self._before: float | None = None  # when the last call ended
-        self._trained = 0.0  # between calls, seconds
 
     @property
     def table(self) -> pd.DataFrame:
@@ -153,23 +156,27 @@ class Monitor:
             The row, ``None`` if nothing was measured.
         """
         started = time.perf_counter()
-        if self._before is not None:
-            self._trained += started - self._before
+        trained = 0.0 if self._before is None else started - self._before
+        self._account.trained += trained
         self._calls += 1
         if self._calls == 1 and self.every is not None:  # with the rhythm of an earlier process
             self._calls += _calls_since(self._rows, epoch, self.every)
         try:
-            if self.every is None and self._first is not None:
-                self._choose(self._first, optimizer)
-                self._spent += time.perf_counter() - started
-            due = self.every is None or (self._calls - 1) % self.every == 0
-            return self._measure(epoch, optimizer) if due else None
+            if self.every is None and self._first is not None and trained > 0:
+                self._choose(self._first, trained, optimizer)
+                self._account.spent += time.perf_counter() - started
+            return self._measure(epoch, optimizer) if self._due() else None
         finally:
             self._before = time.perf_counter()
 
-    def _choose(self, seconds: float, optimizer: torch.optim.Optimizer) -> None:
-        """Choose interval and number of examples by the time of the first measurement."""
-        trained = max(self._trained / (self._calls - 1), 1e-9)
+    def _due(self) -> bool:
+        if self._regular:
+            return (self._calls - 1) % (self.every or 1) == 0
+        apart = self._measured is None or self._calls - self._measured >= (self.every or 1)
+        return apart and self._account.allows(self._budget)
+
+    def _choose(self, seconds: float, trained: float, optimizer: torch.optim.Optimizer) -> None:
+        """Choose interval and number of examples by the times of a measurement and of training."""
 
         def product(num_examples: int) -> float | None:
             with self._isolated(optimizer):
@@ -182,6 +189,7 @@ class Monitor:
         else:
             chosen = interval(seconds, trained, self._budget, self._num_examples)
         self.every, self._num_examples = chosen.every, chosen.num_examples
+        self._account.next = chosen.seconds
         text = "Measuring took %.2g s, and the training between two calls %.2g s. %s"
         log.info(text, seconds, trained, chosen)
 
@@ -202,14 +210,15 @@ class Monitor:
                 log.warning("Nothing was measured at %g: %s", epoch, error)
                 measured = Measured({"lambda_max": None, "why": str(error)}, [])
         seconds = time.perf_counter() - started
-        self._spent += seconds
-        if self._first is None and "why" not in measured.row:
+        self._account.spent += seconds
+        self._account.next, self._measured = seconds, self._calls
+        if self._first is None and _succeeded(measured.row):
             self._first = seconds
         row = {
             "epoch": epoch,
             **measured.row,
             "seconds": seconds,
-            "time_share": self._spent / self._trained if self._trained > 0 else math.nan,
+            "time_share": self._account.share,
         }
         self._keep(row, measured)
         return row
@@ -260,6 +269,11 @@ def _read(path: Path | None) -> list[dict[str, Any]]:
     if "epoch" not in table or "lambda_max" not in table:
         raise InputError(f"{path} is not the table of a monitor: give another path.")
     return [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
+
+
+def _succeeded(row: dict[str, Any]) -> bool:
+    """Whether a row has numbers; of a file, it has a reason or NaN beside them."""
+    return not isinstance(row.get("why"), str)
 
 
 def _chosen_before(rows: list[dict[str, Any]]) -> int | None:

@@ -345,12 +345,14 @@ def test_the_interval_keeps_the_budget(monkeypatch):
     monitor = Monitor(model, nn.CrossEntropyLoss(), loader(), num_examples=8, budget=0.03)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     now = slow(monkeypatch, monitor, 0.25)
-    for epoch in range(16):
+    for epoch in range(29):
         monitor.step(epoch, optimizer)
         now[0] += 10
     assert monitor.every == 7  # 2 / (7 · 10) is below 3 %, 2 / (6 · 10) is not
-    assert list(monitor.table.epoch) == [0, 7, 14]
-    assert list(monitor.table.seconds) == [2, 2, 2]
+    # The first measurement counts: with it, 4 s are 3 % of 14 epochs, 6 s of 20 and not of 21 - 1.
+    assert list(monitor.table.epoch) == [0, 14, 21, 28]
+    assert list(monitor.table.seconds) == [2, 2, 2, 2]
+    assert (monitor.table.time_share[1:] <= 0.03).all()
 
 
 @pytest.mark.parametrize(
@@ -370,17 +372,23 @@ def test_the_number_of_examples_is_chosen_such_that_the_interval_is_short(
     monitor = Monitor(model, nn.CrossEntropyLoss(), DataLoader(data, 128), probes=2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     now = slow(monkeypatch, monitor, seconds / 64)
+    calls = 6 * every + 2
     with caplog.at_level("INFO", logger="mining"):
-        for epoch in range(2 * every + 1):
+        for epoch in range(calls):
             monitor.step(epoch, optimizer)
             now[0] += 10
     table = monitor.table
-    assert list(table.epoch) == [0, every, 2 * every]
-    assert list(table.num_examples) == [64, num, num]
-    assert list(table.seconds) == pytest.approx([seconds, *[seconds * num / 64] * 2])
-    # All that was spent counts, the products that were timed too.
-    spent = now[0] - 10 * (2 * every + 1)
-    assert table.time_share.iloc[-1] == pytest.approx(spent / (20 * every))
+    assert list(table.num_examples) == [64, *[num] * (len(table) - 1)]
+    rest = [seconds * num / 64] * (len(table) - 1)
+    assert list(table.seconds) == pytest.approx([seconds, *rest])
+    # All that was spent counts, the first measurement and the products that were timed too.
+    spent = now[0] - 10 * calls
+    assert table.time_share.iloc[-1] == pytest.approx(spent / (10 * table.epoch.iloc[-1]))
+    assert (table.time_share[1:] <= 0.03).all()
+    apart = table.epoch.diff()[1:]
+    assert apart.iloc[0] >= every  # what was spent on the choice is made up for
+    assert list(apart[1:]) == [every] * (len(apart) - 1)
+    assert len(apart) >= 4
     assert f"is measured on about {num} examples at every {every}. call" in caplog.text
     share = seconds * num / 64 / (10 * every)
     assert share <= 0.03
@@ -389,7 +397,15 @@ def test_the_number_of_examples_is_chosen_such_that_the_interval_is_short(
     assert (told in caplog.text) == (num < 512)
 
 
-def test_products_are_timed_without_touching_the_training():
+def test_products_are_timed_without_touching_the_training(monkeypatch):
+    now = [0.0]  # by which whatever is timed takes a moment, and an epoch an hour
+
+    def clock():
+        now[0] += 1e-3
+        return now[0]
+
+    monkeypatch.setattr("time.perf_counter", clock)
+
     def left(**options):
         data = TensorDataset(torch.randn(600, 6, generator=generator(), dtype=DTYPE), THIRDS)
         model, batches = network(batchnorm=False), DataLoader(data, 100, shuffle=True)
@@ -401,9 +417,8 @@ def test_products_are_timed_without_touching_the_training():
                 optimizer.zero_grad()
                 F.cross_entropy(model(inputs), targets).backward()
                 optimizer.step()
+            now[0] += 3600
             monitor.step(epoch, optimizer)
-            if monitor.every is None:
-                monitor._first = 1e-9  # so that the budget allows any number
         return [*model.state_dict().values(), torch.rand(2)], monitor
 
     chosen, monitor = left()
@@ -446,6 +461,20 @@ def test_a_training_that_goes_on_measures_as_many_examples_as_before(tmp_path, m
             now[0] += 30
         numbers.append(list(monitor.table.num_examples))
     assert numbers == [[64, 256, 256], [64, 256, 256, 256, 256, 256]]
+
+
+def test_a_training_that_goes_on_keeps_the_budget_of_the_whole(tmp_path, monkeypatch):
+    """Two seconds a measurement and ten an epoch; killed after every thirtieth epoch."""
+    model, path = network(), tmp_path / "curvature.csv"
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for begin in range(0, 90, 30):
+        monitor = Monitor(model, nn.CrossEntropyLoss(), loader(), num_examples=8, path=path)
+        now = slow(monkeypatch, monitor, 0.25)
+        for epoch in range(begin, begin + 30):
+            monitor.step(epoch, optimizer)
+            now[0] += 10
+    assert len(monitor.table) > 8
+    assert (monitor.table.time_share[1:] <= 0.03).all()
 
 
 def test_a_training_that_goes_on_has_one_table(tmp_path):
