@@ -10,12 +10,16 @@ from mining import InputError, ranks
 from mining.pipelines.building import build_model, load_data
 from mining.pipelines.jobs import find_run, finish
 from mining.pipelines.settings import Settings
+from mining.pipelines.targets import Target
 from mining.storage.checkpoints import load_optimizer_state, read_tensors
-from mining.storage.files import drop_if_damaged
+from mining.storage.files import drop_if_damaged, read_if_whole
 from mining.training import TrainingSettings, checkpoint_path, save_model, take_steps
 
 #: Keeps the seeds of independent trainings apart from those of a sweep over ``seed``.
 _INDEPENDENT = 1000
+
+#: Keys of what looks at a training and leaves it as it is.
+_WATCHING = ("monitor", "held_out")
 
 
 @dataclass(frozen=True)
@@ -125,4 +129,20 @@ class Checkpoints:
 
 def _trained(training: Settings, epoch: int) -> Path:
     name = checkpoint_path(Path(), epoch).name
-    return finish(training, name).directory / name
+    run = find_run(training)
+    found = None if run.record.exists() else _watched(training, run.directory.parent, name)
+    return (found or finish(training, name).directory) / name
+
+
+def _watched(training: Settings, folder: Path, name: str) -> Path | None:
+    """Find the directory of the same training that has been finished with a monitor, if any."""
+    for path in sorted(folder.glob("*/run.json")):
+        config = (read_if_whole(path) or {}).get("config", {})
+        monitor, held_out = (
+            Target.read(key, config[key]) if config.get(key) else None for key in _WATCHING
+        )
+        if monitor is not None or held_out is not None:
+            run = find_run(replace(training, monitor=monitor, held_out=held_out))
+            if run.directory == path.parent and run.is_finished(name):
+                return run.directory
+    return None

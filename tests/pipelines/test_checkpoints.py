@@ -40,6 +40,21 @@ def test_the_initialization_takes_no_training_and_the_trajectory_one(tmp_path):
         found.at(2)
 
 
+def test_a_watched_training_serves_as_well(tmp_path, command):
+    watching = ("monitor=default", "held_out=alabdulkareem2022")
+    watched = command(*QUICK, f"outputs={tmp_path}", "pipeline=train", *watching)
+    found = checkpoints(tmp_path).at(3)
+    assert found.parent == watched
+    for other in ("seed=1", "train.lr=0.2"):  # another training does not
+        assert not (checkpoints(tmp_path, other).at(3).parent / "curvature.csv").exists()
+    # It is the training without a monitor, to the last bit.
+    plain = load_state_dict(checkpoints(tmp_path / "alone").at(3))
+    weights = load_state_dict(found)
+    assert all(torch.equal(weights[name], value) for name, value in plain.items())
+    found.write_bytes(found.read_bytes()[:-9])
+    assert checkpoints(tmp_path).at(3).parent != watched
+
+
 def test_the_state_of_the_optimizer_is_that_of_the_epoch(tmp_path):
     found = checkpoints(tmp_path, "train.optimizer=adam", "train.lr=0.001")
     state = found.optimizer_state(1)

@@ -244,7 +244,11 @@ class _MiniBatchDescent(Objective[LossOnBatch]):
     def check_step(self) -> None:
         gradient = self.variable.grad
         assert gradient is not None
-        if not bool(torch.isfinite(self._values[-1]) & torch.isfinite(gradient).all()):
+        value = self._values[-1]
+        # A sum is one pass over the gradient, a test of every entry five. A sum may overflow.
+        if not torch.isfinite(value + gradient.sum()) and not (
+            torch.isfinite(value) and torch.isfinite(gradient).all()
+        ):
             self._diverge(self._finite)
         self._finite.copy_(self.variable.detach())
 

@@ -85,7 +85,7 @@ class Xu2024VVVBasin(Miner):
             position = 0.5 + self.alpha * (2 * float(torch.rand((), generator=generator)) - 1)
             at_end, slope_at_end = loss(phi)
             midway, slope_midway = loss(torch.lerp(theta, phi, position))
-            descent = torch.add(slope_at_end, slope_midway, alpha=self.gamma * position)
+            descent = slope_at_end.add_(slope_midway, alpha=self.gamma * position)
             return at_end + self.gamma * midway, descent
 
         def direction(phi: Tensor) -> Direction:

@@ -34,7 +34,7 @@ class Xu2024WPeak(Miner):
         ) -> tuple[Tensor, Tensor]:
             position = share * (2 * float(torch.rand((), generator=generator)) - 1)
             value, gradient = loss(torch.add(theta, epsilon, alpha=position))
-            return value, position * gradient
+            return value, gradient.mul_(position)
 
         return Search(
             torch.zeros_like(theta), step, lambda epsilon: Direction(epsilon, "mined w-peak")
