@@ -16,9 +16,11 @@ from mining.pipelines.targets import Target
 from mining.plotting import table
 
 _NORMALIZATIONS = ("none", "weight", "filter L1", "filter L2")
+#: What a surface is one of, of several seeds.
+_CELL = ["network", "mode", "axes", "normalization", "reach"]
 _ABOUT = (
     "Colour: log10 of the largest loss of a surface over the chance-level loss log C, brightest if "
-    "one is not finite.\n"
+    "one is not finite; of several seeds the median.\n"
     "Text: the distance from θ, in units of the directions, from which losses exceed 10 log C,\n"
     "and the first module whose outputs are then ten times as large as at θ, if one is. "
     "No text: no loss exceeds it."
@@ -33,8 +35,9 @@ def draw(experiment: str, overrides: Sequence[str]) -> Drawing:
         overrides: What it was run with besides.
     """
     runs = [_row(run) for run in experiment_runs(experiment, overrides).itertuples()]
-    rows = pd.DataFrame(runs).drop_duplicates(["network", "mode", "axes", "normalization", "reach"])
-    return Drawing(_picture(rows), f"{_pivot(rows)}\n\n{_summary(rows)}", rows)
+    rows = pd.DataFrame(runs).drop_duplicates([*_CELL, "seed"])
+    found = cells(rows)
+    return Drawing(_picture(found), f"{_pivot(found)}\n\n{_summary(rows)}", rows)
 
 
 def _row(run: Any) -> dict[str, Any]:
@@ -48,6 +51,7 @@ def _row(run: Any) -> dict[str, Any]:
     chance = surface.chance_loss
     return {
         "network": f"{run.model}-{run.data}",
+        "seed": config["seed"],
         "mode": config["batchnorm"]["mode"] if uses_statistics else "no batch norm",
         "axes": "Hessian" if surface.names[0].startswith("P.E.") else "random",
         "normalization": f"{norm} L{order}" if norm == "filter" else norm,
@@ -63,22 +67,48 @@ def _row(run: Any) -> dict[str, Any]:
     }
 
 
-def _cell(row: Any) -> str:
-    return f"from {row.start:.3g}" if row.exploded else "no"
+def cells(rows: pd.DataFrame) -> pd.DataFrame:
+    """Put the seeds of each cell of the table together."""
+    ratios = rows["largest_loss"] / rows["chance_loss"]
+    known = rows.assign(
+        log_ratio=np.log10(ratios.clip(lower=1e-3)).where(rows["nonfinite"] == 0, np.inf)
+    )
+    return known.groupby(_CELL, sort=False, as_index=False).agg(
+        seeds=("exploded", "size"),
+        exploded=("exploded", "sum"),
+        least=("start", "min"),
+        most=("start", "max"),
+        module=("module", _most_frequent),
+        log_ratio=("log_ratio", "median"),
+    )
+
+
+def _most_frequent(modules: pd.Series) -> str:
+    """Name the module that most seeds have; none if none have one."""
+    counts = modules.value_counts()
+    return "" if counts.empty else str(counts.index[0])
+
+
+def describe(row: Any) -> str:
+    """Say how many seeds explode, if there are several, and from where."""
+    start = f"from {row.least:.3g}" if row.exploded else "no"
+    if row.exploded and row.most > row.least:
+        start += f" to {row.most:.3g}"
+    return start if row.seeds == 1 else f"{row.exploded} of {row.seeds}: {start}"
 
 
 def _pivot(rows: pd.DataFrame) -> str:
-    """Arrange the rows as the paper does: normalizations side by side."""
+    """Arrange the cells as the paper does: normalizations side by side."""
     lines = []
     for key, group in rows.groupby(["network", "mode", "axes", "reach"], sort=False):
         about = dict(zip(("network", "batch norm", "axes", "reach"), key, strict=True))
-        cells = {row.normalization: _cell(row) for row in group.itertuples()}
-        lines.append(about | {name: cells.get(name, "") for name in _NORMALIZATIONS})
+        texts = {row.normalization: describe(row) for row in group.itertuples()}
+        lines.append(about | {name: texts.get(name, "") for name in _NORMALIZATIONS})
     return table(lines)
 
 
 def _summary(rows: pd.DataFrame) -> str:
-    """Count exploded surfaces under each batch-norm mode."""
+    """Count exploded surfaces of all seeds under each batch-norm mode."""
     counts = rows.groupby(["network", "mode", "reach"], sort=False)["exploded"].agg(
         ["sum", "count"]
     )
@@ -88,6 +118,7 @@ def _summary(rows: pd.DataFrame) -> str:
 
 
 def _picture(rows: pd.DataFrame) -> Figure:
+    """Draw a coloured field for each cell."""
     names = list(dict.fromkeys(zip(rows["network"], rows["mode"], rows["axes"], strict=True)))
     columns = [(reach, norm) for reach in sorted(set(rows["reach"])) for norm in _NORMALIZATIONS]
     values = np.full((len(names), len(columns)), np.nan)
@@ -97,11 +128,10 @@ def _picture(rows: pd.DataFrame) -> Figure:
             names.index((row.network, row.mode, row.axes)),
             columns.index((row.reach, row.normalization)),
         )
-        lost = row.nonfinite > 0
-        values[place] = np.inf if lost else np.log10(max(row.largest_loss / row.chance_loss, 1e-3))
+        values[place] = row.log_ratio
         if row.exploded:
-            module = f"\n{row.module}" if isinstance(row.module, str) else ""
-            texts[place] = f"{row.start:.3g}{module}"
+            found = describe(row).replace("from ", "").replace(": ", "\n")
+            texts[place] = f"{found}\n{row.module}".strip()
     known = values[np.isfinite(values)]
     top = max(3.0, float(known.max()) if known.size else 0.0)
     values = np.where(np.isposinf(values), top, values)

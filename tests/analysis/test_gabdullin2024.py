@@ -4,9 +4,11 @@ import sys
 from pathlib import Path
 from runpy import run_module
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.gabdullin2024 import explosions
 from analysis.gabdullin2024.figures import FIGURES
 from analysis.gabdullin2024.spectra import told
 from analysis.records import departures
@@ -90,6 +92,24 @@ def test_table_1_says_what_explodes_and_where(tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert "filter L1" in printed
     assert "recalibrate" in printed
+
+
+def test_several_seeds_of_table_1_are_counted_and_have_their_spread():
+    seeds = [(True, 0.25, "conv"), (False, np.nan, None), (True, 0.5, "conv")]
+    rows = [
+        {
+            "network": "net", "mode": mode, "axes": "random", "normalization": "none", "reach": 0.5,
+            "seed": seed, "exploded": exploded, "start": start, "module": module,
+            "largest_loss": 100.0 if exploded else 1.0, "chance_loss": 1.0, "nonfinite": 0,
+        }
+        for mode, found in (("frozen", seeds), ("batch", seeds[1:2]))
+        for seed, (exploded, start, module) in enumerate(found)
+    ]  # fmt: skip
+    several, one = explosions.cells(pd.DataFrame(rows)).itertuples()
+    assert (several.seeds, several.exploded, several.module) == (3, 2, "conv")
+    assert several.log_ratio == pytest.approx(2)  # the median of 100, 1 and 100 times log C
+    assert explosions.describe(several) == "2 of 3: from 0.25 to 0.5"
+    assert explosions.describe(one) == "no"
 
 
 @pytest.mark.parametrize(("figure", "points"), [("fig02", 9), ("fig04", 18)])
