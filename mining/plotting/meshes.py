@@ -3,6 +3,7 @@
 import base64
 import io
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,29 @@ from mining.storage.files import write_atomically
 
 #: Fields of a surface that are written beside its coordinates, where it has them.
 _FIELDS = ("loss", "accuracy", "loss_test", "accuracy_test", "loss_error", "accuracy_error")
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """A surface as triangles; points without a finite height have no faces."""
+
+    points: Array  # (n, 3): α, β and the height
+    colors: Array  # (n, 3): red, green and blue from 0 to 1
+    faces: Array  # (m, 3): positions of the corners of a triangle
+
+
+def mesh_of(
+    surface: Surface,
+    *,
+    loss_cap: float | None = None,
+    log_scale: bool = False,
+    height: float | None = None,
+    colormap: str = "viridis",
+) -> Mesh:
+    """Divide a surface into triangles; arguments and errors as ``export_surface``."""
+    points, drawn = _points(surface, loss_cap, log_scale, height)
+    colors = colormaps[colormap](_relative(points[:, 2]))[:, :3]
+    return Mesh(points, colors, _faces(surface, drawn))
 
 
 def export_surface(
