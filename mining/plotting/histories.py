@@ -42,12 +42,12 @@ def draw_monitor(path: Path, *, title: str = "") -> Figure:
     _error_bars(largest, table, "lambda_max", "lambda_max_sampling_error", "on the share")
     if table["lambda_max_elsewhere"].notna().any():
         elsewhere = "its vector on other examples"
-        largest.plot(table["epoch"], table["lambda_max_elsewhere"], "--", label=elsewhere)
+        largest.plot(table["epoch"], table["lambda_max_elsewhere"], ".--", label=elsewhere)
     _error_bars(trace, table, "trace", "trace_standard_error", "over random vectors")
     stability.plot(table["epoch"], table["stability"], marker=".", label="curvature over the limit")
     stability.axhline(1, color="0.5", linewidth=0.8, label="steps on a quadratic diverge above")
     gradient.plot(table["epoch"], table["gradient_norm"], marker=".", label="norm")
-    gradient.plot(table["epoch"], table["gradient_noise"], "--", label="noise alone")
+    gradient.plot(table["epoch"], table["gradient_noise"], ".--", label="noise alone")
     names = ("largest eigenvalue", "trace of the Hessian", "stability", "gradient")
     for axes, name in zip((largest, trace, stability, gradient), names, strict=True):
         _label(axes, "epoch", name)
