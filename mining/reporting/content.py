@@ -13,7 +13,12 @@ from mining.pipelines import PIPELINE_KEYS
 from mining.reporting.curves import curve_content
 from mining.reporting.places import Plane, followed_directions, read_plane
 from mining.reporting.records import FinishedRun, differences, flat, name_networks
-from mining.reporting.spectra import criteria, density_content, spectrum_content
+from mining.reporting.spectra import (
+    blocks_content,
+    criteria,
+    density_content,
+    spectrum_content,
+)
 from mining.reporting.summary import summarize
 from mining.reporting.surfaces import line_contents, surface_content
 from mining.reporting.tables import assessment_content, layers_content, training_content
@@ -63,10 +68,12 @@ class Content:
             if first:
                 self._tell_surfaces_apart()
 
-    def add_surface(self, surface: Surface, **about: Any) -> int:
+    def add_surface(
+        self, surface: Surface, basins: Sequence[Mapping[str, Any]] | None = None, **about: Any
+    ) -> int:
         """Add a surface and its lines through θ; returns its number on the page."""
         number = len(self.items["surfaces"])
-        self.items["surfaces"].append(about | surface_content(surface))
+        self.items["surfaces"].append(about | surface_content(surface, basins))
         for line in line_contents(surface, number):
             self.items["curves"].append(about | line)
         return number
@@ -79,11 +86,11 @@ class Content:
 
     def _read_surface(self, number: int, run: FinishedRun) -> None:
         surface = load_surface(run.directory / "surface.npz")
+        about: dict[str, Any] = _about(number, run) | {"key": _key(run)}
         if run.config.get("update") is not None:
-            about = {"note": "θ moves by the update rule of Adam"}
-        else:
-            about = {}
-        at = self.add_surface(surface, **_about(number, run), **about, key=_key(run))
+            about["note"] = "θ moves by the update rule of Adam"
+        basins = run.metrics.get("basins")  # which runs of earlier versions lack
+        at = self.add_surface(surface, basins, **about)
         directions = run.directory / "directions.pt"
         if directions.exists() and run.config.get("update") is None:
             self._planes[at] = (run.network, read_plane(directions, run.point, surface))
@@ -136,7 +143,8 @@ class Content:
             self.items["spectra"].append(about | content | more)
 
     def _read_layers(self, number: int, run: FinishedRun) -> None:
-        self.items["layers"].append(_about(number, run) | layers_content(run.metrics))
+        content = layers_content(run.metrics) | {"blocks": blocks_content(run.directory)}
+        self.items["layers"].append(_about(number, run) | content)
         self._read_picture(number, run)
 
     def _read_picture(self, number: int, run: FinishedRun) -> None:
@@ -165,7 +173,7 @@ def describe_runs(
     """
     content = Content(runs)
     content.read()
-    about = {"network": _IN_MEMORY, "point": _THETA, "run": None, "loss_of": ""}
+    about: dict[str, Any] = {"network": _IN_MEMORY, "point": _THETA, "run": None, "loss_of": ""}
     for result in in_memory:
         if isinstance(result, Surface):
             content.add_surface(result, **about)

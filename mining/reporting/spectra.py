@@ -11,8 +11,8 @@ from mining.reporting.encoding import encode
 from mining.storage.files import read_arrays
 from mining.storage.records import load_record
 
-#: Points of a density: four to its broadening.
-_POINTS = 800
+#: Points of a density: four to its broadening; two where a page has one for every layer.
+_POINTS, _POINTS_OF_BLOCK = 800, 400
 _CRITERIA = ("r_e", "k_h05", "k_h1", "c_t", "negative_share")
 
 
@@ -37,10 +37,27 @@ def spectrum_content(directory: Path, metrics: Mapping[str, Any]) -> dict[str, A
     return content
 
 
-def density_content(path: Path) -> dict[str, Any]:
-    """Describe a spectral density: mean and range over its random vectors on a grid of points."""
+def blocks_content(directory: Path) -> list[dict[str, Any]]:
+    """Describe the blocks of a run of ``pipeline=layers``: densities and largest eigenvalues."""
+    content = []
+    for path in sorted(directory.glob("*_[0-9]*.npz")):
+        arrays = read_arrays(path)
+        content.append(
+            {
+                "operator": path.stem.rpartition("_")[0],
+                "layer": str(arrays["layer"]),
+                "density": density_content(path, _POINTS_OF_BLOCK),
+                "eigenvalues": arrays["eigenvalues"].tolist(),
+                "residuals": arrays["residuals"].tolist(),
+            }
+        )
+    return content
+
+
+def density_content(path: Path, num: int = _POINTS) -> dict[str, Any]:
+    """Describe a spectral density: mean and range over its random vectors at ``num`` points."""
     density = load_record(path, SpectralDensity)
-    points = density.grid(_POINTS)
+    points = density.grid(num)
     found = density.evaluate(points)
     return {
         "points": encode(points),

@@ -76,6 +76,12 @@ def _of_surfaces(surfaces: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             f"On the surface {' × '.join(surface['names'])}{about}, θ is{sure} "
             f"{surface['kind']['words']}: the lines through it are labelled {shapes}."
         )
+        inside = [basin for basin in surface["basins"] if not basin["on_edge"]]
+        if len(inside) > 1:
+            yield (
+                f"The surface {' × '.join(surface['names'])}{about} has {len(inside)} basins "
+                "inside that are at least 1 % of its range deep."
+            )
 
 
 def _of_curves(curves: Sequence[Mapping[str, Any]]) -> Iterator[str]:

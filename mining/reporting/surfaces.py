@@ -1,10 +1,12 @@
 """Surfaces as a page shows them, with the path on them and the curves along their axes."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from mining.evaluation.curves import Surface
 from mining.evaluation.grid import index_of_zero
+from mining.explain.basins import find_basins
 from mining.explain.critical_point import (
     Kind,
     classify_critical_point,
@@ -26,9 +28,19 @@ _KINDS = {
 }
 
 
-def surface_content(surface: Surface) -> dict[str, Any]:
-    """Describe a surface: arrays, path, what θ is on it, and where a picture is cut off."""
+def surface_content(
+    surface: Surface, basins: Sequence[Mapping[str, Any]] | None = None
+) -> dict[str, Any]:
+    """Describe a surface: arrays, path, basins, what θ is on it, and where a picture is cut off.
+
+    Args:
+        surface: The surface.
+        basins: Those that its run recorded; ``None`` finds them.
+    """
     losses, chance = surface.loss.numpy(), surface.chance_loss
+    if basins is None:
+        drawn = bool(surface.loss.isfinite().any())
+        basins = [basin.record() for basin in find_basins(surface)] if drawn else []
     content: dict[str, Any] = {
         "names": list(surface.names),
         "alphas": encode(surface.alphas),
@@ -38,6 +50,7 @@ def surface_content(surface: Surface) -> dict[str, Any]:
         **{name: encode(getattr(surface, name)) for name in _ARRAYS},
         "evaluated": encode(surface.evaluated),
         "notes": surface_notes(surface, None),
+        "basins": list(basins),
         "kind": None,
         "path": None,
     }

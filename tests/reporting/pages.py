@@ -40,6 +40,14 @@ def bowl(num=11, *, error=False):
     )
 
 
+def wells():
+    """A surface with minima at α = ±0.5, the one at 0.5 the deeper, and a saddle at θ."""
+    alphas = torch.linspace(-1, 1, 17, dtype=torch.float64)
+    betas = torch.linspace(-1, 1, 9, dtype=torch.float64)
+    loss = (alphas[:, None] ** 2 - 0.25) ** 2 + 0.02 * (alphas[:, None] - 0.5) ** 2 + betas**2 / 4
+    return Surface(alphas, betas, loss, names=("first", "second"))
+
+
 def parabola(name="gaussian 1", shift=0.0):
     """The curve α² + 0.1 with errors."""
     alphas = torch.linspace(-1, 1, 21, dtype=torch.float64)

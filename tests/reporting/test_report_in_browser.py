@@ -5,9 +5,14 @@ import shutil
 
 import numpy as np
 import pytest
-from pages import bowl, parabola
+import torch
+from pages import bowl, parabola, wells
 
 from mining import report
+from mining.curvature import SpectralDensity
+from mining.reporting.spectra import blocks_content
+from mining.reporting.tables import layers_content
+from mining.storage.records import save_record
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
@@ -26,7 +31,8 @@ def page(tmp_path_factory):
     """A report of two surfaces and two curves, opened without a network."""
     playwright = pytest.importorskip("playwright.sync_api")
     path = tmp_path_factory.mktemp("report") / "page.html"
-    report(bowl(11, error=True), bowl(13), parabola(), parabola("other", 0.5), output=path)
+    surfaces = bowl(11, error=True), bowl(13), wells()
+    report(*surfaces, parabola(), parabola("other", 0.5), output=path)
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         context = browser.new_context(
@@ -156,6 +162,51 @@ def test_surfaces_and_quantities_switch_in_one_scene(page):
     assert page.locator("#relief canvas").count() <= 2
     choose(page, "quantity", value="loss")
     choose(page, "surface", value="0")
+
+
+def test_basins_are_marked_and_listed(page):
+    assert (
+        page.locator("#basins summary")
+        .inner_text()
+        .endswith("1, of which 1 have their minimum inside")
+    )
+    choose(page, "surface", value="2")
+    for picture in ("relief", "contours"):
+        found = page.evaluate(f"at('{picture}').data.slice(1, 3).map((t) => [t.x, t.y])")
+        assert found == [[[0.5, -0.5], [0, 0]], [[0], [0]]]
+    page.locator("#basins summary").click()
+    rows = page.locator("#basins tbody tr").all_inner_texts()
+    assert [row.split("\t")[1] for row in rows] == ["(0.5, 0)", "(−0.5, 0)"]
+    assert rows[1].split("\t")[4:6] == ["1", "(0, 0)"]
+    choose(page, "surface", value="0")
+
+
+def test_the_spectrum_of_a_layer_is_chosen_from_a_list(page, tmp_path):
+    nodes = torch.tensor([[0.0, 1.0, 9.0]] * 2, dtype=torch.float64)
+    weights = torch.tensor([[0.5, 0.3, 0.2]] * 2, dtype=torch.float64)
+    density = SpectralDensity(nodes, weights, size=10, products=6)
+    values = torch.tensor([9.0, 8.0, 1.0], dtype=torch.float64)
+    rows = []
+    for number, (layer, outliers) in enumerate([("fc", 2), ("(whole)", None)]):
+        path = tmp_path / f"hessian_{number:04d}.npz"
+        save_record(path, density, layer=layer, eigenvalues=values, residuals=0 * values)
+        rows.append({"operator": "hessian", "layer": layer, "outliers": outliers})
+    item = layers_content({"layers": rows}) | {"blocks": blocks_content(tmp_path), "run": None}
+    page.evaluate(
+        """async (item) => {
+            content.layers.push({ ...item, network: state.network, point: state.point });
+            await drawLayers();
+        }""",
+        item,
+    )
+    marks = "document.querySelector('#layers .plot:nth-of-type(2)').data.at(-1)"
+    names = page.evaluate(f"[{marks}.name, {marks}.x]")
+    assert names == ["hessian, largest eigenvalues (outliers not counted)", values.tolist()]
+    page.locator("#layers select").select_option("fc")
+    page.wait_for_function(f"() => {marks}.name.includes('outliers: 2')")
+    symbols = page.evaluate(f"{marks}.marker.symbol")
+    assert symbols == ["triangle-up", "triangle-up", "triangle-up-open"]
+    page.evaluate("content.layers.pop(); drawLayers()")
 
 
 def test_the_numbers_can_be_downloaded_in_full(page, tmp_path):

@@ -5,14 +5,18 @@ import sys
 import numpy as np
 import pytest
 import torch
-from command_line import QUICK
-from pages import bowl, content_of, decoded, evaluated_surface, parabola, small_landscape
+from command_line import QUICK, record
+from pages import bowl, content_of, decoded, evaluated_surface, parabola, small_landscape, wells
 
-from mining import Curve, Direction, InputError, report
+from mining import Curve, Direction, InputError, find_basins, report
 from mining.app.command_line import main
+from mining.curvature import SpectralDensity
+from mining.curvature.outliers import count_outliers
 from mining.evaluation.storage import load_curves, load_surface
 from mining.reporting.encoding import as_json, encode
 from mining.reporting.places import Plane
+from mining.storage.files import read_arrays
+from mining.storage.records import load_record
 
 MEGABYTE = 1_000_000
 
@@ -32,6 +36,7 @@ def outputs(tmp_path_factory):
         ["view=trajectory", "grid.num=7", "size=smoke"],
         ["view=subsequent", "grid.num=6"],
         ["pipeline=spectrum", "spectrum.num_eigenvalues=2", "spectrum.density_steps=8"],
+        ["pipeline=layers", "layers.density_steps=6", "layers.density_probes=2"],
         ["pipeline=curve", "seed=1", "tolerance=0.1", "grid.num=5"],
     ):
         command(patch, *QUICK, *arguments)
@@ -59,6 +64,42 @@ def test_a_report_has_the_numbers_of_the_runs_to_the_last_bit(outputs, written):
     for path in outputs.glob("curve/*/*/curves.npz"):
         for curve in load_curves(path):
             assert np.array_equal(decoded(curves[curve.name]["loss"]), curve.loss.numpy())
+
+
+def test_a_report_has_the_basins_that_a_run_recorded(outputs, written):
+    (path,) = outputs.glob("surface/*/*/run.json")
+    (shown,) = written["surfaces"]
+    assert shown["basins"] == record(path.parent)["metrics"]["basins"]
+    assert shown["basins"]
+
+
+def test_a_report_finds_the_basins_of_a_surface_of_python(tmp_path):
+    surface = wells()
+    content = content_of(report(surface, output=tmp_path / "page.html"))
+    deep, shallow = content["surfaces"][0]["basins"]
+    assert (deep["at"], shallow["at"]) == ([0.5, 0.0], [-0.5, 0.0])
+    at_saddle = surface.loss[:, 4][4:13].max()
+    assert shallow["depth"] == pytest.approx(float(at_saddle - surface.loss[4, 4]))
+    assert shallow["joins"] == 0
+    assert len(find_basins(surface)) == 2
+    assert any("has 2 basins inside" in s for s in content["networks"][0]["summary"]["θ"])
+
+
+def test_a_report_has_density_and_outliers_of_every_layer(outputs, written):
+    (item,) = written["layers"]
+    files = sorted(outputs.glob("layers/*/*/*_0*.npz"))
+    assert len(item["blocks"]) == len(files) == len(item["rows"])
+    rows = [dict(zip(item["columns"], row, strict=True)) for row in item["rows"]]
+    known = {(row["operator"], row["layer"]): row for row in rows}
+    for path, block in zip(files, item["blocks"], strict=True):
+        arrays, density = read_arrays(path), load_record(path, SpectralDensity)
+        points = torch.from_numpy(decoded(block["density"]["points"]).copy())
+        expected = density.evaluate(points).mean(0).numpy()
+        assert np.array_equal(decoded(block["density"]["mean"]), expected)
+        assert block["eigenvalues"] == arrays["eigenvalues"].tolist()
+        values, residuals = (torch.tensor(block[n]) for n in ("eigenvalues", "residuals"))
+        found = count_outliers(values.double(), residuals.double(), zero=density.zero)
+        assert known[block["operator"], block["layer"]]["outliers"] == found.count
 
 
 def test_a_curve_between_checkpoints_lies_on_the_surface_of_their_path(written):

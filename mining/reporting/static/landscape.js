@@ -61,7 +61,26 @@ function placeOf(curve) {
   return found ?? null;
 }
 
-/** Traces for either picture: path, θ, the chosen curve, and a marker. */
+/** Basins whose minimum is not at the edge, to which the loss falls. */
+const basinsInside = (surface) => surface.basins.filter((basin) => !basin.on_edge);
+
+/** List the basins under the pictures. */
+function drawBasins(surface) {
+  const found = surface.basins;
+  at("basins").hidden = found.length === 0;
+  const place = (point) => (point ? `(${point.map((v) => text(v, 3)).join(", ")})` : "–");
+  const rows = found.map((b, n) => [
+    String(n + 1), place(b.at), text(b.loss), text(b.depth), b.joins === null ? "–" : String(b.joins + 1), place(b.saddle), text(b.saddle_loss), b.on_edge ? "at the edge" : "inside",
+  ]);
+  const header = ["basin", "minimum at (α, β)", "loss there", "depth (persistence)", "joins basin", "over the saddle at", "loss there", "minimum lies"];
+  const save = () => download("basins.csv", ["alpha", "beta", "loss", "depth", "joins", "saddle_alpha", "saddle_beta", "saddle_loss", "on_edge"], found.map((b) => [...b.at, b.loss, b.depth, b.joins === null ? null : b.joins + 1, ...(b.saddle ?? [null, null]), b.saddle_loss, b.on_edge]));
+  const inside = basinsInside(surface).length;
+  const title = `Basins at least 1 % of the range deep: ${found.length}, of which ${inside} have their minimum inside`;
+  const note = inside > 1 ? "Marked on the pictures: minima inside (orange), saddles (blue crosses). " : "";
+  at("basins").replaceChildren(make("summary", {}, title), make("p", { class: "note" }, `${note}They are basins of this plane; in the other directions the loss may fall.`), make("div", { class: "scroll" }, makeTable(header, rows)), make("button", { type: "button", onclick: save }, "Numbers (CSV)"));
+}
+
+/** Traces for either picture: basins, path, θ, the chosen curve, and a marker. */
 function overlays(surface, in3d, above = 0) {
   const type = in3d ? "scatter3d" : "scatter";
   const found = [];
@@ -71,6 +90,15 @@ function overlays(surface, in3d, above = 0) {
     else if (above) line.z = line.z.map((v) => (v === null ? null : v + above));
     found.push({ type, hoverinfo: "skip", showlegend: false, ...line, ...more });
   };
+  const inside = basinsInside(surface);
+  if (inside.length > 1) {
+    const saddles = inside.filter((basin) => basin.saddle).map((basin) => basin.saddle);
+    const marker = (symbol, color, size) => ({ mode: "markers", marker: { symbol, color, size, line: { color: "#fff", width: 1.5 } }, hoverinfo: "text" });
+    const minima = inside.map((basin) => basin.at);
+    // Plots in 3-D have no triangles.
+    add(minima.map(([x]) => x), minima.map(([, y]) => y), { ...marker(in3d ? "circle" : "triangle-down", "#e69f00", in3d ? 6 : 13), hovertext: inside.map((basin) => `minimum: loss ${text(basin.loss)}, depth ${text(basin.depth, 3)}`) });
+    add(saddles.map(([x]) => x), saddles.map(([, y]) => y), { ...marker("x", "#56b4e9", in3d ? 4 : 11), hovertext: inside.filter((basin) => basin.saddle).map((basin) => `saddle: loss ${text(basin.saddle_loss)}`) });
+  }
   if (surface.path) {
     const fine = refine(surface.path.x, surface.path.y);
     add(fine.x, fine.y, { mode: "lines", line: { color: "#111", width: in3d ? 6 : 2.5 } });
@@ -167,6 +195,7 @@ function drawLandscape() {
     xaxis: { title: { text: names[0] }, range: [x0, x1], zeroline: false }, yaxis: { title: { text: names[1] }, range: [y0, y1], zeroline: false },
   };
   describeLandscape(surface);
+  drawBasins(surface);
   return Promise.all([
     Plotly.react("relief", [relief, ...overlays(surface, true, lifting(z))], layout, CONFIG),
     Plotly.react("contours", [contours, ...overlays(surface, false)], flat, { ...CONFIG, scrollZoom: false }),

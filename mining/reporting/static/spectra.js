@@ -17,15 +17,8 @@ function drawSpectrum(spectrum, number) {
   box.append(make("h3", {}, `${spectrum.title}: ${spectrum.loss_of}`), make("div", { class: "pair even" }, plot, side), button, command);
   at("spectra").append(box);
   side.append(criteriaTable(spectrum));
-  const traces = [];
   const density = spectrum.density;
-  if (density) {
-    // One eigenvalue has weight 1/D: what is far below is the tail of the broadening.
-    const least = 1e-3 / (density.size * density.width * Math.sqrt(2 * Math.PI));
-    const cut = (values) => values.map((v) => Math.max(v, least));
-    traces.push({ type: "scatter", x: [...density.points, ...[...density.points].reverse()], y: [...cut(density.high), ...cut(density.low).reverse()], fill: "toself", fillcolor: "rgba(0,0,0,0.18)", line: { width: 0 }, hoverinfo: "skip", name: `range over ${density.probes} random vectors` });
-    traces.push({ type: "scatter", x: density.points, y: cut(density.mean), line: { color: "#000", width: 1.4 }, name: "density, mean" });
-  }
+  const traces = density ? densityTraces(density) : [];
   if (spectrum.eigenvalues) {
     const { names, values, residuals } = spectrum.eigenvalues;
     for (const [sign, color, symbol, name] of [[1, "#0072b2", "triangle-up", "positive eigenvalues"], [-1, "#d55e00", "triangle-down", "negative eigenvalues"]]) {
@@ -35,12 +28,45 @@ function drawSpectrum(spectrum, number) {
       traces.push({ type: "scatter", mode: "markers", x: chosen.map((n) => values[n]), y: chosen.map(() => level), marker: { color, symbol, size: 11 }, name, hoverinfo: "text", hovertext: chosen.map((n) => `${names[n]}: λ = ${text(values[n])}, residual ${text(residuals[n], 2)}`) });
     }
   }
-  const layout = {
-    font: FONT, margin: { l: 62, r: 10, t: 8, b: 84 }, legend: { orientation: "h", y: -0.3 }, hovermode: "closest",
-    xaxis: { title: { text: "eigenvalue λ", standoff: 6 }, zerolinecolor: "#444" }, yaxis: { type: "log", title: { text: "share of eigenvalues per λ" }, exponentformat: "power", gridcolor: "#e8ebef" },
-  };
   plot.id = `spectrum-${number}`;
-  return Plotly.newPlot(plot, traces, layout, { ...CONFIG, scrollZoom: false });
+  return Plotly.newPlot(plot, traces, DENSITY_LAYOUT, { ...CONFIG, scrollZoom: false });
+}
+
+const DENSITY_LAYOUT = {
+  font: FONT, margin: { l: 62, r: 10, t: 8, b: 84 }, legend: { orientation: "h", y: -0.3 }, hovermode: "closest",
+  xaxis: { title: { text: "eigenvalue λ", standoff: 6 }, zerolinecolor: "#444" }, yaxis: { type: "log", title: { text: "share of eigenvalues per λ" }, exponentformat: "power", gridcolor: "#e8ebef" },
+};
+
+/** Mean of a density and its range over the random vectors. */
+function densityTraces(density, name = "density", color = "#000000") {
+  // One eigenvalue has weight 1/D: what is far below is the tail of the broadening.
+  const least = 1e-3 / (density.size * density.width * Math.sqrt(2 * Math.PI));
+  const cut = (values) => values.map((v) => Math.max(v, least));
+  return [
+    { type: "scatter", x: [...density.points, ...[...density.points].reverse()], y: [...cut(density.high), ...cut(density.low).reverse()], fill: "toself", fillcolor: `${color}2e`, line: { width: 0 }, hoverinfo: "skip", name: `${name}, range over ${density.probes} random vectors` },
+    { type: "scatter", x: density.points, y: cut(density.mean), line: { color, width: 1.4 }, name: `${name}, mean` },
+  ];
+}
+
+/** Densities of the block of one layer, with its largest eigenvalues; outliers are filled. */
+function drawBlock(item, layer, plot) {
+  const column = (name) => item.columns.indexOf(name);
+  const blocks = item.blocks.filter((block) => block.layer === layer);
+  const traces = blocks.flatMap((block, k) => {
+    const name = block.operator.replace("_", "-");
+    const color = COLORS[k % COLORS.length];
+    const row = item.rows.find((r) => r[column("operator")] === block.operator && r[column("layer")] === layer);
+    const outliers = row[column("outliers")];
+    const level = Math.max(...block.density.mean) * 2 ** (k + 1);
+    const about = outliers === null ? "outliers not counted" : `outliers: ${outliers}`;
+    return [...densityTraces(block.density, name, color), {
+      type: "scatter", mode: "markers", name: `${name}, largest eigenvalues (${about})`, x: block.eigenvalues, y: block.eigenvalues.map(() => level),
+      marker: { size: 10, color, symbol: block.eigenvalues.map((_, n) => (outliers !== null && n < outliers ? "triangle-up" : "triangle-up-open")) },
+      hoverinfo: "text", hovertext: block.eigenvalues.map((v, n) => `${name}: λ${n + 1} = ${text(v)}, residual ${text(block.residuals[n], 2)}${outliers !== null && n < outliers ? ", outlier" : ""}`),
+    }];
+  });
+  plot.setAttribute("aria-label", `Spectral density of the block of ${layer}; ${traces.filter((t) => t.mode === "markers").map((t) => t.name).join("; ")}.`);
+  return Plotly.react(plot, traces, DENSITY_LAYOUT, { ...CONFIG, scrollZoom: false });
 }
 
 function criteriaTable(spectrum) {

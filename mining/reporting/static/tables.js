@@ -29,7 +29,7 @@ function drawAssessments() {
 }
 
 function drawLayers() {
-  const found = ofPoint(content.layers);
+  const found = ofPoint(content.layers).map((item) => ({ ...item, blocks: item.blocks.map(unpack) }));
   at("layers-section").hidden = found.length === 0;
   at("layers").replaceChildren();
   return Promise.all(found.map((item) => {
@@ -40,7 +40,11 @@ function drawLayers() {
     showCommand(command, item.run);
     const save = () => download("layers.csv", item.columns, item.rows);
     const table = makeTable(item.columns.map((c) => c.replaceAll("_", " ")), item.rows.map((row) => row.map((v) => (typeof v === "number" ? text(v) : v ?? "–"))));
-    at("layers").append(plot, make("div", { class: "scroll" }, table), make("button", { type: "button", onclick: save }, "Numbers (CSV)"), command);
+    const names = [...new Set(item.blocks.map((block) => block.layer))];
+    const spectrum = make("div", { class: "plot short", role: "img" });
+    const chosen = make("select", { onchange: (event) => drawBlock(item, event.target.value, spectrum) }, ...names.map((value) => make("option", { value }, value)));
+    const densities = names.length ? [make("label", {}, "Spectrum of layer ", chosen), spectrum] : [];
+    at("layers").append(plot, ...densities, make("div", { class: "scroll" }, table), make("button", { type: "button", onclick: save }, "Numbers (CSV)"), command);
     const traces = operators.flatMap((operator, k) => ["lambda_max", "trace"].map((name, n) => {
       const rows = item.rows.filter((row) => row[column("operator")] === operator);
       const errors = name === "trace" ? { error_y: { type: "data", array: rows.map((r) => 2 * r[column("trace_standard_error")]) } } : {};
@@ -50,7 +54,10 @@ function drawLayers() {
       font: FONT, margin: { l: 55, r: 10, t: 8, b: 60 }, barmode: "group", legend: { orientation: "h", y: -0.2 },
       xaxis: { domain: [0, 0.47] }, yaxis: { title: { text: "largest eigenvalue" } }, xaxis2: { domain: [0.55, 1], anchor: "y2" }, yaxis2: { anchor: "x2", title: { text: "trace ± 2 standard errors" } },
     };
-    return Plotly.newPlot(plot, traces, layout, { ...CONFIG, scrollZoom: false });
+    const draws = [Plotly.newPlot(plot, traces, layout, { ...CONFIG, scrollZoom: false })];
+    if (names.length) draws.push(drawBlock(item, names.at(-1), spectrum));
+    chosen.value = names.at(-1);
+    return Promise.all(draws);
   }));
 }
 
