@@ -1,16 +1,19 @@
 """README and docs: links lead somewhere, commands are valid, and the README's example runs."""
 
 import re
+import sys
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from command_line import QUICK
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 import mining
 from mining.app.arguments import with_packages
+from mining.app.command_line import main
 from mining.app.experiments import plan, register_resolvers
 from mining.app.hydra_versions import VERSION
 from mining.app.runs import parse as parse_runs
@@ -108,6 +111,27 @@ def test_the_site_has_every_page_and_every_public_name():
         "".join(page.read_text() for page in (ROOT / "docs/reference").glob("*.rst")),
     )
     assert sorted(listed) == sorted(mining.__all__)
+
+
+def test_the_examples_of_hugging_face_run(tmp_path, monkeypatch):
+    pytest.importorskip("transformers")
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    for number, block in enumerate(blocks(ROOT / "docs/hugging-face.md", "python")):
+        exec(compile(block, f"docs/hugging-face.md, block {number}", "exec"), names)
+    assert names["surface"].accuracy.shape == (5, 5)
+    assert names["pairs"].values[0] > names["pairs"].values[1]
+    assert names["line"].accuracy is None
+    assert len(names["head"].theta) == 16 * 3 + 3
+
+
+def test_the_example_of_a_figure_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["mining", *QUICK, "grid.num=5"])
+    main()
+    (example,) = blocks(ROOT / "docs/figures.md", "python")
+    exec(compile(example, "docs/figures.md", "exec"), {})
+    assert (tmp_path / "curves.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_the_example_of_an_objective_runs():
