@@ -49,6 +49,7 @@ _COMMANDS = {
     "runs": "mining.app.runs",
     "report": "mining.app.reports",
     "export": "mining.app.exports",
+    "explore": "mining.app.explore",
 }
 log = logging.getLogger("mining")
 

@@ -19,6 +19,7 @@ def help_text() -> str:
         "  python -m mining experiment=quickstart           every kind of curve, in a minute",
         "  python -m mining runs                            what is done, running, interrupted",
         "  python -m mining report                          finished runs as one HTML page",
+        "  python -m mining explore RUN                     draw lines on a surface, in a browser",
         "  python -m mining export RUN FILE                 a surface as a mesh, labels for LaTeX",
         "",
         "A run leaves record, arrays and picture in outputs/<pipeline>/<model>-<data>/<digest>,",

@@ -142,17 +142,32 @@ def _write(
     title: str | None,
     command: str,
 ) -> Path:
+    content = collect(runs, results, command)
+    write_atomically(output, build_page(title or heading(content["networks"]), content))
+    return output
+
+
+def collect(
+    runs: Sequence[FinishedRun], results: Sequence[Curve | Surface], command: str
+) -> dict[str, Any]:
+    """Collect what a page shows, with the command that makes each run.
+
+    Args:
+        runs: Finished runs.
+        results: Curves and surfaces that no run has.
+        command: What made the page.
+
+    Raises:
+        InputError: If there is nothing to show.
+    """
     if not runs and not results:
         raise InputError("There is nothing to show: give runs, curves or surfaces.")
     commands = find_commands([run.config for run in runs])
     known = [replace(run, command=found) for run, found in zip(runs, commands, strict=True)]
-    made: dict[str, Any] = {"command": command, "versions": versions()}
-    content = describe_runs(known, results) | {"made": made}
-    write_atomically(output, build_page(title or _heading(content["networks"]), content))
-    return output
+    return describe_runs(known, results) | {"made": {"command": command, "versions": versions()}}
 
 
-def _heading(networks: Sequence[Mapping[str, Any]]) -> str:
+def heading(networks: Sequence[Mapping[str, Any]]) -> str:
     """Name the networks whose landscape is shown; all if none is."""
     shown = [network["name"] for network in networks if network["has_landscape"]]
     names = shown or [network["name"] for network in networks]

@@ -30,7 +30,7 @@ def run(problem: Problem) -> None:
     """Evaluate loss and accuracy over the plane of two directions."""
     grid = problem.grid
     evaluator = problem.evaluator()
-    rule = _rule(problem)
+    rule = find_rule(problem)
     x, y = take_directions(problem, lambda: _directions(problem))
     surface = evaluator.surface(x, y, grid.alphas, grid.betas, rule)
     if rule is None:
@@ -100,7 +100,7 @@ def draw(problem: Problem) -> None:
     save_picture(problem, picture, "surface")
 
 
-def _rule(problem: Problem) -> UpdateRule | None:
+def find_rule(problem: Problem) -> UpdateRule | None:
     """Return the rule that moves θ; ``None``: addition."""
     settings = problem.settings
     if settings.update is None:

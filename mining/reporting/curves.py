@@ -55,6 +55,25 @@ def curve_content(curve: Curve) -> dict[str, Any]:
     return content | shape_content(classify(curve))
 
 
+def line_content(
+    curve: Curve, ends: tuple[tuple[float, float], tuple[float, float]], number: int
+) -> dict[str, Any]:
+    """Describe a line between two points of a surface.
+
+    Args:
+        curve: The line, 0 at the first of the points and 1 at the second.
+        ends: (α, β) of the points.
+        number: Of the surface on the page.
+    """
+    (a, b), (c, d) = ends
+    content = curve_content(curve)
+    if (a, b) != (0.0, 0.0):
+        content["meaning"] = content["meaning"].replace("θ", "the first point")
+    x, y = a + (c - a) * curve.alphas, b + (d - b) * curve.alphas
+    place = {"x": encode(x), "y": encode(y), "share": 1.0, "deviation": 0.0}
+    return content | {"group": "drawn lines", "of_surface": number, "place": {str(number): place}}
+
+
 def shape_content(shape: CurveShape) -> dict[str, Any]:
     """Describe the label of a curve and its features."""
     return {

@@ -15,13 +15,14 @@ _STATIC = "mining.reporting"
 _SCRIPTS = ("data", "state", "landscape", "curves", "spectra", "tables", "main")
 
 
-def build_page(title: str, content: Mapping[str, Any]) -> str:
+def build_page(title: str, content: Mapping[str, Any], *, served: bool = False) -> str:
     """Write the page of a report.
 
     Args:
         title: The heading, and the name of the page.
         content: What ``describe_runs`` collected, and ``made``: which command and which versions
             made the page.
+        served: Whether a server evaluates the lines that are drawn on its surfaces.
 
     Returns:
         HTML that needs nothing but a browser.
@@ -29,12 +30,13 @@ def build_page(title: str, content: Mapping[str, Any]) -> str:
     Raises:
         InputError: If plotly is not installed.
     """
+    scripts = ("explore", *_SCRIPTS) if served else _SCRIPTS
     parts = {
         "title": escape(title),
         "style": _read("report.css"),
         "data": as_json({"title": title, **content}),
         "plotly": _plotly(),
-        "scripts": "\n".join(_read(f"{name}.js") for name in _SCRIPTS),
+        "scripts": "\n".join(_read(f"{name}.js") for name in scripts),
     }
     before, *pieces = _read("report.html").split("{{")
     page = [before]

@@ -103,7 +103,14 @@ function listen() {
   at("relief").setAttribute("tabindex", "0");
   at("relief").addEventListener("keydown", onKey);
   for (const id of ["relief", "contours"]) if (at(id).on) at(id).on("plotly_hover", onHoverSurface);
-  if (at("curves").on) at("curves").on("plotly_hover", onHoverCurve);
+  listenToCurves();
+}
+
+/** Listen once the plot of the curves exists. */
+function listenToCurves() {
+  if (!at("curves").on || at("curves").dataset.listened) return;
+  at("curves").dataset.listened = "true";
+  at("curves").on("plotly_hover", onHoverCurve);
 }
 
 async function start() {
@@ -113,6 +120,7 @@ async function start() {
   await drawEverything();
   listen();
   if (curves[state.curve]) at("alpha").value = nearestToTheta(curves[state.curve]);
+  if (typeof explore === "function") explore();
   document.body.dataset.ready = "true";
 }
 
