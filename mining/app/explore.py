@@ -7,11 +7,10 @@ import shlex
 import sys
 import webbrowser
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from mining import InputError
-from mining.app.reports import collect, find_runs, heading, split_arguments
+from mining.app.reports import add_choice, chosen_runs, collect, heading
 from mining.pipelines.settings import Settings
 from mining.reporting.page import build_page
 from mining.reporting.records import FinishedRun
@@ -31,9 +30,8 @@ def main(arguments: Sequence[str]) -> None:
         InputError: If there is no surface among the runs, or the port is taken.
     """
     options = parse(arguments)
-    where, what = split_arguments(options.what)
     try:
-        runs = find_runs(what or [options.folder], where)
+        runs = chosen_runs(options)
         command = " ".join(["python -m mining explore", *map(shlex.quote, arguments)])
         server = serve(runs, command, options.port)
     except KeyboardInterrupt:  # before anything is served
@@ -55,18 +53,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m mining explore",
         description="Serve the report of finished runs to this machine; lines that are drawn on a "
-        "surface are evaluated and added. Nothing is written.",
+        "surface are evaluated and added. Lines are not written to disk.",
     )
-    parser.add_argument(
-        "what",
-        nargs="*",
-        metavar="RUN | KEY=VALUE",
-        help="directories of runs or folders of outputs, and values that the runs must have; "
-        "none: all finished runs in --folder",
-    )
-    parser.add_argument(
-        "--folder", type=Path, default=Path("outputs"), help="the folder of outputs=FOLDER"
-    )
+    add_choice(parser)
     parser.add_argument("--port", type=int, default=0, help="the port; by default a free one")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     return parser.parse_args(arguments)

@@ -32,9 +32,8 @@ def main(arguments: Sequence[str]) -> None:
         InputError: If there are no such runs.
     """
     options = parse(arguments)
-    where, what = split_arguments(options.what)
     command = " ".join(["python -m mining report", *map(shlex.quote, arguments)])
-    runs = find_runs(what or [options.folder], where)
+    runs = chosen_runs(options)
     output = options.output or options.folder / "report.html"
     print(_write(runs, [], output, options.title, command))
 
@@ -45,6 +44,16 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         prog="python -m mining report",
         description="Write one HTML file that shows finished runs and opens without a network.",
     )
+    add_choice(parser)
+    parser.add_argument(
+        "--output", type=Path, help="the file that is written; by default FOLDER/report.html"
+    )
+    parser.add_argument("--title", help="its heading; by default the networks are named")
+    return parser.parse_args(arguments)
+
+
+def add_choice(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that choose finished runs; see ``chosen_runs``."""
     parser.add_argument(
         "what",
         nargs="*",
@@ -55,11 +64,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--folder", type=Path, default=Path("outputs"), help="the folder of outputs=FOLDER"
     )
-    parser.add_argument(
-        "--output", type=Path, help="the file that is written; by default FOLDER/report.html"
-    )
-    parser.add_argument("--title", help="its heading; by default the networks are named")
-    return parser.parse_args(arguments)
+
+
+def chosen_runs(options: argparse.Namespace) -> list[FinishedRun]:
+    """Find the runs that the arguments of ``add_choice`` name; errors as ``find_runs``."""
+    where, what = split_arguments(options.what)
+    return find_runs(what or [options.folder], where)
 
 
 def split_arguments(what: Sequence[str]) -> tuple[list[str], list[Path]]:
