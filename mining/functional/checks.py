@@ -28,7 +28,9 @@ from mining.functional.substitution import Forward
 log = logging.getLogger(__name__)
 
 #: Examples on which model and loss are tried first.
-_CHECKED = 256
+_TRIED = 32
+#: Examples on which the loss is looked at for parameters without a derivative.
+_DIFFERENTIATED = 256
 
 
 @torch.no_grad()
@@ -67,8 +69,8 @@ def is_stochastic(network: Network, loss_fn: Loss, batches: Sequence[Batch]) -> 
         InputError: If they do so otherwise than from torch's global generators.
     """
     inputs, targets, *_ = batches[0]
-    if num_examples(inputs) > _CHECKED and not network.insists_on_batches:
-        inputs, targets = rows((inputs, targets), slice(_CHECKED))
+    if num_examples(inputs) > _TRIED and not network.insists_on_batches:
+        inputs, targets = rows((inputs, targets), slice(_TRIED))
 
     def run() -> tuple[Tensor, Tensor]:
         with torch.set_grad_enabled(network.needs_graph), network.at_theta() as forward:
@@ -109,8 +111,8 @@ def check_substituted(network: Network, batch: Batch) -> None:
     inputs, targets = map_tensors(torch.clone, batch.inputs), batch.targets
     if targets is batch.inputs:
         targets = inputs
-    elif num_examples(inputs) > _CHECKED and not network.insists_on_batches:
-        inputs, targets = rows((inputs, targets), slice(_CHECKED))
+    elif num_examples(inputs) > _TRIED and not network.insists_on_batches:
+        inputs, targets = rows((inputs, targets), slice(_TRIED))
     with torch.enable_grad(), network.at_theta() as forward:
         loss = network.loss_fn(forward(inputs), targets)
     found, seen = [loss.grad_fn], set()
@@ -161,7 +163,7 @@ def underivable_parameters(network: Network, batches: Sequence[Batch]) -> list[s
     """
     few: list[Batch] = []
     for batch in batches:
-        if sum(other.num_examples for other in few) < _CHECKED and batch.weight > 0:
+        if sum(other.num_examples for other in few) < _DIFFERENTIATED and batch.weight > 0:
             few.append(batch)
 
     def loss(theta: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -194,8 +196,8 @@ def _try_out(
     inputs, targets, *_ = batches[0]
     whole = num_examples(inputs)
     attempts = [(inputs, False), (inputs, True)]
-    if whole > _CHECKED and is_divisible((inputs, targets)):
-        attempts.insert(0, (rows(inputs, slice(_CHECKED)), False))
+    if whole > _TRIED and is_divisible((inputs, targets)):
+        attempts.insert(0, (rows(inputs, slice(_TRIED)), False))
     failures: list[InputError] = []
     for given, needs_graph in attempts:
         try:

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 #: Size of the largest activation of one pass on a CPU, bytes; several fit its caches together.
 _CACHED = 4 * 2**20
 _FEWEST, _MOST = 16, 4096  # limits of the micro-batch that follows from it
-_TRIED = 96  # examples on which execution plans are tried
+_TRIED = 32  # examples on which execution plans are tried
 
 
 def find_plan(trial: Trial, rounding: float) -> ExecutionPlan:
