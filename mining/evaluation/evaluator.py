@@ -39,14 +39,15 @@ class Evaluator:
             See ``estimate_points``. ``None`` evaluates all examples.
         refine: For surfaces: the largest error of a smooth interpolation at which points are
             interpolated instead of evaluated, as a fraction of the range of the loss up to twice
-            the chance level; see ``Refinement``. ``None`` evaluates all points.
+            the chance level; see ``Refinement``. ``None`` evaluates all points. With a tolerance
+            the points are chosen by the losses of its first examples, and the error of an
+            interpolated loss contains how far the interpolation was off nearby.
         chunk: Points evaluated together, and written to the journal together; ``None`` chooses a
             number.
 
     Raises:
-        InputError: If ``chunk`` is not positive, ``tolerance`` or ``refine`` not between 0 and 1
-            or both given, or if there is a tolerance and the loss is not a plain mean
-            over independent examples.
+        InputError: If ``chunk`` is not positive, ``tolerance`` or ``refine`` not between 0 and 1,
+            or if there is a tolerance and the loss is not a plain mean over independent examples.
     """
 
     def __init__(
@@ -64,10 +65,6 @@ class Evaluator:
             raise InputError(f"tolerance must lie between 0 and 1, got {tolerance}.")
         if refine is not None and not 0 < refine < 1:
             raise InputError(f"refine must lie between 0 and 1, got {refine}.")
-        if refine is not None and tolerance is not None:
-            raise InputError(
-                "refine and tolerance cannot be combined: refine interpolates exact losses."
-            )
         if chunk is not None and chunk < 1:
             raise InputError(f"chunk must be at least 1 point, got {chunk}.")
         if tolerance is not None:
@@ -216,7 +213,7 @@ class Evaluator:
                 rule=rule,
             )
             if self._tolerance is not None:
-                values = points.estimate(self._tolerance)
+                values = points.estimate(self._tolerance, refinement)
             elif refinement is None:
                 values = Values(points.evaluate(range(len(coefficients))))
             else:
@@ -275,6 +272,8 @@ class Evaluator:
         digest.update(repr(points).encode())
         if self._tolerance is not None:
             digest.update(repr(self._tolerance).encode())
+            # What is asked for depends on the points that are refined.
+            digest.update(b"" if self._refine is None else repr(self._refine).encode())
         if rule is not None:
             x, y = (direction.vector.to(self.landscape.theta) for direction in directions)
             last = rule.displacement(self.landscape.theta, x, y, *points[-1])

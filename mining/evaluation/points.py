@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from mining import ranks
 from mining.directions.update_rule import UpdateRule
-from mining.evaluation.adaptive import estimate_points
+from mining.evaluation.adaptive import estimate_points, interpolate
+from mining.evaluation.refinement import Refinement
 from mining.functional.loss import Batch
 from mining.landscape import Landscape
 from mining.storage.journal import Journal
@@ -77,20 +78,29 @@ class Points:
 
         return self._measure(numbers, 0, 4, measure, progress=True)
 
-    def estimate(self, tolerance: float) -> Values:
-        """Evaluate all points on as few examples as the tolerance takes."""
-        found = {
-            key: estimate_points(
+    def estimate(self, tolerance: float, refinement: Refinement | None = None) -> Values:
+        """Evaluate points on as few examples as the tolerance takes, and interpolate the rest.
+
+        Args:
+            tolerance: Relative standard error of a loss; see ``estimate_points``.
+            refinement: What chooses the points that are evaluated, by the losses of the first
+                set; all of them where there is none.
+        """
+        found = {}
+        points: Sequence[int] | Refinement = refinement or range(len(self._coefficients))
+        between = None
+        for key, examples in zip(("loss", "loss_test"), self._sets, strict=False):
+            sampled, chosen = estimate_points(
                 partial(self._losses_of_examples, examples),
-                len(self._coefficients),
+                points,
                 sum(batch.num_examples for batch in examples),
                 next(p for p, row in enumerate(self._coefficients) if not any(row)),
                 tolerance=tolerance,
                 chance_loss=self._landscape.chance_loss,
                 generator=torch.Generator().manual_seed(0),
             )
-            for key, examples in zip(("loss", "loss_test"), self._sets, strict=False)
-        }
+            between, points = between or chosen, sampled.numbers
+            found[key] = sampled if between is None else interpolate(sampled, between)
         self._bar.update(len(self._coefficients))
         columns = [column for f in found.values() for column in (f.loss, f.accuracy)]
         accuracy_errors = {
@@ -99,7 +109,8 @@ class Points:
             if self._landscape.scores_classes
         }
         covariances = {key: f.covariance for key, f in found.items()}
-        return Values(torch.stack(columns, 1), covariances, accuracy_errors)
+        evaluated = None if between is None else between.evaluated
+        return Values(torch.stack(columns, 1), covariances, accuracy_errors, evaluated)
 
     def _losses_of_examples(
         self, examples: Sequence[Batch], numbers: Sequence[int], chosen: Tensor

@@ -441,7 +441,6 @@ BAD = [
     (["direction=eigenvectors", "precision=tf32", "device=cpu"], "tf32 is a precision of GPUs"),
     (["pipeline={a:1}"], "pipeline must be text, got {'a': 1}"),
     (["pipeline=surface", "refine=1.5"], "refine must lie between 0 and 1, got 1.5"),
-    (["pipeline=surface", "refine=0.1", "tolerance=0.1"], "tolerance cannot be combined"),
     (["compile=maybe"], "compile must be true or false, got 'maybe'"),
     (["num_examples=0"], "num_examples must be at least 1, got 0"),
     (["direction=eigenvectors", "direction.which=top"], "direction.which must be both or largest"),

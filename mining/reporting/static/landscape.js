@@ -28,7 +28,8 @@ function heightOf(surface) {
 function hoverTexts(surface) {
   const lines = (i, j) => {
     const parts = [`α ${text(surface.alphas[i], 3)}, β ${text(surface.betas[j], 3)}`];
-    const error = surface.loss_error ? ` ± ${text(2 * surface.loss_error[i][j], 2)}` : "";
+    const known = surface.loss_error && surface.loss_error[i][j] !== null;
+    const error = known ? ` ± ${text(2 * surface.loss_error[i][j], 2)}` : "";
     parts.push(`loss ${text(surface.loss[i][j])}${error}`);
     if (surface.accuracy) parts.push(`accuracy ${percent(surface.accuracy[i][j])}`);
     if (surface.loss_test) parts.push(`loss on test ${text(surface.loss_test[i][j])}`);
