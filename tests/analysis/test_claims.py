@@ -176,6 +176,13 @@ def test_every_criterion_is_written_down_and_names_an_experiment_that_there_is()
             assert (ROOT / f"conf/experiment/{claim.paper}/{criterion.figure}.yaml").exists()
 
 
+def test_a_figure_without_runs_of_its_own_has_the_records_of_their_experiment():
+    evolution = read_archive("sankar2021/evolution")
+    assert evolution
+    assert read_archive("sankar2021/fig13") == evolution
+    assert read_archive("sankar2021/fig07") != evolution
+
+
 def test_records_are_kept_and_replaced(tmp_path, monkeypatch):
     monkeypatch.setattr(archive, "_FOLDER", tmp_path)
     first, second = record([PEAK]), record([BASIN], seed=1)

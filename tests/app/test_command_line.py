@@ -104,6 +104,7 @@ def test_another_format_takes_the_place_of_the_picture_of_a_finished_run(command
     for format in ("pdf", "svg", "png"):
         assert command(*arguments, f"picture.format={format}", "picture.width=3") == directory
         assert pictures(directory) == [f"curves.{format}"]
+    assert "subset" not in (directory / "mining.log").read_text()  # fonts are not spoken of
     with Image.open(directory / "curves.png") as image:
         assert image.width == 3 * 150
     assert (directory / "curves.npz").read_bytes() == arrays
