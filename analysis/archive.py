@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+import yaml
 
 from analysis.records import add_overrides, experiment_runs, run_script
 from mining.evaluation.curves import Curve
@@ -39,6 +40,7 @@ _LOCAL = ("outputs", "device", "num_threads", "chunk", "compile", "progress", "p
 #: Significant digits of kept arrays: the losses are computed in single precision.
 _DIGITS = 7
 _FOLDER = Path(__file__).parent / "figures"
+_EXPERIMENTS = Path(__file__).parent.parent / "conf" / "experiment"
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,17 @@ def vars_of(record: Record) -> dict[str, Any]:
 
 
 def _path(experiment: str) -> Path:
-    return _FOLDER / f"{experiment}.jsonl.gz"
+    return _FOLDER / f"{_original(experiment)}.jsonl.gz"
+
+
+def _original(experiment: str) -> str:
+    """Name the experiment whose runs these are: another one, if this has nothing of its own."""
+    path = _EXPERIMENTS / f"{experiment}.yaml"
+    config = yaml.safe_load(path.read_text()) if path.exists() else {}
+    bases = config.get("defaults", [])
+    if list(config) == ["defaults"] and len(bases) == 1 and isinstance(bases[0], str):
+        return _original(bases[0])
+    return experiment
 
 
 def _rounded(values: Any) -> Any:
