@@ -83,6 +83,8 @@ if TYPE_CHECKING:
     from mining.explain.explosion import Overflow as Overflow
     from mining.explain.explosion import find_explosion as find_explosion
     from mining.explain.explosion import find_overflow as find_overflow
+    from mining.explain.first_look import SampledCurvature as SampledCurvature
+    from mining.explain.first_look import sampled_curvature as sampled_curvature
     from mining.explain.measurement import Measurement as Measurement
     from mining.explain.second_order import Expansions as Expansions
     from mining.explain.second_order import Perturbations as Perturbations
@@ -178,6 +180,8 @@ _MODULES = {
     "perturb": "explain.second_order",
     "with_path": "evaluation.paths",
     "Measurement": "explain.measurement",
+    "SampledCurvature": "explain.first_look",
+    "sampled_curvature": "explain.first_look",
     "SpectralCriteria": "explain.spectral_criteria",
     "SpectrumType": "explain.spectral_criteria",
     "criteria_over_batches": "explain.criteria_over_batches",

@@ -18,7 +18,7 @@ from mining.curvature.loss_operators import GaussNewtonOperator, HessianOperator
 from mining.curvature.outliers import count_outliers
 from mining.pipelines.pictures import save_picture
 from mining.pipelines.problem import Problem
-from mining.pipelines.spectrum import Kind
+from mining.pipelines.spectrum_settings import Kind
 from mining.pipelines.titles import EPOCH, describe_point
 from mining.plotting import draw_layers, explain
 from mining.storage.files import drop_if_damaged, finite, read_arrays, write_atomically

@@ -1,18 +1,16 @@
 """Eigenpairs, trace and spectral density of the curvature at a checkpoint."""
 
-import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from mining import InputError, ranks
+from mining import ranks
 from mining.curvature import (
     CurvatureOperator,
     Eigenpairs,
@@ -21,74 +19,26 @@ from mining.curvature import (
     spectral_density,
     trace,
 )
-from mining.curvature.eigen import Method as EigenMethod
-from mining.curvature.trace import Method as TraceMethod
 from mining.directions import Direction
 from mining.directions.eigenvectors import eigenvector_names, rounding_of
 from mining.directions.storage import read_directions, save_directions
 from mining.explain.spectral_criteria import spectral_criteria
 from mining.landscape import Landscape
+from mining.pipelines.forecast import (
+    FIRST_LOOK,
+    look_first,
+    measure_seconds,
+    products_of_pairs,
+    read_first_look,
+    say_what_it_takes,
+)
 from mining.pipelines.pictures import save_picture
 from mining.pipelines.problem import Problem
+from mining.pipelines.spectrum_settings import SpectrumSettings
 from mining.pipelines.titles import EPOCH, describe_point
 from mining.plotting import draw_density, draw_eigenvalues, explain
 from mining.storage.files import drop_if_damaged, read_arrays, save_arrays
 from mining.storage.records import load_record, save_record
-
-Kind = Literal["hessian", "gauss_newton", "residual"]
-
-
-@dataclass(frozen=True)
-class SpectrumSettings:
-    """What ``pipeline=spectrum`` computes, and how exactly; see ``conf/config.yaml``.
-
-    Raises:
-        InputError: If a value is out of its range.
-    """
-
-    operator: Kind = "hessian"
-    parameters: str | Sequence[str] | None = None
-    num_eigenvalues: int = 10
-    method: EigenMethod = "lanczos"
-    tol: float = 1e-3
-    max_products: int | None = None
-    trace_method: TraceMethod = "xtrace"
-    trace_error: float | None = 0.05
-    trace_products: int = 400
-    density_steps: int = 60
-    density_probes: int = 8
-    micro_batch: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.operator not in get_args(Kind):
-            raise InputError(
-                f"spectrum.operator must be one of {get_args(Kind)}, got {self.operator!r}."
-            )
-        for name in ("num_eigenvalues", "trace_products", "density_probes"):
-            if getattr(self, name) < 0:
-                raise InputError(
-                    f"spectrum.{name} must be 0, which leaves it out, or more, got "
-                    f"{getattr(self, name)}."
-                )
-        if not (self.num_eigenvalues or self.trace_products or self.density_probes):
-            raise InputError(
-                "spectrum.num_eigenvalues, trace_products and density_probes are all 0: nothing "
-                "is left to compute."
-            )
-        if self.density_probes == 1:
-            raise InputError("spectrum.density_probes must be 0 or at least 2, got 1.")
-        if self.density_steps < 1:
-            raise InputError(
-                f"spectrum.density_steps must be at least 1, got {self.density_steps}."
-            )
-        if 0 < self.trace_products < 6:
-            raise InputError(
-                f"spectrum.trace_products must be 0 or at least 6, got {self.trace_products}."
-            )
-        if not 0 < self.tol < 1:
-            raise InputError(f"spectrum.tol must be between 0 and 1, got {self.tol}.")
-        if self.micro_batch is not None and self.micro_batch < 1:
-            raise InputError(f"spectrum.micro_batch must be at least 1, got {self.micro_batch}.")
 
 
 def run(problem: Problem) -> None:
@@ -98,6 +48,7 @@ def run(problem: Problem) -> None:
     """
     settings = problem.settings.spectrum.make(SpectrumSettings)
     landscape, directory = problem.landscape, problem.run.directory
+    _look_first(problem, settings)
     operator: CurvatureOperator = getattr(landscape, settings.operator)(
         parameters=settings.parameters, micro_batch=settings.micro_batch
     )
@@ -106,15 +57,38 @@ def run(problem: Problem) -> None:
         ("trace", settings.trace_products, _trace),
         ("density", settings.density_probes, _density),
     ]
-    group = ranks.current()
-    for number, (name, wanted, compute) in enumerate(parts):
-        path = directory / f"{name}.npz"
-        if wanted and not group.from_first(partial(_is_done, path)):
-            # Each part has random numbers of its own: they do not depend on what was done before.
-            generator = torch.Generator().manual_seed(1000 * problem.settings.seed + number)
-            compute(settings, operator, landscape, generator, path)
-    measured = _seconds(operator, landscape) | {"gradient_norm": float(landscape.gradient().norm())}
+    to_do = [
+        (number, directory / f"{name}.npz", compute)
+        for number, (name, wanted, compute) in enumerate(parts)
+        if wanted and not ranks.current().from_first(partial(_is_done, directory / f"{name}.npz"))
+    ]
+    if to_do:
+        say_what_it_takes(operator, _planned(settings))
+    for number, path, compute in to_do:
+        # Each part has random numbers of its own: they do not depend on what was done before.
+        generator = torch.Generator().manual_seed(1000 * problem.settings.seed + number)
+        compute(settings, operator, landscape, generator, path)
+    measured = measure_seconds(operator, landscape) | {
+        "gradient_norm": float(landscape.gradient().norm())
+    }
     ranks.on_first(partial(_finish, problem, operator.shape[0], measured))
+
+
+def _look_first(problem: Problem, settings: SpectrumSettings) -> None:
+    """Say what samples tell of the Hessian, before the graphs of all examples are built."""
+    whole = settings.operator == "hessian" and settings.parameters is None
+    if whole and ranks.current().size == 1:  # a sample is no work for several
+        path = problem.run.directory / FIRST_LOOK
+        look_first(problem.landscape, problem.settings.seed, path)
+
+
+def _planned(settings: SpectrumSettings) -> dict[str, int]:
+    """Count the products of each part, at most."""
+    return {
+        "eigenpairs some": products_of_pairs(settings.num_eigenvalues, settings.max_products),
+        "trace up to": settings.trace_products,
+        "density": settings.density_probes * settings.density_steps,
+    }
 
 
 def _finish(problem: Problem, num_differentiated: int, measured: Mapping[str, float]) -> None:
@@ -129,6 +103,7 @@ def _finish(problem: Problem, num_differentiated: int, measured: Mapping[str, fl
             **problem.record(),
             **measured,
             "num_differentiated": num_differentiated,
+            "first_look": read_first_look(problem.run.directory / FIRST_LOOK),
             "loss_at_theta": float(evaluated.loss),
             "accuracy_at_theta": None if evaluated.accuracy is None else float(evaluated.accuracy),
             "parameter_norm": float(landscape.theta.norm()),
@@ -306,22 +281,6 @@ def _metrics(directory: Path) -> dict[str, Any]:
     metrics["seconds_of"] = {n: float(part["seconds"]) for n, part in done.items() if part}
     metrics["products"] = sum(metrics["products_of"].values())
     return metrics
-
-
-def _seconds(operator: CurvatureOperator, landscape: Landscape) -> dict[str, float]:
-    """Time products and gradients of the same examples, one after the other: medians of five."""
-    vector = landscape.theta.new_ones(operator.shape[0])
-    fixed = landscape.statistics(landscape.theta)  # as the operator has them
-    operator @ vector  # builds what is kept between products
-    times: dict[str, list[float]] = {"seconds_per_product": [], "seconds_per_gradient": []}
-    for _ in range(5):
-        start = time.perf_counter()
-        operator @ vector
-        times["seconds_per_product"].append(time.perf_counter() - start)
-        start = time.perf_counter()
-        landscape.gradient(statistics=fixed).norm().item()  # waits for the device
-        times["seconds_per_gradient"].append(time.perf_counter() - start)
-    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def _ends(pairs: dict[str, np.ndarray] | None, field: str) -> tuple[list[Any], list[Any]]:
