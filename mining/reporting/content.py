@@ -252,6 +252,7 @@ def _run_content(run: FinishedRun) -> dict[str, Any]:
         "network": run.network,
         "point": run.point,
         "loss_of": run.loss_of,
+        "along": list(dict.fromkeys(map(_group, run.metrics.get("directions") or ()))),
         "directory": str(run.directory),
         "command": run.command.text,
         "why": run.command.why,

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from mining.reporting.curves import meaning
 from mining.reporting.records import FinishedRun
 
 
@@ -69,7 +70,7 @@ def _of_surfaces(surfaces: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         if surface["kind"] is None:
             continue
         lines = surface["kind"]["lines"].values()
-        shapes = " or ".join(dict.fromkeys(lines))
+        shapes = " or ".join(f"{label} ({meaning(label)})" for label in dict.fromkeys(lines))
         sure = "" if surface["kind"]["probability"] >= 0.95 else " probably"
         about = f" ({surface['differs']})" if surface.get("differs") else ""
         yield (
@@ -93,7 +94,8 @@ def _of_curves(curves: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         labels = {member["label"]: member["meaning"] for member in members}
         told = " or ".join(f"{label} ({meaning})" for label, meaning in labels.items())
         which = "the direction" if len(members) == 1 else f"{len(members)} directions"
-        yield f"Along {which} “{group}”: {told}."
+        other = ", an epoch of a network that was trained independently" if "E'" in group else ""
+        yield f"Along {which} “{group}”{other}: {told}."
 
 
 def _of_spectra(spectra: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -166,9 +166,7 @@ def test_surfaces_and_quantities_switch_in_one_scene(page):
 
 def test_basins_are_marked_and_listed(page):
     assert (
-        page.locator("#basins summary")
-        .inner_text()
-        .endswith("1, of which 1 have their minimum inside")
+        page.locator("#basins summary").inner_text().endswith("deep; minimum inside the picture: 1")
     )
     choose(page, "surface", value="2")
     for picture in ("relief", "contours"):

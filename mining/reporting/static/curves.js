@@ -52,7 +52,7 @@ function drawCurves() {
   for (const n of shown) if (curves[n].other_alpha) shapes.push(vertical(curves[n].other_alpha, MARK));
   const layout = {
     font: FONT, margin: { l: 62, r: 12, t: 8, b: 42 }, hovermode: "closest", showlegend: false, dragmode: "zoom", shapes,
-    xaxis: { title: { text: "α, in units of the direction" }, anchor: withAccuracy ? "y2" : "y", zeroline: false, gridcolor: "#e8ebef" },
+    xaxis: { title: { text: "α, multiples of each curve's own direction" }, anchor: withAccuracy ? "y2" : "y", zeroline: false, gridcolor: "#e8ebef" },
     yaxis: { title: { text: "loss" }, domain: withAccuracy ? [0.36, 1] : [0, 1], ...lossAxis(losses, cap), gridcolor: "#e8ebef", zeroline: false },
     yaxis2: { title: { text: "accuracy" }, domain: [0, 0.29], range: [-0.03, 1.03], tickformat: ".0%", gridcolor: "#e8ebef", zeroline: false, visible: withAccuracy },
   };
@@ -112,7 +112,7 @@ function drawLabels(numbers) {
       text(c.curvature, 3), text(c.asymmetry, 2), lies,
     ];
   });
-  const header = ["curve", "label", "what it means", "stationary points", "lowest at α", "depths (nats)", "curvature at θ", "asymmetry", "in the surface's plane"];
+  const header = ["curve", "label", "what it means", "stationary points", "lowest at α", "depths to the lower rim (nats)", "curvature at θ", "asymmetry", "in the surface's plane"];
   const table = makeTable(header, rows);
   table.id = "labels";
   numbers.forEach((n, row) => table.tBodies[0].rows[row].classList.toggle("chosen", n === state.curve));

@@ -76,7 +76,7 @@ function drawBasins(surface) {
   const header = ["basin", "minimum at (α, β)", "loss there", "depth (persistence)", "joins basin", "over the saddle at", "loss there", "minimum lies"];
   const save = () => download("basins.csv", ["alpha", "beta", "loss", "depth", "joins", "saddle_alpha", "saddle_beta", "saddle_loss", "on_edge"], found.map((b) => [...b.at, b.loss, b.depth, b.joins === null ? null : b.joins + 1, ...(b.saddle ?? [null, null]), b.saddle_loss, b.on_edge]));
   const inside = basinsInside(surface).length;
-  const title = `Basins at least 1 % of the range deep: ${found.length}, of which ${inside} have their minimum inside`;
+  const title = `${found.length === 1 ? "1 basin" : `${found.length} basins`} at least 1 % of the range deep; minimum inside the picture: ${inside}`;
   const note = inside > 1 ? "Marked on the pictures: minima inside (orange), saddles (blue crosses). " : "";
   at("basins").replaceChildren(make("summary", {}, title), make("p", { class: "note" }, `${note}They are basins of this plane; in the other directions the loss may fall.`), make("div", { class: "scroll" }, makeTable(header, rows)), make("button", { type: "button", onclick: save }, "Numbers (CSV)"));
 }
@@ -235,10 +235,26 @@ function levels(z) {
   return high > low ? { start: low, end: high, size: (high - low) / 16 } : {};
 }
 
+/** Say where the lowest point is, if it is not θ. */
+function lowestPoint(surface) {
+  const [low] = extent(finite(surface.loss.flat()));
+  const i = surface.loss.findIndex((row) => row.includes(low));
+  const [a, b] = [surface.alphas.indexOf(0), surface.betas.indexOf(0)];
+  if (i < 0 || a < 0 || b < 0 || surface.loss[a][b] <= low) return [];
+  const place = `(${text(surface.alphas[i], 3)}, ${text(surface.betas[surface.loss[i].indexOf(low)], 3)})`;
+  return [`The lowest point shown, at (α, β) = ${place}, is ${text(surface.loss[a][b] - low, 2)} below θ.`];
+}
+
+/** Say how far checkpoints are from the plane. */
+function offPlane(path, off) {
+  if (path.names.length <= 3 && off < 1e-4) return `${path.names.length} points always lie in one plane.`;
+  return `Projected: they are off the plane by at most ${percent(off)} of their extent.`;
+}
+
 function describeLandscape(surface) {
   const parts = [`Loss at θ + αx + βy: ${surface.loss_of || "given in Python"}.`];
   if (surface.note) parts.push(`${surface.note}.`);
-  if (surface.kind) parts.push(`θ (E: epoch) is ${surface.kind.words} here.`);
+  if (surface.kind) parts.push(`θ is ${surface.kind.words} here; E is the epoch.`, ...lowestPoint(surface));
   const cap = isLoss(state.quantity) ? capOf([surface]) : null;
   const [, high] = extent(finite(surface.loss.flat()));
   if (cap !== null && cap < high) parts.push(`Cut off at ${text(cap, 3)} of ${text(high, 3)}.`);
@@ -247,7 +263,7 @@ function describeLandscape(surface) {
   const path = surface.path;
   const off = path ? Math.max(...path.deviation) : 0;
   at("contours-caption").textContent = path
-    ? `Black: the training from ${path.names[0]} to ${path.names.at(-1)}, projected; off the plane by at most ${percent(off)} of its extent.`
+    ? `Black: straight lines between the checkpoints ${path.names.join(", ")} of the training. ${offPlane(path, off)}`
     : "Contours of the same surface. The diamond is θ.";
   showCommand(at("surface-command"), surface.run);
   const lines = surface.kind ? Object.entries(surface.kind.lines).map(([k, v]) => `${k} ${v}`).join(", ") : "";

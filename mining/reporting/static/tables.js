@@ -81,7 +81,8 @@ function drawRuns() {
     const git = run.git.commit ? `${run.git.commit.slice(0, 10)}${run.git.dirty ? " with changes" : ""}` : "not from a checkout";
     const facts = [...(run.typed ? [["typed as", run.typed]] : []), ["folder", run.directory], ["digest", run.digest], ["seed", run.seed], ["device", run.device], ["seconds", text(run.seconds)], ["versions", versions], ["commit", git]];
     const list = make("dl", {}, ...facts.flatMap(([k, v]) => [make("dt", {}, k), make("dd", {}, String(v))]));
-    const title = `${run.pipeline}, ${names[run.network]}, ${run.pipeline === "train" ? "" : `${run.point}, `}${run.loss_of}: ${run.digest.slice(0, 8)}, seed ${run.seed}`;
+    const along = run.along.length ? ` (${run.along.join(" × ")})` : "";
+    const title = `${run.pipeline}${along}, ${names[run.network]}, ${run.pipeline === "train" ? "" : `${run.point}, `}${run.loss_of}: ${run.digest.slice(0, 8)}, seed ${run.seed}`;
     return make("details", {}, make("summary", {}, title), command, list);
   }));
 }
