@@ -29,9 +29,14 @@ SMOKE = ("size=smoke", "num_threads=1", "progress=false")
 ON_ONE_NETWORK = {"fig02", "fig07", "fig08", "fig09", "fig10", "fig11", "fig12", "fig13", "fig14"}
 
 
+#: Experiments of many windows or epochs of the ResNet, run along one direction for the same reason.
+ALONG_ONE_DIRECTION = {"figA15", "figB16", "figB17"}
+
+
 def of(figure):
     """What the tests run a figure with."""
-    return ["size=smoke", *(["subject=mlp"] if figure in ON_ONE_NETWORK else [])]
+    fewer = ["subject=mlp"] * (figure in ON_ONE_NETWORK)
+    return ["size=smoke", *fewer, *["num_directions=1"] * (figure in ALONG_ONE_DIRECTION)]
 
 
 def mine(*arguments):
