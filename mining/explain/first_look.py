@@ -1,19 +1,15 @@
 """Curvature of few examples, then of more: what is known long before all have been seen."""
 
-import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
-from mining import InputError
 from mining.explain.groups import draw_groups
 from mining.explain.measurement import Measurement
 from mining.explain.stationarity import measure_extremes, measure_trace
 from mining.landscape import Landscape
-
-log = logging.getLogger(__name__)
 
 #: Examples of the first sample; each is four times as large as the one before.
 _FIRST, _GROWTH = 256, 4
@@ -77,5 +73,5 @@ def sampled_curvature(landscape: Landscape, *, seed: int = 0) -> Iterator[Sample
 
 def _written(found: Measurement) -> str:
     if found.value is None:
-        raise InputError(f"There is no number: {found.why}")
+        return f"unknown ({found.why})"
     return f"{found.value:.4g}" + ("" if found.error is None else f" ± {found.error:.2g}")
