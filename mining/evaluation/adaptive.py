@@ -163,7 +163,7 @@ def interpolate(found: SampledValues, between: Interpolation) -> SampledValues:
     off = between.differences
     covariance.diagonal().add_((off[:, 0] * between.slope(values[:, 0])).square())
     lost = (~found.loss.isfinite()).double()
-    undefined = between.weights(torch.zeros_like(lost)).abs() @ lost > _LOST
+    undefined = between.shares.abs() @ lost > _LOST
     covariance[undefined] = torch.nan
     covariance[:, undefined] = torch.nan
     # Which errors of accuracies go together is not known: at worst, all do.

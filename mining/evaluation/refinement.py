@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -89,6 +90,14 @@ class Interpolation:
         filled[self.numbers] = values
         return filled
 
+    @cached_property
+    def shares(self) -> Tensor:
+        """What a value 1 of each evaluated point adds to each point, shape ``(A·B, K)``."""
+        unit = np.eye(len(self.points))
+        found = torch.from_numpy(_interpolate(self.shape, self.points, unit)).flatten(0, 1)
+        found[self.numbers] = torch.from_numpy(unit)
+        return found
+
     def weights(self, losses: Tensor) -> Tensor:
         """Find what the loss of each evaluated point adds to that of each point of the grid.
 
@@ -98,12 +107,10 @@ class Interpolation:
         Returns:
             Shape ``(A·B, K)``: the derivative of ``fill`` by the losses.
         """
-        unit = np.eye(len(self.points))
-        found = torch.from_numpy(_interpolate(self.shape, self.points, unit)).flatten(0, 1)
         filled = self.fill(losses[:, None])[:, 0]
-        found *= self.slope(filled)[:, None] / self.slope(losses)
+        found = self.shares * self.slope(filled)[:, None] / self.slope(losses)
         found[:, ~losses.isfinite()] = 0.0
-        found[self.numbers] = torch.from_numpy(unit)
+        found[self.numbers] = torch.eye(len(self.points), dtype=found.dtype)
         return found
 
     def slope(self, losses: Tensor) -> Tensor:

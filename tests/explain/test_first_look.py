@@ -45,7 +45,7 @@ def test_few_examples_are_no_sample():
     assert list(sampled_curvature(landscape(4095))) == []
 
 
-def test_samples_are_nested_and_repeatable():
+def test_a_look_is_repeatable_and_prints_its_numbers():
     of = landscape(4096)
     first, again = (str(next(sampled_curvature(of, seed=3))).split(" (")[0] for _ in range(2))
     assert first == again
